@@ -1,0 +1,99 @@
+"""What every environment of the suite has in common: a Jumanji environment for teams."""
+
+import abc
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jumanji import specs
+from jumanji.env import Environment
+from jumanji.types import TimeStep, restart, termination, transition, truncation
+
+
+class Observation(NamedTuple):
+    """What the agents and the centralised learner see of one state.
+
+    Shapes: `n` agents, `O` features per agent, `S` features of the global state, `A` actions per
+    agent (agents with fewer actions have the rest masked).
+    """
+
+    agents_view: jax.Array  # (n, O) float32
+    global_state: jax.Array  # (S,) float32
+    action_mask: jax.Array  # (n, A) bool, True where the action is available
+    step_count: jax.Array  # () int32
+
+
+class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
+    """A cooperative game of `n` agents with discrete actions, as pure functions.
+
+    A subclass is a `flax.struct.dataclass(eq=False)`: shapes are static fields, and parameters that a
+    study varies (payoffs, penalties) are array leaves, so that `jax.vmap` over an environment is a
+    batch of games. Its state is a `flax.struct.dataclass` with a field `key`; all that `observe` needs
+    is in the other fields, in dtypes as small as they can be, because replay keeps them.
+    """
+
+    # Shapes and facts that the engine reads. Subclasses set them as fields or properties.
+    num_agents: int
+    num_actions: int
+    #: Steps after which an episode ends at the latest.
+    time_limit: int
+    #: True if every observation of the game is the same: utilities are then computed once per update.
+    stateless: bool = False
+    #: True if every agent sees the whole state (QTRAN's Theorem 1a: V_jt may be left out).
+    fully_observable: bool = False
+
+    @abc.abstractmethod
+    def observe(self, state: Any) -> Observation:
+        """What is seen in `state`. Never reads `state.key`, which is None for states from replay."""
+
+    # Jumanji closes environments when they are collected; a pure function has nothing to close.
+    def close(self) -> None:
+        """Nothing to release."""
+
+    # Jumanji's specs compare their bounds with `if`: evaluate them at compile time, so that they can be
+    # read inside a jitted function too.
+
+    @cached_property
+    def observation_spec(self) -> specs.Spec[Observation]:
+        """Shapes, dtypes and bounds of an `Observation`, found by tracing one reset."""
+        shapes = jax.eval_shape(lambda key: self.observe(self.reset(key)[0]), jax.random.key(0))
+        with jax.ensure_compile_time_eval():
+            return specs.Spec(
+                Observation,
+                "ObservationSpec",
+                agents_view=specs.Array(shapes.agents_view.shape, jnp.float32, "agents_view"),
+                global_state=specs.Array(shapes.global_state.shape, jnp.float32, "global_state"),
+                action_mask=specs.BoundedArray(shapes.action_mask.shape, bool, False, True, "action_mask"),
+                step_count=specs.BoundedArray((), jnp.int32, 0, self.time_limit, "step_count"),
+            )
+
+    @cached_property
+    def action_spec(self) -> specs.MultiDiscreteArray:
+        """One action per agent, each below `num_actions`."""
+        with jax.ensure_compile_time_eval():
+            return specs.MultiDiscreteArray(jnp.full((self.num_agents,), self.num_actions), name="actions")
+
+    @cached_property
+    def discount_spec(self) -> specs.BoundedArray:
+        """A discount between 0 (terminated) and 1."""
+        with jax.ensure_compile_time_eval():
+            return specs.BoundedArray((), float, minimum=0.0, maximum=1.0, name="discount")
+
+    # Time steps, with termination (the game is over) and truncation (the clock ran out) kept apart.
+
+    def first_timestep(self, state: Any) -> TimeStep[Observation]:
+        """The time step of a fresh state."""
+        return cast(TimeStep[Observation], restart(observation=self.observe(state)))
+
+    def next_timestep(
+        self, state: Any, reward: jax.Array, terminated: jax.Array, truncated: jax.Array
+    ) -> TimeStep[Observation]:
+        """The time step after a move. Only a terminated one has discount 0; both are `last()`."""
+        observation = self.observe(state)
+        going = transition(reward=reward, observation=observation)
+        over = termination(reward=reward, observation=observation)
+        out_of_time = truncation(reward=reward, observation=observation)
+        return jax.tree.map(
+            lambda a, b, c: jnp.where(terminated, b, jnp.where(truncated, c, a)), going, over, out_of_time
+        )

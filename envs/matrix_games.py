@@ -1,0 +1,282 @@
+"""Matrix games: any payoff tensor for n >= 2 agents, and small games made of several of them."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jumanji.types import TimeStep
+from numpy.typing import ArrayLike
+
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+from envs.matrix_viewer import MatrixGameViewer
+
+#: `next_stage` of a joint action that ends the game.
+END = -1
+
+
+@struct.dataclass
+class MatrixGameState:
+    """Where a matrix game stands."""
+
+    key: jax.Array | None
+    stage: jax.Array  # () int8, which payoff tensor is being played
+    step_count: jax.Array  # () int8
+    last_actions: jax.Array  # (n,) int8, the joint action that led here; -1 at the start
+
+
+@struct.dataclass(eq=False)
+class MatrixGame(TeamEnvironment):
+    """A team plays one of `K` payoff tensors at a time; each joint action pays and leads on, or ends.
+
+    Every agent i picks one of its A_i actions at the same time, and the team is paid
+    `payoff[stage, u_1, ..., u_n]`. Then the game moves to stage `next_stage[stage, u_1, ..., u_n]`, or
+    ends where that is -1. The first stage is drawn with probabilities `start`. With one stage and no
+    way on, this is the one-shot matrix game of the papers.
+
+    Every agent sees the stage as a one-hot vector, `agents_view (n, K)`; so does the learner,
+    `global_state (K,)`. Agents with fewer actions than the others have the rest masked; to play a
+    masked action is the same as to play the agent's last one.
+
+    Args:
+        payoff: `(K, A_1, ..., A_n)` float32. An array leaf: `jax.vmap` over it is a batch of games.
+        next_stage: `(K, A_1, ..., A_n)` int8.
+        start: `(K,)` probabilities of the first stage.
+        action_counts: `(A_1, ..., A_n)`.
+        time_limit: the longest way from a first stage to an end.
+    """
+
+    payoff: jax.Array
+    next_stage: jax.Array
+    start: jax.Array
+    action_counts: tuple[int, ...] = struct.field(pytree_node=False)
+    time_limit: int = struct.field(pytree_node=False, default=1)
+
+    fully_observable = True
+
+    @property
+    def num_agents(self) -> int:  # type: ignore[override]
+        """`n`."""
+        return len(self.action_counts)
+
+    @property
+    def num_actions(self) -> int:  # type: ignore[override]
+        """`A`, the largest A_i."""
+        return max(self.action_counts)
+
+    @property
+    def num_stages(self) -> int:
+        """`K`."""
+        return cast(int, self.start.shape[-1])
+
+    @property
+    def stateless(self) -> bool:  # type: ignore[override]
+        """True for a one-shot game: there is nothing to tell apart."""
+        return self.num_stages == 1
+
+    def reset(self, key: jax.Array) -> tuple[MatrixGameState, TimeStep[Observation]]:
+        """Draw the first stage."""
+        key, draw = jax.random.split(key)
+        stage = jax.random.choice(draw, self.num_stages, p=self.start)
+        state = MatrixGameState(
+            key=key,
+            stage=stage.astype(jnp.int8),
+            step_count=jnp.zeros((), jnp.int8),
+            last_actions=jnp.full((self.num_agents,), -1, jnp.int8),
+        )
+        return state, self.first_timestep(state)
+
+    def step(
+        self, state: MatrixGameState, actions: jax.Array
+    ) -> tuple[MatrixGameState, TimeStep[Observation]]:
+        """Play the joint action `actions (n,)`."""
+        actions = jnp.clip(actions, 0, jnp.asarray(self.action_counts) - 1)
+        cell = (state.stage, *actions)
+        following = self.next_stage[cell]
+        state = state.replace(  # type: ignore[attr-defined]
+            stage=jnp.where(following == END, state.stage, following),
+            step_count=state.step_count + jnp.int8(1),
+            last_actions=actions.astype(jnp.int8),
+        )
+        over = following == END
+        return state, self.next_timestep(state, self.payoff[cell], over, jnp.asarray(False))
+
+    def observe(self, state: MatrixGameState) -> Observation:
+        """The stage, to everyone."""
+        stage = jax.nn.one_hot(state.stage, self.num_stages)  # (K,)
+        mask = jnp.arange(self.num_actions) < jnp.asarray(self.action_counts)[:, None]  # (n, A)
+        return Observation(
+            agents_view=jnp.broadcast_to(stage, (self.num_agents, self.num_stages)),
+            global_state=stage,
+            action_mask=mask,
+            step_count=state.step_count.astype(jnp.int32),
+        )
+
+    def joint_payoff(self) -> jax.Array:
+        """The payoff tensor of the first stage, `(A_1, ..., A_n)`."""
+        return self.payoff[0]
+
+    def render(self, state: MatrixGameState, save_path: str | None = None) -> Any:
+        """Draw the payoff of the current stage as a heat map, the last joint action marked."""
+        return MatrixGameViewer(np.asarray(self.payoff)).render(state, save_path)
+
+    def animate(
+        self, states: list[MatrixGameState], interval: int = 400, save_path: str | None = None
+    ) -> Any:
+        """Draw one frame for each state; `interval` in milliseconds."""
+        return MatrixGameViewer(np.asarray(self.payoff)).animate(states, interval, save_path)
+
+
+def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
+    """`payoff` as a float32 tensor `(A_1, ..., A_n)`.
+
+    Raises:
+        BadInputError: if it is ragged, empty, not numeric, not finite, or for fewer than two agents.
+    """
+    try:
+        table = np.asarray(payoff, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise BadInputError(
+            f"{name} is ragged or not numeric: every row needs the same number of plain numbers"
+        ) from error
+    if table.ndim < 2:
+        raise BadInputError(
+            f"{name} has {table.ndim} axis/axes, which makes a game of fewer than two agents: "
+            "give one axis per agent, at least two"
+        )
+    if table.size == 0:
+        raise BadInputError(f"{name} is empty (shape {table.shape}): every agent needs at least one action")
+    if not np.isfinite(table).all():
+        raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
+    if max(table.shape) > 127:
+        raise BadInputError(f"{name} has shape {table.shape}: an agent may have at most 127 actions")
+    return table
+
+
+def matrix_game(payoff: ArrayLike) -> MatrixGame:
+    """The one-shot game with this payoff tensor `(A_1, ..., A_n)`.
+
+    Raises:
+        BadInputError: see `check_payoff`.
+    """
+    table = check_payoff(payoff)
+    return MatrixGame(
+        payoff=jnp.asarray(table)[None],
+        next_stage=jnp.full((1, *table.shape), END, jnp.int8),
+        start=jnp.ones((1,)),
+        action_counts=table.shape,
+    )
+
+
+def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, time_limit: int) -> MatrixGame:
+    """A game of several payoff tensors of one shape, `(K, A_1, ..., A_n)`; see `MatrixGame`."""
+    table = np.stack([check_payoff(payoff) for payoff in np.asarray(payoffs)])
+    return MatrixGame(
+        payoff=jnp.asarray(table),
+        next_stage=jnp.asarray(next_stage, jnp.int8),
+        start=jnp.asarray(start, jnp.float32),
+        action_counts=table.shape[1:],
+        time_limit=time_limit,
+    )
+
+
+def load_payoff(path: str | Path) -> np.ndarray:
+    """Read a payoff tensor from a .json (nested lists) or .npy file.
+
+    Raises:
+        BadInputError: if the file cannot be read, or what it holds is no payoff (`check_payoff`).
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            payoff = json.loads(path.read_text())
+        elif path.suffix == ".npy":
+            payoff = np.load(path, allow_pickle=False)
+        else:
+            raise BadInputError(f"payoff file {path} must end in .json or .npy")
+    except OSError as error:
+        raise BadInputError(f"payoff file {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, BadInputError):
+            raise
+        raise BadInputError(f"payoff file {path} is not valid {path.suffix[1:]}: {error}") from error
+    return check_payoff(payoff, f"payoff file {path}")
+
+
+# The games of the papers. Agent 1 picks the row.
+
+#: QTRAN, table 1a: a large reward hidden behind a large penalty.
+QTRAN_PAYOFF = [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]]
+#: QPLEX: as QTRAN's, but two safe corners pay 6, so that even the best monotone fit is misled.
+QPLEX_PAYOFF = [[8, -12, -12], [-12, 6, 0], [-12, 0, 6]]
+#: QPLEX's first didactic game: the optimum is only .4 above the safe actions.
+QPLEX_10_PAYOFF = [[10.4, 0, 10], [0, 10, 10], [10, 10, 10]]
+#: Logical Team Q-learning: two optima, and a mixture of them pays less.
+LTQL_PAYOFF = [[0, 2, 0], [0, 1, 2]]
+#: The thesis, equation 3.1.
+THESIS_PAYOFF = [[2, 3, 3], [1, 4, 0], [1, 0, 10]]
+#: The climbing game as in malib, and its transpose as in Claus and Boutilier.
+CLIMBING_PAYOFF = [[11, -30, 0], [-30, 7, 6], [0, 0, 5]]
+CLIMBING_T_PAYOFF = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
+
+
+def penalty_payoff(k: float = -100.0) -> list[list[float]]:
+    """The penalty game of Claus and Boutilier: two optima of 10 that pay `k` <= 0 when mixed.
+
+    Raises:
+        BadInputError: if `k` is positive or not a number.
+    """
+    if not k <= 0:
+        raise BadInputError(f"the penalty k must be a number <= 0, not {k}")
+    return [[10, 0, k], [0, 2, 0], [k, 0, 10]]
+
+
+def two_gaussians_payoff() -> np.ndarray:
+    """QTRAN's 21 x 21 game (supplement C.1): 10 at (5, 15) on a narrow peak, 5 at (15, 5) on a wide one."""
+    u1, u2 = np.meshgrid(np.arange(21), np.arange(21), indexing="ij")
+    wide = 5 - ((15 - u1) / 3) ** 2 - ((5 - u2) / 3) ** 2
+    narrow = 10 - (5 - u1) ** 2 - (15 - u2) ** 2
+    return np.maximum(wide, narrow)
+
+
+def random_payoffs(seed: int, games: int, action_counts: tuple[int, ...] = (3, 3)) -> jax.Array:
+    """`games` payoff tensors with entries uniform in [0, 1): `(games, A_1, ..., A_n)`.
+
+    Game i depends only on `seed` and i, however many are drawn (QTRAN, table 6, uses 310 of 3 x 3).
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(games))
+    return jax.vmap(lambda key: jax.random.uniform(key, action_counts))(keys)
+
+
+def random_game(payoff_seed: int = 0, agents: int = 2, actions: int = 3) -> MatrixGame:
+    """One game with payoffs uniform in [0, 1), drawn from `payoff_seed`.
+
+    Raises:
+        BadInputError: for fewer than two agents or fewer than one action.
+    """
+    if agents < 2 or actions < 1:
+        raise BadInputError(f"a random game needs agents >= 2 and actions >= 1, not {agents} and {actions}")
+    return matrix_game(random_payoffs(payoff_seed, 1, (actions,) * agents)[0])
+
+
+def two_step_game() -> MatrixGame:
+    """QMIX's two-step game: agent 1's first action chooses between a sure 7 and a game worth up to 8.
+
+    Stage 0 pays nothing; action 0 of agent 1 leads to stage 1, where all pays 7, action 1 to stage 2,
+    [[0, 1], [1, 8]].
+    """
+    nothing, seven, eight = np.zeros((2, 2)), np.full((2, 2), 7.0), np.array([[0.0, 1.0], [1.0, 8.0]])
+    end = np.full((2, 2), END)
+    return staged_game(
+        [nothing, seven, eight], [np.array([[1, 1], [2, 2]]), end, end], [1.0, 0.0, 0.0], time_limit=2
+    )
+
+
+def random_state_game() -> MatrixGame:
+    """The random-state game of QTRAN's release: one of two payoffs, drawn and shown at the start."""
+    payoffs = [[[10, 8, 5], [8, 6, 3], [5, 3, 0]], [[0, 3, 5], [3, 6, 8], [5, 8, 10]]]
+    return staged_game(payoffs, np.full((2, 3, 3), END), [0.5, 0.5], time_limit=1)

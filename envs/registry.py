@@ -1,0 +1,86 @@
+"""Every environment by its id."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from envs import matrix_games
+from envs.base import TeamEnvironment
+from envs.errors import BadInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """How to build an environment.
+
+    Attributes:
+        build: makes the environment; its keyword arguments are what a user may set.
+        family: which of the papers' hyper-parameter tables belongs to it.
+        about: one line for `--list`.
+    """
+
+    build: Callable[..., TeamEnvironment]
+    family: str
+    about: str
+
+
+def _payoff(payoff: Any) -> Callable[[], TeamEnvironment]:
+    return lambda: matrix_games.matrix_game(payoff)
+
+
+def _penalty(k: float = -100.0) -> TeamEnvironment:
+    return matrix_games.matrix_game(matrix_games.penalty_payoff(k))
+
+
+ENVIRONMENTS: dict[str, Entry] = {
+    "matrix-qtran": Entry(_payoff(matrix_games.QTRAN_PAYOFF), "matrix", "QTRAN's 3x3 game, optimum 8"),
+    "matrix-qplex": Entry(_payoff(matrix_games.QPLEX_PAYOFF), "matrix", "QPLEX's 3x3 game, optimum 8"),
+    "matrix-qplex-10": Entry(
+        _payoff(matrix_games.QPLEX_10_PAYOFF), "matrix", "QPLEX's first 3x3 game, optimum 10.4"
+    ),
+    "matrix-ltql": Entry(
+        _payoff(matrix_games.LTQL_PAYOFF), "matrix", "Logical Team Q-learning's 2x3 game, two optima of 2"
+    ),
+    "matrix-thesis": Entry(_payoff(matrix_games.THESIS_PAYOFF), "matrix", "the thesis's equation 3.1"),
+    "matrix-climbing": Entry(
+        _payoff(matrix_games.CLIMBING_PAYOFF), "matrix", "climbing game, malib's orientation"
+    ),
+    "matrix-climbing-t": Entry(
+        _payoff(matrix_games.CLIMBING_T_PAYOFF), "matrix", "climbing game, Claus and Boutilier's orientation"
+    ),
+    "matrix-penalty": Entry(_penalty, "matrix", "penalty game, two optima of 10 that pay k when mixed"),
+    "matrix-21x21": Entry(
+        lambda: matrix_games.matrix_game(matrix_games.two_gaussians_payoff()),
+        "matrix",
+        "QTRAN's 21x21 game, optimum 10 at (5, 15)",
+    ),
+    "matrix-random": Entry(matrix_games.random_game, "matrix", "payoffs uniform in [0, 1)"),
+    "two-step": Entry(matrix_games.two_step_game, "matrix", "QMIX's two-step game, a sure 7 or 8"),
+    "random-state": Entry(
+        matrix_games.random_state_game, "matrix", "one of two payoffs, drawn and shown at the start"
+    ),
+}
+
+
+def lookup(env_id: str) -> Entry:
+    """The entry of `env_id`.
+
+    Raises:
+        BadInputError: if there is none.
+    """
+    if env_id not in ENVIRONMENTS:
+        raise BadInputError(f"unknown environment {env_id!r}: choose one of {', '.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[env_id]
+
+
+def make(env_id: str, **parameters: Any) -> TeamEnvironment:
+    """Build the environment `env_id`, for example `make("matrix-penalty", k=-10)`.
+
+    Raises:
+        BadInputError: for an unknown id, an unknown parameter or a value that it refuses.
+    """
+    entry = lookup(env_id)
+    try:
+        return entry.build(**parameters)
+    except TypeError as error:
+        raise BadInputError(f"{env_id} does not take these parameters: {error}") from error

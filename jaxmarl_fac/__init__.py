@@ -1,0 +1,1 @@
+"""The engine of the suite: it knows no game and no paper."""
