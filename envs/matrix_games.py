@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class MatrixGame(TeamEnvironment):
     @property
     def num_stages(self) -> int:
         """`K`."""
-        return cast(int, self.start.shape[-1])
+        return self.start.shape[-1]
 
     @property
     def stateless(self) -> bool:  # type: ignore[override]
