@@ -80,8 +80,10 @@ class MatrixGame(TeamEnvironment):
 
     def reset(self, key: jax.Array) -> tuple[MatrixGameState, TimeStep[Observation]]:
         """Draw the first stage."""
-        key, draw = jax.random.split(key)
-        stage = jax.random.choice(draw, self.num_stages, p=self.start)
+        stage = jnp.zeros((), jnp.int8)
+        if not self.stateless:  # random numbers cost time, so draw none where there is no choice
+            key, draw = jax.random.split(key)
+            stage = jax.random.choice(draw, self.num_stages, p=self.start)
         state = MatrixGameState(
             key=key,
             stage=stage.astype(jnp.int8),

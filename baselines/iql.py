@@ -1,0 +1,51 @@
+"""Independent Q-learning (Tan, 1993): every agent learns as if it were alone."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from envs.base import Observation, TeamEnvironment
+from jaxmarl_fac.algorithm import Metrics, QLearner, Transition
+from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, td_target
+from jaxmarl_fac.networks import AgentNetwork
+
+
+class IndependentNetwork(nn.Module):
+    """The agent network alone."""
+
+    num_actions: int
+    hidden: tuple[int, ...]
+
+    def setup(self) -> None:
+        """The parts, named as in the parameters."""
+        self.agent = AgentNetwork(self.num_actions, self.hidden)
+
+    def __call__(self, observation: Observation) -> jax.Array:
+        """Touches every parameter; for initialisation."""
+        return self.utilities(observation)
+
+    def utilities(self, observation: Observation) -> jax.Array:
+        """Q_i: `(n, A)`."""
+        return self.agent(observation.agents_view)[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IQL(QLearner):
+    """The mean over agents of `(Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, u_i' greedy by the online network."""
+
+    def network(self, env: TeamEnvironment) -> IndependentNetwork:
+        """The agent network."""
+        return IndependentNetwork(env.num_actions, self.hidden)
+
+    def loss(
+        self, online: IndependentNetwork, target: IndependentNetwork, transition: Transition
+    ) -> tuple[jax.Array, Metrics]:
+        """The agents' mean squared TD error."""
+        following = transition.next_observation
+        q = chosen(online.utilities(transition.observation), transition.actions)  # (n,)
+        best = greedy_actions(mask_unavailable(online.utilities(following), following.action_mask))
+        next_q = chosen(target.utilities(following), best)  # (n,)
+        y = td_target(transition.reward, transition.discount, self.gamma, next_q)
+        return jnp.mean(jnp.square(q - y)), {"q_mean": jnp.mean(q)}

@@ -1,0 +1,30 @@
+"""QMIX: the joint value never decreases in any utility (Rashid et al., 2018)."""
+
+import dataclasses
+
+from baselines.factored import FactoredLearner
+from envs.errors import BadInputError
+from jaxmarl_fac.mixers import QMixer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QMIX(FactoredLearner):
+    """`Q_tot = f(Q_1, ..., Q_n; s)`, monotone in every Q_i, with weights made by hypernetworks.
+
+    Attributes:
+        mixer_embed: width of the mixer's one hidden layer.
+        hypernet_hidden: hidden layers of the hypernetworks: () is the first paper's one linear layer,
+            (64,) is PyMARL2's.
+    """
+
+    mixer_embed: int = 32
+    hypernet_hidden: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixer_embed < 1 or any(width < 1 for width in self.hypernet_hidden):
+            raise BadInputError("mixer_embed and the widths of hypernet_hidden must be at least 1")
+
+    def mixer(self) -> QMixer:
+        """The monotone network."""
+        return QMixer(self.mixer_embed, self.hypernet_hidden)

@@ -1,0 +1,232 @@
+"""QTRAN-base and QTRAN-alt (seed paper 003): a joint value of any shape, and utilities that track it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from envs.base import Observation, TeamEnvironment
+from jaxmarl_fac.algorithm import Metrics, QLearner, Transition
+from jaxmarl_fac.losses import (
+    chosen,
+    greedy_actions,
+    mask_unavailable,
+    qtran_nopt_loss,
+    qtran_nopt_min_loss,
+    qtran_opt_loss,
+    qtran_td_loss,
+    td_target,
+)
+from jaxmarl_fac.networks import MLP, AgentNetwork
+
+
+class Features(NamedTuple):
+    """What the lower layers make of one observation."""
+
+    utilities: jax.Array  # (n, A), Q_i
+    q_features: jax.Array  # (n, A, H), h_{Q,i}(tau_i, u_i) for every action
+    v_features: jax.Array  # (n, H), h_{V,i}(tau_i)
+
+
+class QTranNetwork(nn.Module):
+    """The three estimators of QTRAN, section 3.2, on shared lower layers.
+
+    Args:
+        num_actions: A.
+        hidden: widths of the agent network; the features are as wide as its last layer.
+        joint_hidden: widths of the joint network and of the state-value network.
+        counterfactual: False gives QTRAN-base's `Q_jt(tau, u)`, True QTRAN-alt's `Q_jt(tau, ., u_-i)`.
+        state_value: False leaves V_jt out, as Theorem 1a allows where all is observed.
+        aggregate: "sum" (paper) or "mean" (release) of the agents' features.
+    """
+
+    num_actions: int
+    hidden: Sequence[int]
+    joint_hidden: Sequence[int]
+    counterfactual: bool
+    state_value: bool
+    aggregate: str
+
+    def setup(self) -> None:
+        """The parts, named as in the parameters."""
+        width = self.hidden[-1]
+        self.agent = AgentNetwork(self.num_actions, self.hidden)
+        self.q_feature = nn.Dense(width)
+        self.action_embedding = nn.Dense(width, use_bias=False)
+        self.v_feature = nn.Dense(width)
+        self.joint = MLP(self.joint_hidden, self.num_actions if self.counterfactual else 1)
+        if self.state_value:
+            self.value = MLP(self.joint_hidden, 1)
+
+    def __call__(self, observation: Observation) -> tuple[Features, jax.Array, jax.Array]:
+        """Touches every parameter; for initialisation."""
+        features = self.features(observation)
+        actions = jnp.zeros(features.utilities.shape[0], jnp.int32)
+        return features, self.q_jt(features, actions), self.v_jt(features)
+
+    def utilities(self, observation: Observation) -> jax.Array:
+        """Q_i: `(n, A)`."""
+        return self.agent(observation.agents_view)[0]
+
+    def features(self, observation: Observation) -> Features:
+        """All that does not depend on the joint action."""
+        utilities, hidden = self.agent(observation.agents_view)
+        actions = self.action_embedding(jnp.eye(self.num_actions))  # (A, H)
+        q_features = nn.relu(self.q_feature(hidden)[:, None] + actions)  # (n, A, H)
+        needs_v = self.counterfactual or self.state_value
+        v_features = nn.relu(self.v_feature(hidden)) if needs_v else jnp.zeros_like(hidden)
+        return Features(utilities, q_features, v_features)
+
+    def q_jt(self, features: Features, actions: jax.Array) -> jax.Array:
+        """Joint values of the joint action `(n,)`.
+
+        QTRAN-base: `()`. QTRAN-alt: `(n, A)`, where row i holds `Q_jt(tau, u_i, u_-i)` for every u_i.
+        """
+        n = actions.shape[0]
+        hot = jax.nn.one_hot(actions, self.num_actions)  # (n, A)
+        if not self.counterfactual:
+            total = jnp.einsum("na,nah->h", hot, features.q_features)
+            return self.joint(total / n if self.aggregate == "mean" else total)[0]
+        taken = jnp.einsum("na,nah->nh", hot, features.q_features)
+        others = jnp.sum(taken, axis=0) - taken  # (n, H)
+        others = others / (n - 1) if self.aggregate == "mean" else others
+        return self.joint(jnp.concatenate([features.v_features, others], axis=-1))
+
+    def v_jt(self, features: Features) -> jax.Array:
+        """The regularising state value `()`; 0 where it is left out."""
+        if not self.state_value:
+            return jnp.zeros(())
+        combine = jnp.mean if self.aggregate == "mean" else jnp.sum
+        return self.value(combine(features.v_features, axis=0))[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QTranBase(QLearner):
+    """QTRAN-base: `L_td + opt_weight L_opt + nopt_weight L_nopt` (section 3.3).
+
+    The joint value is learned by itself; the utilities then only have to agree with it at their own
+    greedy joint action, and to lie above it elsewhere. The paper's version is the default; the fields
+    marked "release" switch to what the authors' code does (FACTS 2.2).
+
+    Attributes:
+        opt_weight: lambda_opt.
+        nopt_weight: lambda_nopt. PyMARL's port has 0.1.
+        joint_hidden: widths of the joint network and of the state-value network.
+        state_value: V_jt: "auto" leaves it out where all is observed (Theorem 1a), "on", "off".
+        aggregate: how agents' features combine; "mean" is the release's.
+        target: what bootstraps: the target network's joint value "q_jt", or "q_prime", the sum of its
+            best utilities, which is the release's.
+    """
+
+    opt_weight: float = 1.0
+    nopt_weight: float = 1.0
+    joint_hidden: tuple[int, ...] = (32, 32)
+    state_value: Literal["auto", "on", "off"] = "auto"
+    aggregate: Literal["sum", "mean"] = "sum"
+    target: Literal["q_jt", "q_prime"] = "q_jt"
+
+    counterfactual = False
+
+    def network(self, env: TeamEnvironment) -> QTranNetwork:
+        """The agent, joint and state-value networks."""
+        return QTranNetwork(
+            num_actions=env.num_actions,
+            hidden=self.hidden,
+            joint_hidden=self.joint_hidden,
+            counterfactual=self.counterfactual,
+            state_value=self.state_value == "on" or (self.state_value == "auto" and not env.fully_observable),
+            aggregate=self.aggregate,
+        )
+
+    def loss(
+        self, online: QTranNetwork, target: QTranNetwork, transition: Transition
+    ) -> tuple[jax.Array, Metrics]:
+        """Equation 6 for one transition."""
+        features, greedy = _look(online, transition.observation)
+        v_jt = online.v_jt(features)
+        q_jt = online.q_jt(features, transition.actions)
+        q_jt_greedy = online.q_jt(features, greedy)
+        q_prime = jnp.sum(chosen(features.utilities, transition.actions))
+        q_prime_greedy = jnp.sum(chosen(features.utilities, greedy))
+
+        next_features, next_greedy = _look(target, transition.next_observation)
+        if self.target == "q_prime":
+            next_value = jnp.sum(chosen(next_features.utilities, next_greedy))
+        else:
+            next_value = target.q_jt(next_features, next_greedy)
+        y = td_target(transition.reward, transition.discount, self.gamma, next_value)
+
+        return self._total(
+            qtran_td_loss(q_jt, y),
+            qtran_opt_loss(q_prime_greedy, q_jt_greedy, v_jt),
+            qtran_nopt_loss(q_prime, q_jt, v_jt),
+        )
+
+    def _total(self, td: jax.Array, opt: jax.Array, nopt: jax.Array) -> tuple[jax.Array, Metrics]:
+        loss = td + self.opt_weight * opt + self.nopt_weight * nopt
+        return loss, {"td_loss": td, "opt_loss": opt, "nopt_loss": nopt}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QTranAlt(QTranBase):
+    """QTRAN-alt: the counterfactual joint network and `L_nopt-min` (section 3.4).
+
+    `L_td` and `L_opt` are computed by every agent's counterfactual values and averaged over agents;
+    each bootstraps from its own.
+
+    The paper contradicts itself on `L_nopt-min`: its condition (7) sets the least *difference* over u_i
+    to zero, and so keeps Q'_jt above Q_jt; its printed loss takes the least *squared* difference, which
+    also vanishes where Q'_jt lies far below. The loss as printed has zero-loss solutions whose greedy
+    joint action is wrong, and gradient descent finds them. The default is condition (7), which is also
+    what the authors' release computes.
+
+    Attributes:
+        nopt_min: "signed" squares the least difference, as condition (7) wants; "printed" takes the
+            least square, as the paper's loss is printed.
+        target: "q_jt" is agent i's target value at the greedy joint action (paper); "q_max", the
+            release's, the largest over agents and their actions; "q_prime" as in QTRAN-base.
+    """
+
+    nopt_min: Literal["signed", "printed"] = "signed"
+    target: Literal["q_jt", "q_prime", "q_max"] = "q_jt"  # type: ignore[assignment]
+
+    counterfactual = True
+
+    def loss(
+        self, online: QTranNetwork, target: QTranNetwork, transition: Transition
+    ) -> tuple[jax.Array, Metrics]:
+        """Equation 6 for one transition, with `L_nopt-min` for `L_nopt`."""
+        features, greedy = _look(online, transition.observation)
+        v_jt = online.v_jt(features)
+        q_jt = online.q_jt(features, transition.actions)  # (n, A)
+        q_jt_greedy = online.q_jt(features, greedy)  # (n, A)
+        taken = chosen(features.utilities, transition.actions)  # (n,)
+        q_prime = features.utilities + (jnp.sum(taken) - taken)[:, None]  # (n, A), Q'_jt(u_i, u_-i)
+        q_prime_greedy = jnp.sum(chosen(features.utilities, greedy))
+
+        following = transition.next_observation
+        next_features, next_greedy = _look(target, following)
+        next_q_jt = target.q_jt(next_features, next_greedy)  # (n, A)
+        if self.target == "q_prime":
+            next_value = jnp.sum(chosen(next_features.utilities, next_greedy))
+        elif self.target == "q_max":
+            next_value = jnp.max(mask_unavailable(next_q_jt, following.action_mask))
+        else:
+            next_value = chosen(next_q_jt, next_greedy)  # (n,)
+        y = td_target(transition.reward, transition.discount, self.gamma, next_value)
+
+        mask, signed = transition.observation.action_mask, self.nopt_min == "signed"
+        return self._total(
+            jnp.mean(qtran_td_loss(chosen(q_jt, transition.actions), y)),
+            jnp.mean(qtran_opt_loss(q_prime_greedy, chosen(q_jt_greedy, greedy), v_jt)),
+            qtran_nopt_min_loss(q_prime, q_jt, v_jt, mask, signed),
+        )
+
+
+def _look(network: QTranNetwork, observation: Observation) -> tuple[Features, jax.Array]:
+    """The features of an observation, and the greedy joint action `(n,)` by its utilities."""
+    features = network.features(observation)
+    return features, greedy_actions(mask_unavailable(features.utilities, observation.action_mask))

@@ -1,0 +1,365 @@
+"""Gaussian squeeze: a team shares a resource, and is paid for using just enough of it, not too much."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jumanji.types import TimeStep
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+from envs.squeeze_viewer import SqueezeViewer
+
+#: The paper's largest unit-level resource: s_i is in [0, .2].
+LARGEST_S = 0.2
+#: The equal s of MGS, which the paper does not state. It is the mean of its range, and with it a random
+#: joint action uses 4.5 +- .9: beside the low peak at 5 and far from the high one at 8, as the paper says.
+EQUAL_S = 0.1
+#: The most sums that `reachable_usages` holds; more are thinned out.
+MOST_SUMS = 1 << 22
+
+
+def squeeze_reward(usage: Any, mu: Any, sigma: Any) -> Any:
+    """QTRAN's G = sum over domains k of x exp(-(x - mu_k)^2 / sigma_k^2), for JAX or NumPy arrays.
+
+    Args:
+        usage: x, of any shape; the result has the same.
+        mu, sigma: `(K,)`.
+    """
+    xp = jnp if isinstance(usage, jax.Array) else np
+    x = xp.asarray(usage)[..., None]
+    return (x * xp.exp(-(((x - mu) / sigma) ** 2))).sum(axis=-1)
+
+
+@struct.dataclass
+class GaussianSqueezeState:
+    """Where a squeeze stands."""
+
+    key: jax.Array | None
+    s: jax.Array | None  # (n,) float32 if drawn anew in every episode; None if it belongs to the game
+    step_count: jax.Array  # () int8
+    last_actions: jax.Array  # (n,) int8, the joint action played; -1 at the start
+
+
+@struct.dataclass(eq=False)
+class GaussianSqueeze(TeamEnvironment):
+    """`n` agents choose levels 0 to A - 1 once; together they use x = sum_i s_i u_i, and are paid G(x).
+
+    G(x) = sum_k x exp(-(x - mu_k)^2 / sigma_k^2). One domain (K = 1) is the Gaussian squeeze, GS; more
+    are the multi-domain one, MGS. The game is over after one step.
+
+    Every agent sees all unit-level resources s, times `n` so that they are about 1: `agents_view (n, n)`,
+    each row the same, and `global_state (n,)`. If s belongs to the game, there is one observation only
+    and the game is `stateless`.
+
+    Source: QTRAN, sections 4.1 and C.1; with `redraw`, the authors' release.
+
+    Args:
+        mu: `(K,)`, where the domains lie. This and the next two are array leaves: `jax.vmap` over them is
+            a batch of games.
+        sigma: `(K,)`, their widths.
+        s: `(n,)`, the unit-level resources. With `redraw` the largest ones: every episode draws its own,
+            uniform in [0, s_i).
+        num_actions: A.
+        redraw: whether s is drawn anew in every episode.
+    """
+
+    mu: jax.Array
+    sigma: jax.Array
+    s: jax.Array
+    num_actions: int = struct.field(pytree_node=False, default=10)
+    redraw: bool = struct.field(pytree_node=False, default=False)
+
+    time_limit = 1
+    fully_observable = True
+
+    @property
+    def num_agents(self) -> int:  # type: ignore[override]
+        """`n`."""
+        return self.s.shape[-1]
+
+    @property
+    def stateless(self) -> bool:  # type: ignore[override]
+        """True unless s is drawn anew."""
+        return not self.redraw
+
+    def reset(self, key: jax.Array) -> tuple[GaussianSqueezeState, TimeStep[Observation]]:
+        """A fresh game, with its own s if it is drawn anew."""
+        key, draw = jax.random.split(key)
+        state = GaussianSqueezeState(
+            key=key,
+            s=self.s * jax.random.uniform(draw, self.s.shape) if self.redraw else None,
+            step_count=jnp.zeros((), jnp.int8),
+            last_actions=jnp.full((self.num_agents,), -1, jnp.int8),
+        )
+        return state, self.first_timestep(state)
+
+    def step(
+        self, state: GaussianSqueezeState, actions: jax.Array
+    ) -> tuple[GaussianSqueezeState, TimeStep[Observation]]:
+        """Use the levels `actions (n,)`."""
+        actions = jnp.clip(actions, 0, self.num_actions - 1)
+        usage = (self.resources(state) * actions).sum()
+        state = state.replace(  # type: ignore[attr-defined]
+            step_count=state.step_count + jnp.int8(1), last_actions=actions.astype(jnp.int8)
+        )
+        reward = squeeze_reward(usage, self.mu, self.sigma)
+        return state, self.next_timestep(state, reward, jnp.asarray(True), jnp.asarray(False))
+
+    def resources(self, state: GaussianSqueezeState) -> jax.Array:
+        """s `(n,)` in this state."""
+        return self.s if state.s is None else state.s
+
+    def observe(self, state: GaussianSqueezeState) -> Observation:
+        """All resources, to everyone."""
+        seen = self.num_agents * self.resources(state)
+        return Observation(
+            agents_view=jnp.broadcast_to(seen, (self.num_agents, self.num_agents)),
+            global_state=seen,
+            action_mask=jnp.ones((self.num_agents, self.num_actions), bool),
+            step_count=state.step_count.astype(jnp.int32),
+        )
+
+    def optimum(self, s: ArrayLike | None = None) -> float:
+        """The largest reward that whole levels reach, in float64; see `best_usage`.
+
+        Args:
+            s: `(n,)`, what an episode drew; with `redraw` there is no optimum without it.
+
+        Raises:
+            BadInputError: if `s` is missing or has the wrong length, or for a batch of games.
+        """
+        if np.ndim(self.s) != 1:
+            raise BadInputError("optimum() is for one game: take one from the batch with jax.tree.map")
+        if s is None and self.redraw:
+            raise BadInputError("s is drawn anew in every episode: give optimum() the state's s")
+        s = check_resources(self.s if s is None else s, self.num_agents)
+        usage = best_usage(self.mu, self.sigma, s, self.num_actions)
+        return float(squeeze_reward(usage, np.asarray(self.mu, float), np.asarray(self.sigma, float)))
+
+    def render(self, state: GaussianSqueezeState, save_path: str | None = None) -> Any:
+        """Draw the reward curve, the joint action's place on it, and each agent's share."""
+        return self._viewer().render(state, save_path)
+
+    def animate(
+        self, states: list[GaussianSqueezeState], interval: int = 600, save_path: str | None = None
+    ) -> Any:
+        """Draw one frame for each state; `interval` in milliseconds; `save_path` may end in .gif."""
+        return self._viewer().animate(states, interval, save_path)
+
+    def _viewer(self) -> SqueezeViewer:
+        mu, sigma = np.asarray(self.mu), np.asarray(self.sigma)
+        return SqueezeViewer(
+            lambda usage: squeeze_reward(usage, mu, sigma), np.asarray(self.s), self.num_actions
+        )
+
+
+def check_resources(s: ArrayLike, agents: int) -> np.ndarray:
+    """`s` as float64 `(n,)`.
+
+    Raises:
+        BadInputError: if it is not one finite number >= 0 for each agent.
+    """
+    resources = _numbers(s, "s")
+    if resources.shape != (agents,):
+        raise BadInputError(f"s has shape {resources.shape}: give one number for each of the {agents} agents")
+    if (resources < 0).any():
+        raise BadInputError(f"s holds {resources.min():g}: an agent's unit-level resource must be >= 0")
+    return resources
+
+
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(values, float)
+    except (ValueError, TypeError) as error:
+        raise BadInputError(f"{name} must be a list of plain numbers") from error
+    if not np.isfinite(numbers).all():
+        raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
+    return numbers
+
+
+def _check_domains(mu: ArrayLike, sigma: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    middles, widths = np.atleast_1d(_numbers(mu, "mu")), np.atleast_1d(_numbers(sigma, "sigma"))
+    if middles.ndim != 1 or middles.shape != widths.shape or middles.size == 0:
+        raise BadInputError(
+            f"mu and sigma have shapes {middles.shape} and {widths.shape}: give one of each for every domain"
+        )
+    if (widths <= 0).any():
+        raise BadInputError(f"sigma holds {widths.min():g}: the width of a domain must be > 0")
+    return middles, widths
+
+
+def _check_size(agents: int, actions: int) -> None:
+    if agents < 2 or not 2 <= actions <= 127:
+        raise BadInputError(
+            f"a squeeze needs at least 2 agents and 2 to 127 actions, not {agents} and {actions}"
+        )
+
+
+def highest_usage_wanted(mu: ArrayLike, sigma: ArrayLike) -> float:
+    """Where the rightmost domain peaks: the root of 1 = 2 x (x - mu) / sigma^2, 8.062 for GS."""
+    mu, sigma = np.asarray(mu, float), np.asarray(sigma, float)
+    return float(((mu + np.sqrt(mu**2 + 2 * sigma**2)) / 2).max())
+
+
+def draw_resources(key: jax.Array, agents: int, least_sum: float, largest: float = LARGEST_S) -> jax.Array:
+    """s `(n,)`, uniform in [0, largest) given that its sum is at least `least_sum`; by rejection.
+
+    A pure function of `key`, to be vmapped over keys for a batch of games. About 28 % of the paper's
+    draws could not reach GS's peak even with all agents at level 9; those are drawn again.
+    """
+
+    def again(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        key, draw = jax.random.split(carry[0])
+        return key, largest * jax.random.uniform(draw, (agents,))
+
+    first = again((key, jnp.zeros((agents,))))
+    return jax.lax.while_loop(lambda carry: carry[1].sum() < least_sum, again, first)[1]
+
+
+def gaussian_squeeze(
+    mu: ArrayLike = 8.0,
+    sigma: ArrayLike = 1.0,
+    s: ArrayLike | None = None,
+    agents: int = 10,
+    actions: int = 10,
+    seed: int = 0,
+) -> GaussianSqueeze:
+    """GS as in the paper: s given once and for all, by default drawn from `seed`.
+
+    The draw is uniform in [0, .2] for each agent, given that all levels at their highest reach the
+    rightmost peak (see `draw_resources`): otherwise there would be nothing to squeeze. Every such game
+    has almost the same optimum, 8.031.
+
+    Args:
+        mu, sigma: numbers, or one for each domain.
+        s: one number for each agent, or one for all; drawn if not given.
+        agents: n.
+        actions: A.
+        seed: of the draw; another seed is another game.
+
+    Raises:
+        BadInputError: for numbers that are not finite, widths or resources out of range, an `s` of the
+            wrong length, too few agents or actions, or a peak that a drawn s would hardly ever reach.
+    """
+    _check_size(agents, actions)
+    middles, widths = _check_domains(mu, sigma)
+    if s is None:
+        wanted = highest_usage_wanted(middles, widths)
+        least_sum = wanted / (actions - 1)
+        # Beyond three standard deviations above the mean rejection would take too long.
+        if least_sum > LARGEST_S * min(agents / 2 + 3 * np.sqrt(agents / 12), 0.9 * agents):
+            raise BadInputError(
+                f"{agents} agents with {actions} actions and s in [0, {LARGEST_S}] hardly ever use as much as "
+                f"{wanted:g}, where the rightmost domain peaks: take more of them, a smaller mu, or give s"
+            )
+        resources = draw_resources(jax.random.key(seed), agents, least_sum)
+    else:
+        s = np.full(agents, s) if np.ndim(s) == 0 else s
+        resources = jnp.asarray(check_resources(s, agents), jnp.float32)
+    return GaussianSqueeze(
+        mu=jnp.asarray(middles, jnp.float32),
+        sigma=jnp.asarray(widths, jnp.float32),
+        s=resources,
+        num_actions=actions,
+    )
+
+
+def multi_domain_squeeze(
+    mu: ArrayLike = (8.0, 5.0),
+    sigma: ArrayLike = (0.5, 1.0),
+    s: ArrayLike = EQUAL_S,
+    agents: int = 10,
+    actions: int = 10,
+) -> GaussianSqueeze:
+    """MGS as in the paper: a narrow high peak at 8, a wide low one at 5, and the same s for all.
+
+    Raises:
+        BadInputError: as `gaussian_squeeze`.
+    """
+    return gaussian_squeeze(mu, sigma, s, agents, actions)
+
+
+def redrawn_squeeze(
+    mu: ArrayLike = 8.0,
+    sigma: ArrayLike = 0.5,
+    s: ArrayLike | None = None,
+    agents: int = 10,
+    actions: int = 11,
+) -> GaussianSqueeze:
+    """A squeeze as in the authors' release: s drawn anew in every episode, eleven actions, sigma^2 = .25.
+
+    The release's usage is the mean of s_i u_i with s_i uniform in [0, 2); here that is the sum with s_i
+    uniform in [0, 2 / n), the default. For its MGS give mu = (8, 5) and sigma = (.5, 1).
+
+    Raises:
+        BadInputError: as `gaussian_squeeze`.
+    """
+    _check_size(agents, actions)
+    game = gaussian_squeeze(mu, sigma, 2 / agents if s is None else s, agents, actions)
+    return game.replace(redraw=True)  # type: ignore[attr-defined, no-any-return]
+
+
+def reachable_usages(s: ArrayLike, actions: int) -> np.ndarray:
+    """All values of sum_i s_i u_i for levels u_i in 0..A-1, ascending, float64.
+
+    By dynamic programming: each agent adds its A levels to all sums so far. Agents with the same s count
+    as one with n (A - 1) + 1 levels, so that the number of sums stays small, and exact: each is s times an
+    integer. If there would be more than `MOST_SUMS`, the sums so far are thinned out to one for each of
+    `MOST_SUMS / levels` bins of equal width.
+    """
+    sums = np.zeros(1)
+    values, counts = np.unique(np.asarray(s, float), return_counts=True)
+    for value, levels in zip(values, counts * (actions - 1) + 1, strict=True):
+        if len(sums) * levels > MOST_SUMS:
+            bins = np.floor(sums / sums[-1] * max(1, MOST_SUMS // levels))
+            sums = sums[np.unique(bins, return_index=True)[1]]
+        sums = np.unique(sums[:, None] + value * np.arange(levels))
+    return sums
+
+
+def best_usage(mu: ArrayLike, sigma: ArrayLike, s: ArrayLike, actions: int) -> float:
+    """The usage x of a joint action that is paid most.
+
+    10^10 joint actions are too many to try, but two halves of the team have 10^5 usages each. Between two
+    valleys of G the reward rises to a peak and falls again. So for each usage of the first half the best of
+    the second half is next to a peak: the last one that stays below it or the first one that does not.
+    Exact, up to float64's rounding, while no half has more than `MOST_SUMS` usages: for any equal s, and
+    for twelve agents with ten actions and any s. Beyond that x is within n A max(x) / `MOST_SUMS` of the
+    best, by `reachable_usages`.
+
+    Args:
+        mu, sigma: `(K,)`.
+        s: `(n,)`.
+        actions: A.
+    """
+    mu, sigma = np.asarray(mu, float), np.asarray(sigma, float)
+    resources = np.sort(np.asarray(s, float))  # equal ones together
+    half = len(resources) // 2
+    first, second = (reachable_usages(part, actions) for part in (resources[:half], resources[half:]))
+    best = 0.0
+    for peak in _peaks(mu, sigma):
+        above = np.searchsorted(second, peak - first)
+        for index in (above - 1, above):
+            usages = first + second[np.clip(index, 0, len(second) - 1)]
+            candidate = usages[squeeze_reward(usages, mu, sigma).argmax()]
+            best = max(best, float(candidate), key=lambda usage: squeeze_reward(usage, mu, sigma))
+    return best
+
+
+def _peaks(mu: np.ndarray, sigma: np.ndarray) -> list[float]:
+    """Where G has its local maxima, to about 1e-12."""
+
+    def slope(x: Any) -> Any:
+        x = np.asarray(x)[..., None]
+        return ((1 - 2 * x * (x - mu) / sigma**2) * np.exp(-(((x - mu) / sigma) ** 2))).sum(axis=-1)
+
+    top = highest_usage_wanted(mu, sigma) + sigma.max()  # G only falls from there on
+    grid = np.linspace(0, top, 2 + int(min(50 * top / sigma.min(), 1e6)))
+    slopes = slope(grid)
+    turns = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
+    return [float(brentq(slope, grid[turn], grid[turn + 1])) for turn in turns]

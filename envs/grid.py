@@ -1,0 +1,113 @@
+"""What grid worlds share: cells and coordinates, moves that block each other, neighbours, empty cells.
+
+A grid has `height` rows and `width` columns; x counts columns to the right and y rows downwards. A cell is
+one number, `y * width + x`, so that a state keeps one small integer for each entity. Everything here is
+unbatched arithmetic without gathers or scatters, which vectorises well when callers vmap it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: The five moves, in the order of QTRAN's release.
+UP, LEFT, STAY, RIGHT, DOWN = range(5)
+NUM_MOVES = 5
+
+
+def compact_dtype(largest: int) -> Any:
+    """The smallest signed integer type that holds 0 to `largest`; replay keeps states in it."""
+    return next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if largest <= np.iinfo(kind).max)
+
+
+def coordinates(cells: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+    """`(x, y)` of `cells`, each int32 of the same shape."""
+    cells = cells.astype(jnp.int32)
+    y = cells // width
+    return cells - y * width, y
+
+
+def destinations(cells: jax.Array, moves: jax.Array, height: int, width: int) -> jax.Array:
+    """The cell that each entity wants, int32 `(E,)`: its own if it stays or would leave the grid.
+
+    Args:
+        cells: `(E,)`.
+        moves: `(E,)`, each one of UP, LEFT, STAY, RIGHT, DOWN.
+    """
+    x, y = coordinates(cells, width)
+    x = jnp.clip(x + (moves == RIGHT) - (moves == LEFT), 0, width - 1)
+    y = jnp.clip(y + (moves == DOWN) - (moves == UP), 0, height - 1)
+    return y * width + x
+
+
+def move_in_turn(cells: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Move all entities in the order of their index, blockers first; the new cells, int32 `(E,)`.
+
+    The rule (QTRAN's release): entities take turns by index. An entity whose wanted cell is taken lets
+    the one there take its turn at once, which may do the same in its turn, and moves if the cell is free
+    afterwards. Who has had a turn, or is waiting for somebody else's, does not act again.
+
+    So a turn follows a chain "who stands where I want to go". If the chain ends before an empty cell, all
+    of it moves up by one; if it ends at an entity that stays, that runs into a wall or that has had its
+    turn, or if it bites its own tail (two that want to swap, or a ring), all of it stays.
+
+    How it is computed: entity i gets its turn when the lowest index r(i) does from which the chain leads
+    to i. Of all that want one cell, the one with the lowest r comes first and gets it, if it becomes free.
+    Two with the same r can only be part of a ring, which stays. Both r and "becomes free" spread along a
+    chain by one entity a round, hence the E - 1 rounds.
+
+    Args:
+        cells: `(E,)`, all different.
+        wanted: `(E,)`; an entity that wants its own cell stays.
+    """
+    cells, wanted = cells.astype(jnp.int32), wanted.astype(jnp.int32)
+    count = cells.shape[0]
+    waits_for = wanted[:, None] == cells  # (E, E), i wants the cell on which j stands
+    turn = jnp.arange(count)  # r
+    for _ in range(count - 1):
+        turn = jnp.minimum(turn, jnp.where(waits_for, turn[:, None], count).min(axis=0))
+    rival = (wanted[:, None] == wanted) & (turn < turn[:, None])  # (E, E), j comes before i
+    first = ~rival.any(axis=1)
+    moves = first & ~waits_for.any(axis=1)
+    for _ in range(count - 1):
+        moves |= first & (waits_for & moves).any(axis=1)
+    return jnp.where(moves, wanted, cells)
+
+
+def neighbours(cells: jax.Array, others: jax.Array, width: int) -> jax.Array:
+    """Whether each of `cells (E,)` shares an edge with each of `others (F,)`: `(E, F)` bool."""
+    (x, y), (other_x, other_y) = coordinates(cells, width), coordinates(others, width)
+    return jnp.abs(x[:, None] - other_x) + jnp.abs(y[:, None] - other_y) == 1
+
+
+def empty_cell(draw: jax.Array, taken: jax.Array) -> jax.Array:
+    """The `draw`-th empty cell, counted from 0 in the order of their numbers; int32.
+
+    Args:
+        draw: `()`, below the number of empty cells.
+        taken: `(E,)`, all different.
+    """
+    # `taken` minus the taken cells below it is the number of empty cells below it.
+    taken = taken.astype(jnp.int32)
+    empty_below = taken - (taken < taken[:, None]).sum(axis=1, dtype=jnp.int32)  # (E,)
+    return draw.astype(jnp.int32) + (empty_below <= draw).sum(dtype=jnp.int32)
+
+
+def distinct_cells(draws: jax.Array) -> jax.Array:
+    """One cell for each draw, each the `draw`-th that the ones before left empty; int32 `(E,)`.
+
+    Args:
+        draws: `(E,)`, the i-th uniform below (number of cells - i) for uniformly random distinct cells.
+    """
+    cells: list[jax.Array] = []
+    for draw in draws:
+        cells.append(empty_cell(draw, jnp.stack(cells)) if cells else draw.astype(jnp.int32))
+    return jnp.stack(cells)
+
+
+def without_self(pairs: jax.Array) -> jax.Array:
+    """`pairs (n, n, ...)` without its diagonal, `(n, n - 1, ...)`: row i loses column i."""
+    count, rest = pairs.shape[0], pairs.shape[2:]
+    flat = pairs.reshape(count * count, *rest)[1:]  # the diagonal is now the end of each row of n + 1
+    return flat.reshape(count - 1, count + 1, *rest)[:, :-1].reshape(count, count - 1, *rest)

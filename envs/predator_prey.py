@@ -1,0 +1,241 @@
+"""QTRAN's modified predator-prey: two predators beside a prey are paid for it, a lone one is fined."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jumanji.types import TimeStep
+
+from envs import grid
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+from envs.grid_viewer import PredatorPreyViewer
+
+
+@struct.dataclass
+class PredatorPreyState:
+    """Where everybody is. Cells are numbered `y * width + x`, in int8 on grids of up to 128 cells.
+
+    With four predators and two prey this is 9 bytes without the key.
+    """
+
+    key: jax.Array | None
+    predators: jax.Array  # (n,) cells
+    prey: jax.Array  # (m,) cells
+    hunters: jax.Array  # (m,) int8, predators beside each prey when the last step was judged; 0 at the start
+    step_count: jax.Array  # () int8
+
+
+@struct.dataclass(eq=False)
+class PredatorPrey(TeamEnvironment):
+    """`n` predators hunt `m` randomly moving prey on a bounded grid, for `time_limit` steps.
+
+    At the start all stand on different, uniformly random cells. Every predator picks one of five moves,
+    0 up (y - 1), 1 left (x - 1), 2 stay, 3 right (x + 1), 4 down (y + 1), all of which are always allowed;
+    every prey moves by one of the five, uniformly at random. Everybody then moves in turn, predators
+    first, each by index. No two share a cell: whoever finds its way barred lets the one in front take its
+    turn first, and stays where it is if that does not free the cell (`grid.move_in_turn` has the rule in
+    full; two that want to swap both stay).
+
+    Then all prey are judged at once, by the predators that share an edge with them: two or more, and the
+    prey is caught, the team gets 1, and the prey is put on a uniformly random empty cell; exactly one, and
+    the team loses `penalty`. The caught prey are put down by index, and a cell counts as empty if nobody
+    stands on it at that moment, the prey itself included. The reward is the sum over the prey.
+
+    The game never ends of itself. After `time_limit` steps it is cut off: a truncation, discount 1.
+
+    A predator sees its own position, ((x - width / 2) / width, (y - height / 2) / height), and a slot for
+    each other predator and then for each prey, by index: its position relative to its own,
+    (dx / width, dy / height). With `full_view`, as in the authors' release, these are `2 (n + m)` features
+    (the release's slot for oneself, always 0, is left out). By default, as in the paper, a predator sees a
+    square of `view` by `view` cells around it: a slot is (seen, dx / width, dy / height), all 0 for who
+    is outside the square, which makes `2 + 3 (n + m - 1)` features. The agent's id is left to the networks.
+    The global state is all own positions, predators first, `2 (n + m)` features.
+
+    Source: QTRAN, sections 4.1 and C.1, and the order of moves from the authors' release.
+
+    Args:
+        penalty: `()`, P >= 0. An array leaf: `jax.vmap` over it is a batch of games.
+        num_agents: `n`.
+        num_prey: `m`.
+        height, width: of the grid, in cells.
+        view: side of the square that a predator sees, in cells; odd.
+        full_view: whether every predator sees everybody.
+        time_limit: in steps.
+    """
+
+    penalty: jax.Array
+    num_agents: int = struct.field(pytree_node=False, default=2)
+    num_prey: int = struct.field(pytree_node=False, default=1)
+    height: int = struct.field(pytree_node=False, default=5)
+    width: int = struct.field(pytree_node=False, default=5)
+    view: int = struct.field(pytree_node=False, default=5)
+    full_view: bool = struct.field(pytree_node=False, default=False)
+    time_limit: int = struct.field(pytree_node=False, default=100)
+
+    num_actions = grid.NUM_MOVES
+
+    @property
+    def fully_observable(self) -> bool:  # type: ignore[override]
+        """True with `full_view`."""
+        return self.full_view
+
+    @property
+    def num_entities(self) -> int:
+        """`n + m`."""
+        return self.num_agents + self.num_prey
+
+    def reset(self, key: jax.Array) -> tuple[PredatorPreyState, TimeStep[Observation]]:
+        """Put everybody on different, uniformly random cells."""
+        key, draw = jax.random.split(key)
+        free = self.height * self.width - np.arange(self.num_entities)  # cells left for each
+        # The remainder of 32 random bits favours no cell by more than one part in 2^24.
+        draws = jax.random.bits(draw, (self.num_entities,)) % jnp.asarray(free, jnp.uint32)
+        state = self.place(grid.distinct_cells(draws.astype(jnp.int32)), key)
+        return state, self.first_timestep(state)
+
+    def place(self, cells: jax.Array, key: jax.Array | None = None) -> PredatorPreyState:
+        """The fresh state with everybody on `cells (n + m,)`, predators first."""
+        cells = cells.astype(grid.compact_dtype(self.height * self.width - 1))
+        return PredatorPreyState(
+            key=key,
+            predators=cells[: self.num_agents],
+            prey=cells[self.num_agents :],
+            hunters=jnp.zeros((self.num_prey,), jnp.int8),
+            step_count=jnp.zeros((), grid.compact_dtype(self.time_limit)),
+        )
+
+    def step(
+        self, state: PredatorPreyState, actions: jax.Array
+    ) -> tuple[PredatorPreyState, TimeStep[Observation]]:
+        """Play the joint action `actions (n,)`."""
+        key, draw = jax.random.split(state.key)  # type: ignore[arg-type]
+        bits = jax.random.bits(draw, (2, self.num_prey))
+        prey_moves = (bits[0] % grid.NUM_MOVES).astype(jnp.int32)
+        places = (bits[1] % (self.height * self.width - self.num_entities)).astype(jnp.int32)
+        state, reward = self.move(state, actions, prey_moves, places)
+        state = state.replace(key=key)  # type: ignore[attr-defined]
+        truncated = state.step_count >= self.time_limit
+        return state, self.next_timestep(state, reward, jnp.asarray(False), truncated)
+
+    def move(
+        self, state: PredatorPreyState, actions: jax.Array, prey_moves: jax.Array, places: jax.Array
+    ) -> tuple[PredatorPreyState, jax.Array]:
+        """One step with the random choices given: the next state, with the old key, and the reward `()`.
+
+        Args:
+            state: the state before.
+            actions: `(n,)`, the predators' moves.
+            prey_moves: `(m,)`, the prey's moves.
+            places: `(m,)`; a caught prey is put on the `places[i]`-th empty cell, counted from 0 by cell
+                number, so these are uniform below `height * width - n - m`.
+        """
+        cells = self._cells(state)
+        moves = jnp.concatenate([actions.astype(jnp.int32), prey_moves.astype(jnp.int32)])
+        wanted = grid.destinations(cells, moves, self.height, self.width)
+        cells = grid.move_in_turn(cells, wanted)
+        predators, prey = cells[: self.num_agents], cells[self.num_agents :]
+
+        hunters = grid.neighbours(prey, predators, self.width).sum(axis=1, dtype=jnp.int32)  # (m,)
+        caught = hunters >= 2
+        reward = jnp.where(caught, 1.0, jnp.where(hunters == 1, -self.penalty, 0.0)).sum()
+
+        for i in range(self.num_prey):
+            place = grid.empty_cell(places[i], jnp.concatenate([predators, prey]))
+            prey = jnp.where((jnp.arange(self.num_prey) == i) & caught, place, prey)
+
+        following = PredatorPreyState(
+            key=state.key,
+            predators=predators.astype(state.predators.dtype),
+            prey=prey.astype(state.prey.dtype),
+            hunters=hunters.astype(jnp.int8),
+            step_count=state.step_count + jnp.ones((), state.step_count.dtype),
+        )
+        return following, reward
+
+    def observe(self, state: PredatorPreyState) -> Observation:
+        """Positions, own and relative; see the class."""
+        size = jnp.asarray([self.width, self.height], jnp.float32)
+        position = jnp.stack(grid.coordinates(self._cells(state), self.width), axis=-1)  # (n + m, 2)
+        offset = position[None, :] - position[: self.num_agents, None]  # (n, n + m, 2), of j as seen by i
+        slots = offset / size
+        if not self.full_view:
+            seen = (jnp.abs(offset) <= self.view // 2).all(axis=-1, keepdims=True)
+            slots = jnp.concatenate([seen, jnp.where(seen, slots, 0.0)], axis=-1)  # (n, n + m, 3)
+        fellows, prey = grid.without_self(slots[:, : self.num_agents]), slots[:, self.num_agents :]
+        own = (position - size / 2) / size  # (n + m, 2)
+        flat = [part.reshape(self.num_agents, -1) for part in (own[: self.num_agents], fellows, prey)]
+        return Observation(
+            agents_view=jnp.concatenate(flat, axis=1),
+            global_state=own.reshape(-1),
+            action_mask=jnp.ones((self.num_agents, self.num_actions), bool),
+            step_count=state.step_count.astype(jnp.int32),
+        )
+
+    def _cells(self, state: PredatorPreyState) -> jax.Array:
+        """Everybody's cell, int32 `(n + m,)`, predators first."""
+        # Widened before they are joined: the other way round XLA's CPU code took twice as long for a step.
+        return jnp.concatenate([state.predators.astype(jnp.int32), state.prey.astype(jnp.int32)])
+
+    def render(self, state: PredatorPreyState, save_path: str | None = None) -> Any:
+        """Draw the grid, and who is beside which prey."""
+        return self._viewer().render(state, save_path)
+
+    def animate(
+        self, states: list[PredatorPreyState], interval: int = 300, save_path: str | None = None
+    ) -> Any:
+        """Draw one frame for each state; `interval` in milliseconds; `save_path` may end in .gif."""
+        return self._viewer().animate(states, interval, save_path)
+
+    def _viewer(self) -> PredatorPreyViewer:
+        return PredatorPreyViewer(self.height, self.width, float(self.penalty))
+
+
+def predator_prey(
+    predators: int = 2,
+    prey: int = 1,
+    height: int = 5,
+    width: int = 5,
+    penalty: float = 0.5,
+    view: int = 5,
+    full_view: bool = False,
+    time_limit: int = 100,
+) -> PredatorPrey:
+    """A game of modified predator-prey; see `PredatorPrey`.
+
+    Raises:
+        BadInputError: for fewer than two predators or one prey, a grid without an empty cell for them, a
+            penalty that is negative or not a number, a view that is even or larger than the grid, or no
+            time.
+    """
+    if predators < 2 or prey < 1:
+        raise BadInputError(
+            f"predator-prey needs at least 2 predators and 1 prey, not {predators} and {prey}: "
+            "a single predator can only ever be fined"
+        )
+    if height < 1 or width < 1 or height * width <= predators + prey:
+        raise BadInputError(
+            f"a grid of {height} x {width} is too small for {predators} predators and {prey} prey: "
+            f"it needs more than {predators + prey} cells, so that one is empty for a prey that was caught"
+        )
+    if not 0 <= penalty < float("inf"):
+        raise BadInputError(f"the penalty must be a number >= 0 (it is subtracted), not {penalty}")
+    if not full_view and (view < 1 or view % 2 == 0 or view > min(height, width)):
+        raise BadInputError(
+            f"the view must be an odd number of cells from 1 to {min(height, width)} on a grid of "
+            f"{height} x {width}, not {view}; full_view shows everything"
+        )
+    if time_limit < 1:
+        raise BadInputError(f"the time limit must be at least 1 step, not {time_limit}")
+    return PredatorPrey(
+        penalty=jnp.asarray(penalty, jnp.float32),
+        num_agents=predators,
+        num_prey=prey,
+        height=height,
+        width=width,
+        view=view,
+        full_view=full_view,
+        time_limit=time_limit,
+    )

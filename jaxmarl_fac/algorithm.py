@@ -1,0 +1,187 @@
+"""What an algorithm is to the loop, and the part that all value-based ones share."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
+from jaxmarl_fac.losses import greedy_actions, mask_unavailable
+
+Params = Any
+Metrics = dict[str, jax.Array]
+
+
+class Transition(NamedTuple):
+    """One step of experience; a batch of them has a leading axis `(B, ...)` on every leaf.
+
+    In a stateless game the observations carry no batch axis: they are the same for every sample.
+    """
+
+    observation: Observation
+    actions: jax.Array  # (n,)
+    reward: jax.Array  # ()
+    discount: jax.Array  # (), 0 after a termination, else 1
+    next_observation: Observation
+
+
+@struct.dataclass
+class LearnerState:
+    """All that learning changes."""
+
+    params: Params
+    target_params: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QLearner(abc.ABC):
+    """Off-policy learning of action values from single transitions, as DQN does.
+
+    A subclass gives a network and a loss; all else is here. The defaults are QTRAN's table 3.
+
+    Attributes:
+        learning_rate: Adam's step size.
+        learning_rate_schedule: "constant", or "linear" down to 0 at the end of training.
+        adam_eps: Adam's epsilon (QTRAN's release has 1.5e-4).
+        max_grad_norm: gradients are clipped to this global norm; 0 turns clipping off.
+        batch_size: transitions in one update.
+        replay_size: transitions kept.
+        learning_starts: environment steps taken before the first update.
+        gamma: discount factor.
+        target_period: updates between copies of the parameters to the target network.
+        hidden: widths of the agent network's hidden layers.
+        epsilon_start: exploration at the first step.
+        epsilon_end: exploration after `epsilon_steps` environment steps, decaying linearly.
+        epsilon_steps: see `epsilon_end`.
+    """
+
+    learning_rate: float = 5e-4
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    adam_eps: float = 1e-8
+    max_grad_norm: float = 0.0
+    batch_size: int = 32
+    replay_size: int = 20_000
+    learning_starts: int = 32
+    gamma: float = 0.99
+    target_period: int = 10_000
+    hidden: tuple[int, ...] = (32, 32)
+    epsilon_start: float = 1.0
+    epsilon_end: float = 1.0
+    epsilon_steps: int = 1
+
+    #: What the loop feeds to `update`: single transitions from replay.
+    consumes: ClassVar[str] = "transitions"
+
+    def __post_init__(self) -> None:
+        checks = {
+            "learning_rate": self.learning_rate > 0,
+            "adam_eps": self.adam_eps > 0,
+            "max_grad_norm": self.max_grad_norm >= 0,
+            "batch_size": self.batch_size >= 1,
+            "replay_size": self.replay_size >= self.batch_size,
+            "learning_starts": self.learning_starts >= 1,
+            "gamma": 0 <= self.gamma <= 1,
+            "target_period": self.target_period >= 1,
+            "hidden": len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
+            "epsilon_start": 0 <= self.epsilon_start <= 1,
+            "epsilon_end": 0 <= self.epsilon_end <= 1,
+            "epsilon_steps": self.epsilon_steps >= 1,
+            "learning_rate_schedule": self.learning_rate_schedule in ("constant", "linear"),
+        }
+        wanted = {
+            "learning_rate": "above 0",
+            "adam_eps": "above 0",
+            "max_grad_norm": "0 (off) or above",
+            "replay_size": f"at least batch_size ({self.batch_size})",
+            "gamma": "in [0, 1]",
+            "hidden": "one or more widths, each at least 1",
+            "epsilon_start": "in [0, 1]",
+            "epsilon_end": "in [0, 1]",
+            "learning_rate_schedule": "constant or linear",
+        }
+        for name, good in checks.items():
+            if not good:
+                raise BadInputError(
+                    f"{name} must be {wanted.get(name, 'at least 1')}, not {getattr(self, name)}"
+                )
+
+    @abc.abstractmethod
+    def network(self, env: TeamEnvironment) -> nn.Module:
+        """All networks of the learner as one module.
+
+        It is initialised by `module(observation)`, and its method `utilities(observation)` gives the
+        individual action values `(n, A)`, unmasked, by which the agents act.
+        """
+
+    @abc.abstractmethod
+    def loss(self, online: Any, target: Any, transition: Transition) -> tuple[jax.Array, Metrics]:
+        """The loss `()` of one transition, and what to log of it (scalars).
+
+        `online` and `target` are the network bound to the learning and to the target parameters.
+        """
+
+    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
+        """A fresh learner."""
+        reset_key, network_key = jax.random.split(key)
+        observation = env.observe(env.reset(reset_key)[0])
+        params = self.network(env).init(network_key, observation)
+        return LearnerState(params, params, self._optimiser().init(params))
+
+    def utilities(self, env: TeamEnvironment, params: Params, observation: Observation) -> jax.Array:
+        """Individual action values `(n, A)`, with unavailable actions masked."""
+        network: Any = self.network(env).bind(params)
+        return mask_unavailable(network.utilities(observation), observation.action_mask)
+
+    def act(
+        self,
+        env: TeamEnvironment,
+        params: Params,
+        observation: Observation,
+        epsilon: jax.Array,
+        key: jax.Array,
+    ) -> jax.Array:
+        """Epsilon-greedy actions `(n,)`, each agent for itself."""
+        return epsilon_greedy(key, self.utilities(env, params, observation), observation.action_mask, epsilon)
+
+    def act_greedily(self, env: TeamEnvironment, params: Params, observation: Observation) -> jax.Array:
+        """Every agent's best action `(n,)`, ties to the lowest index."""
+        return greedy_actions(self.utilities(env, params, observation))
+
+    def epsilon(self, env_steps: jax.Array) -> jax.Array:
+        """Exploration after so many environment steps."""
+        return linear_epsilon(env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
+
+    def update(
+        self, env: TeamEnvironment, learner: LearnerState, batch: Transition, progress: jax.Array
+    ) -> tuple[LearnerState, Metrics]:
+        """One gradient step on the mean loss of a batch; `progress` in [0, 1] drives the learning rate."""
+        network = self.network(env)
+        seen = None if env.stateless else 0
+        axes = Transition(seen, 0, 0, 0, seen)  # type: ignore[arg-type]
+
+        def batch_loss(params: Params) -> tuple[jax.Array, Metrics]:
+            def sample_loss(transition: Transition) -> tuple[jax.Array, Metrics]:
+                return self.loss(network.bind(params), network.bind(learner.target_params), transition)
+
+            losses, metrics = jax.vmap(sample_loss, (axes,))(batch)
+            return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+
+        (loss, metrics), gradients = jax.value_and_grad(batch_loss, has_aux=True)(learner.params)
+        directions, opt_state = self._optimiser().update(gradients, learner.opt_state, learner.params)
+        rate = self.learning_rate * (1 - progress if self.learning_rate_schedule == "linear" else 1.0)
+        params = jax.tree.map(lambda param, direction: param - rate * direction, learner.params, directions)
+        return learner.replace(params=params, opt_state=opt_state), {"loss": loss, **metrics}  # type: ignore[attr-defined]
+
+    def _optimiser(self) -> optax.GradientTransformation:
+        adam = optax.scale_by_adam(eps=self.adam_eps)
+        return (
+            optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam) if self.max_grad_norm else adam
+        )

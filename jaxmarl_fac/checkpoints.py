@@ -1,0 +1,127 @@
+"""Checkpoints: a run that is killed at any moment goes on from the last one, to the same bits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from envs.errors import BadInputError
+from jaxmarl_fac.experiment import Experiment, save_experiment, to_json
+from jaxmarl_fac.tracking import History
+
+
+class Checkpoints:
+    """The checkpoints of one experiment in one folder.
+
+    Args:
+        folder: made if it is not there. `experiment.json` in it says what the checkpoints belong to.
+        experiment: what is being run.
+
+    Raises:
+        BadInputError: if the folder cannot be written or belongs to another experiment.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment):
+        self._folder = folder.absolute()
+        record = self._folder / "experiment.json"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not record.exists():
+                save_experiment(experiment, record)
+        except OSError as error:
+            raise BadInputError(f"output folder {folder} cannot be written: {error.strerror}") from error
+        _check_same(record, experiment)
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._folder / "checkpoints", options=options)
+
+    def save(self, lanes: Any, iteration: int, history: History, seconds: float) -> None:
+        """Keep the state after `iteration`, and drop the one before."""
+        self._manager.save(
+            iteration,
+            args=ocp.args.Composite(
+                lanes=ocp.args.StandardSave(jax.tree.map(_without_key_type, lanes)),
+                history=ocp.args.StandardSave({**history.arrays(), "seconds": np.float64(seconds)}),
+            ),
+        )
+
+    def restore(self, abstract_lanes: Any) -> tuple[Any, int, History, float] | None:
+        """The last kept lanes, iteration, history and seconds; None if nothing was kept yet.
+
+        Args:
+            abstract_lanes: shapes, dtypes and shardings to restore to; the number of devices may
+                differ from the run that saved.
+
+        Raises:
+            BadInputError: if the checkpoint cannot be read.
+        """
+        iteration = self._manager.latest_step()
+        if iteration is None:
+            return None
+        try:
+            restored = self._manager.restore(
+                iteration,
+                args=ocp.args.Composite(
+                    lanes=ocp.args.StandardRestore(jax.tree.map(_abstract_without_key_type, abstract_lanes)),
+                    history=ocp.args.StandardRestore(),
+                ),
+            )
+        except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadInputError(
+                f"the checkpoint in {self._folder} is damaged and cannot be read ({first_line[:200]}): "
+                "remove that folder, or choose another"
+            ) from error
+        history = {name: np.asarray(rows) for name, rows in restored["history"].items()}
+        seconds = float(history.pop("seconds"))
+        lanes = jax.tree.map(_with_key_type, abstract_lanes, restored["lanes"])
+        return lanes, iteration, History(history), seconds
+
+
+def _check_same(record: Path, experiment: Experiment) -> None:
+    try:
+        saved = json.loads(record.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{record} cannot be read: remove its folder, or choose another") from error
+    wanted = json.loads(json.dumps(to_json(experiment)))
+    if saved != wanted:
+        differing = ", ".join(_differences(saved, wanted)) or "its form"
+        raise BadInputError(
+            f"{record.parent} holds another experiment (it differs in {differing}): "
+            "choose another folder, or remove that one"
+        )
+
+
+def _differences(saved: Any, wanted: Any, prefix: str = "") -> list[str]:
+    if not isinstance(saved, dict) or not isinstance(wanted, dict):
+        return [prefix] if saved != wanted else []
+    names = sorted(saved.keys() | wanted.keys())
+    return [
+        found
+        for name in names
+        for found in _differences(saved.get(name), wanted.get(name), f"{prefix}.{name}" if prefix else name)
+    ]
+
+
+# orbax keeps arrays of numbers; typed PRNG keys travel as theirs.
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_key_type(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _abstract_without_key_type(leaf: Any) -> Any:
+    if not _is_key(leaf):
+        return leaf
+    data = jax.eval_shape(jax.random.key_data, leaf)
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+
+
+def _with_key_type(abstract: Any, leaf: Any) -> Any:
+    return jax.random.wrap_key_data(leaf) if _is_key(abstract) else leaf

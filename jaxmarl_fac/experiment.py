@@ -1,0 +1,144 @@
+"""An experiment: everything that a result depends on, as one frozen value that can be saved and rebuilt."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import TeamEnvironment
+from envs.errors import BadInputError
+from jaxmarl_fac.algorithm import Metrics, Params, QLearner
+
+#: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
+Probe = Callable[[QLearner, TeamEnvironment, Params], Metrics]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One algorithm on one environment, or on a batch of environments, over many seeds.
+
+    Attributes:
+        algorithm: with all its hyper-parameters.
+        environment: with all its parameters. If `games` is above 0, every array leaf has a leading
+            axis `(games,)`, and each seed plays each game: all of them train in one program.
+        seeds: seed numbers. What seed i lives through does not depend on the others.
+        env_steps: environment steps of each seed.
+        games: see `environment`; 0 for a single one.
+        num_envs: environments that each seed steps side by side.
+        updates_per_step: gradient steps after each step of those environments.
+        evaluations: greedy evaluations, evenly spread, besides the one before training.
+        evaluation_episodes: episodes in one evaluation.
+        root_key: from which every seed's key is folded.
+        probe: more to record at every evaluation: a function at the top level of a module.
+    """
+
+    algorithm: QLearner
+    environment: TeamEnvironment
+    seeds: tuple[int, ...]
+    env_steps: int
+    games: int = 0
+    num_envs: int = 1
+    updates_per_step: int = 1
+    evaluations: int = 20
+    evaluation_episodes: int = 32
+    root_key: int = 0
+    probe: Probe | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("env_steps", "num_envs", "updates_per_step", "evaluations", "evaluation_episodes"):
+            if getattr(self, name) < 1:
+                raise BadInputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.seeds:
+            raise BadInputError("an experiment needs at least one seed")
+        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise BadInputError("seeds must be different numbers, none below 0")
+        if self.games < 0:
+            raise BadInputError(f"games must be 0 (one environment) or more, not {self.games}")
+        if self.evaluations > self.iterations:
+            raise BadInputError(
+                f"{self.evaluations} evaluations do not fit into {self.iterations} steps of "
+                f"{self.num_envs} environment(s): ask for at most {self.iterations}"
+            )
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the loop: each steps every environment once. A last partial one is made whole."""
+        return -(-self.env_steps // self.num_envs)
+
+    @property
+    def lanes(self) -> int:
+        """Independent learners: seeds times games, game by game."""
+        return len(self.seeds) * max(1, self.games)
+
+
+def to_json(value: Any) -> Any:
+    """An experiment, or any part of one, as plain JSON from which `from_json` rebuilds it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": _name(type(value)), **fields}
+    if isinstance(value, jax.Array | np.ndarray):
+        array = np.asarray(value)
+        return {
+            "type": "array",
+            "dtype": str(array.dtype),
+            "shape": list(array.shape),
+            "data": array.tolist(),
+        }
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if callable(value):
+        return {"type": "function", "name": _name(value)}
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`: lists become tuples, arrays come back with the same bits."""
+    if isinstance(value, list):
+        return tuple(from_json(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    kind = value["type"]
+    if kind == "array":
+        return jnp.asarray(np.asarray(value["data"], value["dtype"]).reshape(value["shape"]))
+    if kind == "function":
+        return _find(value["name"])
+    return _find(kind)(**{name: from_json(item) for name, item in value.items() if name != "type"})
+
+
+def save_experiment(experiment: Experiment, path: Path) -> None:
+    """Write it as JSON."""
+    path.write_text(json.dumps(to_json(experiment)))
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read what `save_experiment` wrote.
+
+    Raises:
+        BadInputError: if the file is missing or holds no experiment.
+    """
+    try:
+        experiment = from_json(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise BadInputError(f"there is no {path}: give the folder of a run") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise BadInputError(f"{path} holds no experiment: {error}") from error
+    if not isinstance(experiment, Experiment):
+        raise BadInputError(f"{path} holds no experiment")
+    return experiment
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _find(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if module.split(".")[0] not in ("envs", "jaxmarl_fac", "baselines"):
+        raise BadInputError(f"{name} is not a part of this suite")
+    return getattr(importlib.import_module(module), attribute)

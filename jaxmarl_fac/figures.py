@@ -1,0 +1,396 @@
+"""Figures drawn the same way in every experiment, without pyplot's global state.
+
+Make a figure with `panels`, draw on its axes with the functions below, write it with `save`.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import ArrayLike
+
+from envs.errors import BadInputError
+from jaxmarl_fac.statistics import Interval, learning_curve
+
+#: Okabe and Ito's colours for colour-blind readers, without their yellow, too pale for a line on white.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+#: Dashes tell algorithms of one colour apart.
+DASHES = ("-", "--", ":", "-.")
+#: Algorithms with a place of their own: the first seven differ in colour, the next seven are dashed.
+KNOWN = (
+    *("vdn", "qmix", "qtran-base", "qtran-alt", "qplex", "remix", "ow-qmix"),
+    *("iql", "qatten", "cw-qmix", "ltql", "coma", "vdac", "dop"),
+    *("fop", "pr2", "rommeo", "gr2", "balancing-q", "maddpg", "ia2c"),
+)
+_SLOTS = len(PALETTE) * len(DASHES)
+
+#: A frame around a cell and a marker that stand out on every colour of the maps.
+_ACCENT = "#D55E00"
+_COLOURS = "viridis"
+#: Bars that stand for no algorithm, such as "paper" and "ours".
+_BARS = ("#BDBDBD", "#6A89B5", "#C9A66B", "#7FB59A")
+
+
+def colour(algorithm_id: str) -> str:
+    """The algorithm's colour, the same in every figure and every run: one of `PALETTE`."""
+    return PALETTE[_slot(algorithm_id) % len(PALETTE)]
+
+
+def line_styles(algorithm_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """For each algorithm its colour and dashes in a figure that shows these algorithms.
+
+    Known algorithms (`KNOWN`) always look the same. Others have a colour and dashes that depend on
+    their id alone, unless an earlier one of the figure has both: then the next free ones.
+    """
+    taken = {_slot(name): name for name in algorithm_ids if name in KNOWN}
+    for name in algorithm_ids:
+        slot = _slot(name)
+        while taken.get(slot, name) != name and len(taken) < _SLOTS:
+            slot = (slot + 1) % _SLOTS
+        taken.setdefault(slot, name)
+    slots = {name: slot for slot, name in taken.items()}
+    # Only with more algorithms than there are styles do two share one.
+    places = {name: slots.get(name, _slot(name)) for name in algorithm_ids}
+    return {
+        name: (PALETTE[slot % len(PALETTE)], DASHES[slot // len(PALETTE)]) for name, slot in places.items()
+    }
+
+
+def _slot(algorithm_id: str) -> int:
+    if algorithm_id in KNOWN:
+        return KNOWN.index(algorithm_id)
+    # Python salts its own hash anew in every process.
+    return int.from_bytes(hashlib.sha256(algorithm_id.encode()).digest()[:8], "big") % _SLOTS
+
+
+def panels(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.2, 3.4), title: str = ""
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its `(rows, columns)` array of `Axes`; `size` is one panel's, in inches."""
+    layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)  # inches
+    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout=layout)
+    if title:
+        figure.suptitle(title)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Write `figure` as PNG to `path`, at once: nobody ever reads half a picture.
+
+    Raises:
+        BadInputError: if `path` does not end in .png, or its folder does not exist or refuses files.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise BadInputError(f"figures are written as PNG: {path} must end in .png")
+    if not path.parent.is_dir():
+        raise BadInputError(f"the folder {path.parent} does not exist: make it before saving {path.name}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(draft, format="png", dpi=dpi, bbox_inches="tight")
+        os.replace(draft, path)
+    except OSError as error:
+        raise BadInputError(f"figure {path} cannot be written: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def annotated_matrix(
+    axes: Axes,
+    values: ArrayLike,
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    title: str,
+    highlight: tuple[int, int] | None = None,
+    value_format: str = "{:.2f}",
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """A table of numbers on colours, in the style of the papers' payoff tables.
+
+    Args:
+        axes: where to draw.
+        values: `(rows, columns)`, agent 1's action by agent 2's.
+        row_labels: one for each row, from the top, for example "3.84 (A)": agent 1's utility and action.
+        column_labels: one for each column, above the table.
+        title: above all.
+        highlight: `(row, column)` of a cell to frame, usually the greedy joint action.
+        value_format: of the numbers.
+        limits: `(lowest, highest)` value of the colours, to compare tables; the values' own if None.
+
+    Raises:
+        BadInputError: for values of another rank, labels that do not fit, or a highlight outside.
+    """
+    table = _table(values)
+    rows, columns = table.shape
+    if (len(row_labels), len(column_labels)) != (rows, columns):
+        raise BadInputError(
+            f"{len(row_labels)} row and {len(column_labels)} column labels do not fit a table of shape "
+            f"{table.shape}: give one for each row and each column"
+        )
+    norm, colours = Normalize(*_limits(table, limits)), colormaps[_COLOURS]
+    axes.imshow(table, cmap=colours, norm=norm, aspect="auto")
+    for (row, column), value in np.ndenumerate(table):
+        # Cells without a number stay white, as the figure is.
+        background = colours(norm(value)) if math.isfinite(value) else (1.0, 1.0, 1.0, 1.0)
+        ink = _readable_on(background[:3])
+        axes.text(column, row, _number(value, value_format), ha="center", va="center", color=ink)
+    if highlight is not None:
+        row, column = _inside(highlight, table.shape)
+        frame = Rectangle(
+            (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_ACCENT, linewidth=3, zorder=3
+        )
+        frame.set_path_effects([withStroke(linewidth=5.5, foreground="white")])
+        frame.set_clip_on(False)  # at the border half the line would be cut off
+        axes.add_patch(frame)
+    for row in range(1, rows):
+        axes.axhline(row - 0.5, color="white", linewidth=1.5, zorder=1.5)
+    for column in range(1, columns):
+        axes.axvline(column - 0.5, color="white", linewidth=1.5, zorder=1.5)
+    axes.set_yticks(range(rows), row_labels)
+    axes.set_xticks(range(columns), column_labels)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+
+
+def utility_labels(utilities: ArrayLike, actions: Sequence[str], value_format: str = "{:.2f}") -> list[str]:
+    """Row or column labels of `annotated_matrix` from an agent's utilities `(A,)`: "3.84 (A)"."""
+    pairs = zip(np.asarray(utilities, np.float64), actions, strict=True)
+    return [f"{_number(utility, value_format)} ({action})" for utility, action in pairs]
+
+
+def heat_map(
+    axes: Axes,
+    values: ArrayLike,
+    title: str,
+    limits: tuple[float, float] | None = None,
+    mark: tuple[int, int] | None = None,
+    xlabel: str = "agent 1's action",
+    ylabel: str = "agent 2's action",
+) -> None:
+    """A joint value function of two agents as colours, for tables too large for numbers.
+
+    Args:
+        axes: where to draw.
+        values: `(A_1, A_2)`, `values[u1, u2]`: agent 1's action runs to the right, agent 2's upwards, so
+            do not transpose.
+        title: above all.
+        limits: `(lowest, highest)` value of the colours; the values' own if None. Where they cut values
+            off, the colour bar has a pointed end.
+        mark: `(u1, u2)` to mark and to name in the title, usually the greedy joint action.
+        xlabel: below.
+        ylabel: on the left.
+
+    Raises:
+        BadInputError: for values of another rank, or a mark outside.
+    """
+    table = _table(values)
+    lowest, highest = _limits(table, limits)
+    image = axes.imshow(
+        table.T,
+        cmap=_COLOURS,
+        vmin=lowest,
+        vmax=highest,
+        origin="lower",
+        aspect="equal",
+        interpolation="nearest",
+    )
+    cut_off = (bool((table < lowest).any()), bool((table > highest).any()))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    axes.figure.colorbar(image, ax=axes, extend=extend[cut_off])
+    if mark is not None:
+        u1, u2 = _inside(mark, table.shape)
+        for edge, width in (("black", 4), ("white", 2)):  # seen on dark and on bright
+            axes.plot(
+                u1, u2, "o", markersize=9, fillstyle="none", markeredgecolor=edge, markeredgewidth=width
+            )
+        title = f"{title}\nmarked: ({u1}, {u2})".lstrip()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+
+
+def learning_curves(
+    axes: Axes,
+    env_steps: ArrayLike,
+    curves: Mapping[str, ArrayLike],
+    xlabel: str = "environment steps",
+    ylabel: str = "return",
+    reference: float | None = None,
+    reference_label: str = "optimum",
+    title: str = "",
+    legend: bool = True,
+) -> None:
+    """One line for each algorithm: the IQM over seeds, with a band for its 95 % bootstrap interval.
+
+    The legend, to the right of the axes, says how many seeds there are.
+
+    Args:
+        axes: where to draw.
+        env_steps: `(evaluations,)`.
+        curves: for each algorithm id its metric `(evaluations, seeds)`.
+        xlabel: below.
+        ylabel: on the left.
+        reference: value of a horizontal line.
+        reference_label: what that line is, for the legend.
+        title: above all.
+        legend: False leaves it out, for a panel beside another one that has it.
+
+    Raises:
+        BadInputError: if there is no curve, or one whose length differs from that of `env_steps`.
+    """
+    steps = np.asarray(env_steps, np.float64)
+    if not curves:
+        raise BadInputError("a figure of learning curves needs at least one curve")
+    tables = {name: np.asarray(metric, np.float64) for name, metric in curves.items()}
+    for name, metric in tables.items():
+        if metric.ndim != 2 or steps.shape != metric.shape[:1]:
+            raise BadInputError(
+                f"the curve of {name} has shape {metric.shape}: it must be (evaluations, seeds) with as many "
+                f"evaluations as env_steps, which has shape {steps.shape}"
+            )
+    styles = line_styles(list(curves))
+    seeds = {name: metric.shape[1] for name, metric in tables.items()}
+    alike = len(set(seeds.values())) == 1
+    for name, metric in tables.items():
+        centre, low, high = learning_curve(metric)
+        shade, dashes = styles[name]
+        label = name if alike else f"{name} ({_seeds(seeds[name])})"
+        # A lone evaluation is a point, not a line.
+        axes.plot(steps, centre, dashes, color=shade, label=label, marker="o" if len(steps) == 1 else None)
+        axes.fill_between(steps, low, high, color=shade, alpha=0.2, linewidth=0)
+    if reference is not None:
+        grey = "0.45"
+        axes.axhline(
+            reference, color=grey, linewidth=1, linestyle=(0, (6, 4)), zorder=0, label=reference_label
+        )
+    if legend:
+        shown = "IQM, 95 % band" + (f"\n{_seeds(max(seeds.values()))}" if alike else "")
+        axes.legend(  # beside the axes, where it hides no curve
+            title=shown,
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            frameon=False,
+            alignment="left",
+            fontsize="small",
+            title_fontsize="small",
+        )
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.grid(alpha=0.25)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+
+
+def bar_counts(
+    axes: Axes,
+    labels: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[Interval | None]] | None = None,
+    ylabel: str = "",
+    title: str = "",
+    value_format: str = "{:g}",
+) -> None:
+    """Groups of bars side by side, with their numbers: a table of the paper beside ours.
+
+    Args:
+        axes: where to draw.
+        labels: one for each group.
+        values: for each series, such as "paper" and "ours", one number for each group; NaN draws none.
+        intervals: for some of the series, whiskers; None for a group without.
+        ylabel: on the left.
+        title: above all.
+        value_format: of the numbers above the bars.
+
+    Raises:
+        BadInputError: if a series has not one number for each group, or intervals have no series.
+    """
+    whiskers = dict(intervals or {})
+    for name, row in [*values.items(), *whiskers.items()]:
+        if len(row) != len(labels) or name not in values:
+            raise BadInputError(
+                f"series {name!r} has {len(row)} entries for {len(labels)} groups of bars: "
+                "every series needs a value for each group, and every interval a series"
+            )
+    places, width = np.arange(len(labels)), 0.8 / max(1, len(values))
+    for index, (name, row) in enumerate(values.items()):
+        left = places + (index - (len(values) - 1) / 2) * width
+        heights = np.asarray(row, np.float64)
+        fill = colour(name) if name in KNOWN else _BARS[index % len(_BARS)]
+        axes.bar(left, heights, width * 0.94, color=fill, label=name)
+        tops = heights.copy()
+        for group, interval in enumerate(whiskers.get(name, [])):
+            if interval is not None and math.isfinite(interval.low + interval.high):
+                axes.vlines(left[group], interval.low, interval.high, color="black", linewidth=1.2)
+                tops[group] = max(tops[group], interval.high)
+        for x, value, top in zip(left, heights, tops, strict=True):
+            if math.isfinite(value):
+                axes.annotate(
+                    _number(value, value_format),
+                    (x, max(top, 0)),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize="small",
+                )
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.margins(y=0.12)  # room for the numbers
+    axes.set_xticks(places, labels)
+    axes.tick_params(axis="x", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(values) > 1:
+        axes.legend(fontsize="small")
+    axes.set(ylabel=ylabel, title=title)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _table(values: ArrayLike) -> np.ndarray:
+    table = np.asarray(values, np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise BadInputError(f"a table to draw has rows and columns, not shape {table.shape}")
+    return table
+
+
+def _inside(cell: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int]:
+    row, column = int(cell[0]), int(cell[1])
+    if not (0 <= row < shape[0] and 0 <= column < shape[1]):
+        raise BadInputError(f"cell ({row}, {column}) lies outside a table of shape {shape}")
+    return row, column
+
+
+def _limits(table: np.ndarray, limits: tuple[float, float] | None) -> tuple[float, float]:
+    """The values at the two ends of the colour scale."""
+    if limits is not None:
+        return limits
+    finite = table[np.isfinite(table)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _number(value: float, value_format: str) -> str:
+    """`value` with a real minus sign, and none on what is rounded to zero."""
+    text = value_format.format(value)
+    if text.startswith("-") and not any(character in "123456789fn" for character in text):  # inf, nan
+        text = text[1:]
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _readable_on(background: Sequence[float]) -> str:
+    """Black or white, whichever contrasts more with an sRGB background (WCAG 2 luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in background]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Contrast is (lighter + .05) / (darker + .05): equal for black and white at sqrt(1.05 * .05) - .05.
+    return "black" if luminance > 0.179 else "white"

@@ -1,0 +1,360 @@
+"""The one loop. Read it from top to bottom.
+
+A lane is one learner: one seed of one game. The lane axis is the leading axis of everything, laid out
+over all devices; compute happens in jitted chunks of many iterations; between chunks the host shows
+progress, logs, saves and listens for signals. What is computed never depends on how it is chunked.
+"""
+
+import bisect
+import dataclasses
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from envs.base import TeamEnvironment
+from jaxmarl_fac.algorithm import LearnerState
+from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac.evaluation import evaluate
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.parallel import (
+    EVERYWHERE,
+    SEEDS,
+    over_seeds,
+    padded,
+    seed_mesh,
+    seed_sharding,
+    shard,
+    to_host,
+)
+from jaxmarl_fac.progress import ProgressBar
+from jaxmarl_fac.replay import Buffer, Replay
+from jaxmarl_fac.tracking import History, Tracker
+
+#: The host wants to hear from the devices about this often, in seconds.
+CHUNK_SECONDS = 2.0
+
+#: Folded into a lane's key where no iteration number can be: for the start, and for evaluations.
+INITIAL, EVALUATION = 2**31 - 1, 2**31 - 2
+
+
+class DivergedError(RuntimeError):
+    """A learner's numbers are no longer finite. Names the seeds; what was finished before is kept."""
+
+    def __init__(self, lanes: list[str], env_steps: int):
+        self.lanes = lanes
+        shown = ", ".join(lanes[:10]) + (f" and {len(lanes) - 10} more" if len(lanes) > 10 else "")
+        super().__init__(
+            f"diverged to NaN or infinity by environment step {env_steps}: {shown}; "
+            "what was finished before is kept; try a smaller learning rate"
+        )
+
+
+@struct.dataclass
+class Lane:
+    """All that changes while one learner learns."""
+
+    learner: LearnerState
+    buffer: Buffer
+    env_states: Any  # of `num_envs` environments
+    sums: dict[str, jax.Array]  # of the update metrics since the last evaluation
+
+
+@struct.dataclass
+class Fixed:
+    """What makes one lane differ from another, and never changes."""
+
+    key: jax.Array
+    environment: TeamEnvironment
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run leaves.
+
+    Attributes:
+        history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps.
+        learner: of every lane, leading axis `(lanes,)`.
+        finished: False if it was interrupted.
+        seconds: time spent, over all sessions.
+    """
+
+    history: History
+    learner: LearnerState
+    finished: bool
+    seconds: float
+
+
+def train(
+    experiment: Experiment,
+    out: Path | None = None,
+    *,
+    tracker: Tracker | None = None,
+    title: str = "",
+    show_progress: bool = False,
+    checkpoint_seconds: float = 60.0,
+) -> Result:
+    """Run an experiment to its end, from where its checkpoint in `out` stands if there is one.
+
+    Args:
+        experiment: what to run.
+        out: folder for checkpoints; None keeps none.
+        tracker: hears of every evaluation.
+        title: of the progress bar.
+        show_progress: draw the progress bar.
+        checkpoint_seconds: least time between two checkpoints; one is always written at the end.
+
+    Raises:
+        DivergedError: if a lane stops being finite.
+        BadInputError: if `out` cannot be written, or holds another experiment or a broken checkpoint.
+    """
+    program = Program(experiment)
+    checkpoints = Checkpoints(out, experiment) if out else None
+    start = time.monotonic()
+    saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
+    if saved:
+        lanes, iteration, history, before = saved
+    else:
+        lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
+
+    def elapsed() -> float:
+        return before + time.monotonic() - start
+
+    def save() -> None:
+        if checkpoints:
+            checkpoints.save(lanes, iteration, history, elapsed())
+
+    last_save, chunk_size = time.monotonic(), 64
+    bar = ProgressBar(title, experiment, iteration, enabled=show_progress)
+    with graceful_stop() as stop_asked, bar:
+        while True:
+            if iteration in program.points and history.last_env_steps < iteration * experiment.num_envs:
+                row, lanes = program.evaluate(lanes, iteration)
+                history.append(iteration * experiment.num_envs, row)
+                bar.show(row)
+                if tracker:
+                    tracker.log(history, elapsed())
+            finished = iteration == experiment.iterations
+            if finished or stop_asked() or time.monotonic() - last_save > checkpoint_seconds:
+                save()
+                last_save = time.monotonic()
+            if finished or stop_asked():
+                break
+
+            stop = min(program.next_point(iteration), iteration + chunk_size)
+            began = time.monotonic()
+            lanes, healthy = program.chunk(lanes, iteration, stop)
+            if not healthy.all():
+                raise DivergedError(program.lane_names(~healthy), stop * experiment.num_envs)
+            speed = (stop - iteration) / (time.monotonic() - began)
+            chunk_size = max(1, min(int(speed * CHUNK_SECONDS), 4 * chunk_size))
+            bar.advance(stop - iteration)
+            iteration = stop
+    return Result(history, program.unpadded(lanes.learner), finished, elapsed())
+
+
+class Program:
+    """An experiment's compiled functions over all its lanes."""
+
+    def __init__(self, experiment: Experiment):
+        algorithm, steps = experiment.algorithm, experiment.iterations
+        self.experiment = experiment
+        self.replay = Replay(algorithm.replay_size, algorithm.batch_size, experiment.num_envs)
+        self.mesh = seed_mesh(experiment.lanes)
+        self.fixed = shard(self._fixed_lanes(), self.mesh)
+        #: Iterations without learning at the start, and iterations between target-network copies.
+        self.warmup = -(-algorithm.learning_starts // experiment.num_envs)
+        self.target_every = max(1, algorithm.target_period // experiment.updates_per_step)
+        #: Iterations at which the learners are evaluated; the first is 0, the last the end.
+        self.points = [-(-k * steps // experiment.evaluations) for k in range(experiment.evaluations + 1)]
+
+        lanes, every = SEEDS, EVERYWHERE
+        self._init = jax.jit(over_seeds(jax.vmap(self._init_lane), self.mesh, lanes, lanes))
+        run = over_seeds(self._run, self.mesh, (lanes, lanes, every, every), (lanes, lanes))
+        self._chunk = jax.jit(run, donate_argnums=0)
+        look = jax.vmap(self._evaluate_lane, (0, 0, None))
+        self._evaluate = jax.jit(over_seeds(look, self.mesh, (lanes, lanes, every), lanes))
+
+    # --- on the host ---
+
+    def initial_lanes(self) -> Lane:
+        """Every lane before its first step."""
+        return self._init(self.fixed)
+
+    def abstract_lanes(self) -> Lane:
+        """Shapes, dtypes and layout of the lanes, for restoring a checkpoint."""
+        sharding = seed_sharding(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(self._init, self.fixed),
+        )
+
+    def chunk(self, lanes: Lane, start: int, stop: int) -> tuple[Lane, np.ndarray]:
+        """Iterations `start` to `stop`, and which lanes `(lanes,)` are finite after them."""
+        lanes, healthy = self._chunk(lanes, self.fixed, jnp.int32(start), jnp.int32(stop))
+        return lanes, self.unpadded(to_host(healthy))
+
+    def evaluate(self, lanes: Lane, iteration: int) -> tuple[dict[str, np.ndarray], Lane]:
+        """Greedy play, the probe, and the update metrics' means since the last evaluation: `(lanes, ...)`."""
+        row = self.unpadded(to_host(self._evaluate(lanes, self.fixed, jnp.int32(iteration))))
+        last = self.points[max(0, bisect.bisect_left(self.points, iteration) - 1)]
+        updates = (iteration - max(last, self.warmup)) * self.experiment.updates_per_step
+        for name, total in self.unpadded(to_host(lanes.sums)).items():
+            row[name] = total / updates if updates > 0 else np.full_like(total, np.nan)
+        return row, lanes.replace(sums=jax.tree.map(jnp.zeros_like, lanes.sums))  # type: ignore[attr-defined]
+
+    def next_point(self, iteration: int) -> int:
+        """The first evaluation after this iteration."""
+        return self.points[bisect.bisect_right(self.points, iteration)]
+
+    def unpadded(self, tree: Any) -> Any:
+        """Without the lanes that only fill up the devices."""
+        return jax.tree.map(lambda leaf: leaf[: self.experiment.lanes], tree)
+
+    def lane_names(self, which: np.ndarray) -> list[str]:
+        """The lanes `(lanes,)` that are True, in words."""
+        seeds, games = self.experiment.seeds, self.experiment.games
+        names = [f"seed {seed}" for seed in seeds]
+        if games:
+            names = [f"game {game} {name}" for game in range(games) for name in names]
+        return [name for name, named in zip(names, which, strict=True) if named]
+
+    def _fixed_lanes(self) -> Fixed:
+        experiment = self.experiment
+        root = jax.random.key(experiment.root_key)
+        games, seeds = jnp.arange(max(1, experiment.games)), jnp.asarray(experiment.seeds)
+        by_seed = jax.vmap(jax.random.fold_in, (None, 0))(root, seeds)
+
+        def keys_of_game(game: jax.Array) -> jax.Array:
+            # The first game of a batch has the keys that it would have alone.
+            other = jax.vmap(jax.random.fold_in, (0, None))(by_seed, game)
+            return jnp.where(game == 0, by_seed, other)
+
+        keys = jax.vmap(keys_of_game)(games)  # (games, seeds)
+        environment, copies = experiment.environment, len(experiment.seeds)
+        if not experiment.games:
+            environment = jax.tree.map(lambda leaf: leaf[None], environment)
+        environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)
+        fixed = Fixed(keys.reshape(-1), environment)
+        fill = np.arange(padded(experiment.lanes, self.mesh)) % experiment.lanes
+        return jax.tree.map(lambda leaf: leaf[fill], fixed)
+
+    # --- on the devices, for one lane; `self` holds only static things ---
+
+    def _init_lane(self, fixed: Fixed) -> Lane:
+        algorithm, env = self.experiment.algorithm, fixed.environment
+        learner_key, reset_key = jax.random.split(jax.random.fold_in(fixed.key, INITIAL))
+        learner = algorithm.init(env, learner_key)
+        buffer = self.replay.init(env)
+        env_states, _ = jax.vmap(env.reset)(_split(reset_key, self.experiment.num_envs))
+        metrics = jax.eval_shape(lambda: self._update(learner, buffer, env, jnp.int32(1), reset_key)[1])
+        return Lane(learner, buffer, env_states, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics))
+
+    def _iteration(self, lane: Lane, fixed: Fixed, iteration: jax.Array, learn: bool) -> Lane:
+        """Act in every environment, store, and learn."""
+        experiment, algorithm, env = self.experiment, self.experiment.algorithm, fixed.environment
+        env_steps = iteration * experiment.num_envs
+        act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(fixed.key, iteration), 3)
+        epsilon = algorithm.epsilon(env_steps)
+
+        def act(state: Any, key: jax.Array) -> jax.Array:
+            return algorithm.act(env, lane.learner.params, env.observe(state), epsilon, key)
+
+        actions = jax.vmap(act)(lane.env_states, _split(act_key, experiment.num_envs))  # (E, n)
+        after, timesteps = jax.vmap(env.step)(lane.env_states, actions)
+        buffer = self.replay.add(env, lane.buffer, iteration, lane.env_states, actions, timesteps, after)
+        fresh, _ = jax.vmap(env.reset)(_split(reset_key, experiment.num_envs))
+        env_states = jax.vmap(lambda over, a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b))(
+            timesteps.last(), fresh, after
+        )
+        learner, sums = lane.learner, lane.sums
+        if learn:
+            for key in _split(sample_key, experiment.updates_per_step):
+                learner, metrics = self._update(learner, buffer, env, iteration + 1, key)
+                sums = jax.tree.map(jnp.add, sums, metrics)
+        return Lane(learner, buffer, env_states, sums)
+
+    def _update(
+        self,
+        learner: LearnerState,
+        buffer: Buffer,
+        env: TeamEnvironment,
+        additions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        batch = self.replay.sample(env, buffer, additions, key)
+        progress = additions / self.experiment.iterations
+        return self.experiment.algorithm.update(env, learner, batch, progress)
+
+    def _evaluate_lane(self, lane: Lane, fixed: Fixed, iteration: jax.Array) -> dict[str, jax.Array]:
+        experiment, params = self.experiment, lane.learner.params
+        key = jax.random.fold_in(jax.random.fold_in(fixed.key, EVALUATION), iteration)
+        row = evaluate(experiment.algorithm, fixed.environment, params, key, experiment.evaluation_episodes)
+        probed = experiment.probe(experiment.algorithm, fixed.environment, params) if experiment.probe else {}
+        return {**row, **probed}
+
+    # --- on one device, for all its lanes ---
+
+    def _run(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> tuple[Lane, jax.Array]:
+        """Iterations `start` to `stop`. All that decides *when* is known here, outside the vmap."""
+
+        def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
+            step = functools.partial(self._iteration, learn=learn)
+            return lambda iteration, lanes: jax.vmap(step, (0, 0, None))(lanes, fixed, iteration)
+
+        def until_next_copy(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
+            iteration, lanes = carry
+            due = self.warmup + ((iteration - self.warmup) // self.target_every + 1) * self.target_every
+            end = jnp.minimum(due, stop)
+            lanes = jax.lax.fori_loop(iteration, end, iterate(True), lanes)
+            learner = lanes.learner
+            target = jax.tree.map(
+                lambda new, old: jnp.where(end == due, new, old), learner.params, learner.target_params
+            )
+            return end, lanes.replace(learner=learner.replace(target_params=target))  # type: ignore[attr-defined]
+
+        learn_from = jnp.clip(self.warmup, start, stop)
+        lanes = jax.lax.fori_loop(start, learn_from, iterate(False), lanes)
+        _, lanes = jax.lax.while_loop(lambda carry: carry[0] < stop, until_next_copy, (learn_from, lanes))
+
+        finite = [
+            jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+            for leaf in jax.tree.leaves((lanes.learner.params, lanes.sums))
+        ]
+        return lanes, jnp.all(jnp.stack(finite), axis=0)
+
+
+def _split(key: jax.Array, count: int) -> jax.Array:
+    """`count` keys `(count,)`; a single one costs nothing, and threefry is dear on CPUs."""
+    return key[None] if count == 1 else jax.random.split(key, count)
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Callable[[], bool]]:
+    """Turns Ctrl-C and SIGTERM into a question, asked between chunks. A second Ctrl-C ends at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread hears signals
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
