@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, QLearner, Transition
+from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, td_target
 from jaxmarl_fac.networks import AgentNetwork
 
@@ -56,6 +56,13 @@ class FactoredLearner(QLearner):
         """The agent network and the mixer."""
         return FactoredNetwork(env.num_actions, self.hidden, self.mixer())
 
+    def joint_values(
+        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
+    ) -> Metrics:
+        """`q_tot`."""
+        network = self.network(env).bind(params)
+        return {"q_tot": network.mix(chosen(network.utilities(observation), actions), observation)}
+
     def loss(
         self, online: FactoredNetwork, target: FactoredNetwork, transition: Transition
     ) -> tuple[jax.Array, Metrics]:
@@ -68,4 +75,4 @@ class FactoredLearner(QLearner):
         best = greedy_actions(mask_unavailable(judge, following.action_mask))
         next_q_tot = target.mix(chosen(next_utilities, best), following)
         y = td_target(transition.reward, transition.discount, self.gamma, next_q_tot)
-        return jnp.square(q_tot - y), {"q_tot": q_tot}
+        return jnp.square(q_tot - y), {"mean_q_tot": q_tot}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, QLearner, Transition
+from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, td_target
 from jaxmarl_fac.networks import AgentNetwork
 
@@ -39,6 +39,12 @@ class IQL(QLearner):
         """The agent network."""
         return IndependentNetwork(env.num_actions, self.hidden)
 
+    def joint_values(
+        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
+    ) -> Metrics:
+        """None: independent learners know no joint value."""
+        return {}
+
     def loss(
         self, online: IndependentNetwork, target: IndependentNetwork, transition: Transition
     ) -> tuple[jax.Array, Metrics]:
@@ -48,4 +54,4 @@ class IQL(QLearner):
         best = greedy_actions(mask_unavailable(online.utilities(following), following.action_mask))
         next_q = chosen(target.utilities(following), best)  # (n,)
         y = td_target(transition.reward, transition.discount, self.gamma, next_q)
-        return jnp.mean(jnp.square(q - y)), {"q_mean": jnp.mean(q)}
+        return jnp.mean(jnp.square(q - y)), {"mean_q": jnp.mean(q)}

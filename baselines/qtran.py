@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, QLearner, Transition
+from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.losses import (
     chosen,
     greedy_actions,
@@ -57,7 +57,14 @@ class QTranNetwork(nn.Module):
         self.q_feature = nn.Dense(width)
         self.action_embedding = nn.Dense(width, use_bias=False)
         self.v_feature = nn.Dense(width)
-        self.joint = MLP(self.joint_hidden, self.num_actions if self.counterfactual else 1)
+        if self.counterfactual:
+            # One layer over (h_V, h_Q of the others), in two parts: where the observation is the same
+            # for all samples, the first part is computed once.
+            self.joint_v = nn.Dense(self.joint_hidden[0])
+            self.joint_others = nn.Dense(self.joint_hidden[0], use_bias=False)
+            self.joint = MLP(self.joint_hidden[1:], self.num_actions)
+        else:
+            self.joint = MLP(self.joint_hidden, 1)
         if self.state_value:
             self.value = MLP(self.joint_hidden, 1)
 
@@ -93,7 +100,7 @@ class QTranNetwork(nn.Module):
         taken = jnp.einsum("na,nah->nh", hot, features.q_features)
         others = jnp.sum(taken, axis=0) - taken  # (n, H)
         others = others / (n - 1) if self.aggregate == "mean" else others
-        return self.joint(jnp.concatenate([features.v_features, others], axis=-1))
+        return self.joint(nn.relu(self.joint_v(features.v_features) + self.joint_others(others)))
 
     def v_jt(self, features: Features) -> jax.Array:
         """The regularising state value `()`; 0 where it is left out."""
@@ -140,6 +147,19 @@ class QTranBase(QLearner):
             state_value=self.state_value == "on" or (self.state_value == "auto" and not env.fully_observable),
             aggregate=self.aggregate,
         )
+
+    def joint_values(
+        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
+    ) -> Metrics:
+        """`q_jt` (QTRAN-alt: the mean of the agents' estimates), `q_prime` and `v_jt`."""
+        network = self.network(env).bind(params)
+        features = network.features(observation)
+        q_jt = network.q_jt(features, actions)
+        return {
+            "q_jt": jnp.mean(chosen(q_jt, actions)) if self.counterfactual else q_jt,
+            "q_prime": jnp.sum(chosen(features.utilities, actions)),
+            "v_jt": network.v_jt(features),
+        }
 
     def loss(
         self, online: QTranNetwork, target: QTranNetwork, transition: Transition
@@ -230,3 +250,20 @@ def _look(network: QTranNetwork, observation: Observation) -> tuple[Features, ja
     """The features of an observation, and the greedy joint action `(n,)` by its utilities."""
     features = network.features(observation)
     return features, greedy_actions(mask_unavailable(features.utilities, observation.action_mask))
+
+
+def tighten(utilities: tuple[jax.Array, jax.Array], q_jt: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Utilities that meet condition (7), from ones that meet condition (9) (supplement B.4.1).
+
+    For each action in turn, agent 1's first, the least slack `Q'_jt - Q_jt` over the other agent's
+    actions is taken off its utility, so that every row and every column of the slack holds a zero. The
+    greedy actions stay, as their slack is zero already.
+
+    Args:
+        utilities: of the two agents, `(A_1,)` and `(A_2,)`.
+        q_jt: `(A_1, A_2)`.
+    """
+    first, second = utilities
+    first = first - jnp.min(first[:, None] + second - q_jt, axis=1)
+    second = second - jnp.min(first[:, None] + second - q_jt, axis=0)
+    return first, second

@@ -109,7 +109,7 @@ class DifferentialGame(TeamEnvironment):
         )
 
     def grid(self, points: int) -> jax.Array:
-        """The payoff on a grid of `points` numbers per agent, evenly from -bound to bound, `(points,) * n`."""
+        """The payoff at every joint action of an even grid, `points` per agent from -bound to bound."""
         axis = jnp.linspace(-self.bound, self.bound, points)
         actions = jnp.stack(jnp.meshgrid(*[axis] * self.num_agents, indexing="ij"), axis=-1)
         payoffs = jax.vmap(self.payoff_of)(actions.reshape(-1, self.num_agents))
@@ -130,7 +130,7 @@ class DifferentialGame(TeamEnvironment):
 
 
 def differential_game(variant: str = "paper") -> DifferentialGame:
-    """"Max of two quadratics", with the constants of the paper or those of its released code.
+    """The "max of two quadratics" with the constants of the paper, or those of its released code.
 
     `f1 = .8 [-((a1 + 5)/3)² - ((a2 + 5)/3)²]` (code: `.8 [-(a1 + 5)²/3 - (a2 + 5)²/3]`) and
     `f2 = 10 - (a1 - 5)² - (a2 - 5)²`.

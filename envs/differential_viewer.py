@@ -21,7 +21,8 @@ def draw_surface(axes: Axes, surface: np.ndarray, bound: float) -> Any:
     """
     axis = np.linspace(-bound, bound, len(surface))
     filled = axes.contourf(axis, axis, surface.T, levels=24, cmap="viridis")
-    axes.contour(axis, axis, surface.T, levels=filled.levels[::2], colors="black", linewidths=0.3, alpha=0.4)
+    lines = np.asarray(filled.levels)[::2]
+    axes.contour(axis, axis, surface.T, levels=lines, colors="black", linewidths=0.3, alpha=0.4)
     axes.set_aspect("equal")
     axes.set_xlabel("action of agent 1")
     axes.set_ylabel("action of agent 2")

@@ -34,6 +34,8 @@ def destinations(cells: jax.Array, moves: jax.Array, height: int, width: int) ->
     Args:
         cells: `(E,)`.
         moves: `(E,)`, each one of UP, LEFT, STAY, RIGHT, DOWN.
+        height: of the grid.
+        width: of the grid.
     """
     x, y = coordinates(cells, width)
     x = jnp.clip(x + (moves == RIGHT) - (moves == LEFT), 0, width - 1)

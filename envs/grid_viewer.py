@@ -82,7 +82,8 @@ class PredatorPreyViewer(FrameViewer):
         return float((hunters >= 2).sum() - self._penalty * (hunters == 1).sum())
 
     def _label(self, axes: Axes, place: np.ndarray, index: int) -> None:
-        axes.text(*place, str(index), ha="center", va="center_baseline", color="white", weight="bold")
+        x, y = place
+        axes.text(x, y, str(index), ha="center", va="center_baseline", color="white", weight="bold")
 
     def _legend(self, figure: Figure) -> None:
         def mark(shape: str, colour: str, label: str) -> Line2D:

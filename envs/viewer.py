@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from jumanji.viewer import MatplotlibViewer
-from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.animation import FuncAnimation
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
@@ -63,7 +63,7 @@ class FrameViewer(MatplotlibViewer[Any]):
         )
         if save_path:
             gif = Path(save_path).suffix.lower() == ".gif"
-            self._animation.save(save_path, writer=PillowWriter(fps=1000 / interval) if gif else None)
+            self._animation.save(save_path, writer="pillow" if gif else None)
         plt.close(figure)
         return self._animation
 

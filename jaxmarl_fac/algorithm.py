@@ -128,6 +128,12 @@ class QLearner(abc.ABC):
         `online` and `target` are the network bound to the learning and to the target parameters.
         """
 
+    @abc.abstractmethod
+    def joint_values(
+        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
+    ) -> Metrics:
+        """Every joint value that the algorithm has of the joint action `(n,)`, by name, each `()`."""
+
     def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
         """A fresh learner."""
         reset_key, network_key = jax.random.split(key)

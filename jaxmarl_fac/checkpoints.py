@@ -25,14 +25,11 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, experiment: Experiment):
+        prepare_folder(folder)
         self._folder = folder.absolute()
         record = self._folder / "experiment.json"
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if not record.exists():
-                save_experiment(experiment, record)
-        except OSError as error:
-            raise BadInputError(f"output folder {folder} cannot be written: {error.strerror}") from error
+        if not record.exists():
+            save_experiment(experiment, record)
         _check_same(record, experiment)
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder / "checkpoints", options=options)
@@ -78,6 +75,21 @@ class Checkpoints:
         seconds = float(history.pop("seconds"))
         lanes = jax.tree.map(_with_key_type, abstract_lanes, restored["lanes"])
         return lanes, iteration, History(history), seconds
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder for output, and see that it can be written.
+
+    Raises:
+        BadInputError: if it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInputError(f"output folder {folder} cannot be written: {error.strerror}") from error
 
 
 def _check_same(record: Path, experiment: Experiment) -> None:

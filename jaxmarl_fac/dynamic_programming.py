@@ -200,7 +200,7 @@ def policy_values(model: TeamModel, discount: ArrayLike, policies: PerAgent) -> 
 
     reward = jax.vmap(expect)(model.reward, *policies)  # (S,)
     transition = jax.vmap(expect)(model.transition, *policies)  # (S, S)
-    going = jnp.where(model.terminal[:, None] | model.terminal, 0.0, transition)
+    going = jnp.where(model.terminal[:, None], 0.0, transition)
     system = jnp.eye(len(reward), dtype=reward.dtype) - discount * going
     return jnp.linalg.solve(system, jnp.where(model.terminal, 0.0, reward))
 

@@ -32,7 +32,9 @@ def check_bimatrix(payoffs: Sequence[ArrayLike]) -> np.ndarray:
         BadInputError: unless there are two, both numeric and finite, of one shape with two axes.
     """
     if len(payoffs) != 2:
-        raise BadInputError(f"got {len(payoffs)} payoff tables: this method is for two players, one table each")
+        raise BadInputError(
+            f"got {len(payoffs)} payoff tables: this method is for two players, one table each"
+        )
     try:
         first, second = (np.asarray(payoff, dtype=float) for payoff in payoffs)
     except (ValueError, TypeError) as error:
@@ -51,7 +53,9 @@ def check_bimatrix(payoffs: Sequence[ArrayLike]) -> np.ndarray:
     if first.size == 0:
         raise BadInputError(f"the payoff tables are empty (shape {first.shape}): each player needs an action")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
-        raise BadInputError("a payoff table holds NaN or infinite entries: every entry must be a finite number")
+        raise BadInputError(
+            "a payoff table holds NaN or infinite entries: every entry must be a finite number"
+        )
     return np.stack([first, second])
 
 
@@ -67,7 +71,7 @@ def _tight_constraints(actions: int, columns: int) -> np.ndarray:
     Raises:
         BadInputError: if there are too many.
     """
-    choices = []
+    choices: list[list[int]] = []
     for size in range(1, min(actions, columns) + 1):
         for support in itertools.combinations(range(actions), size):
             unplayed = [columns + action for action in range(actions) if action not in support]
@@ -79,7 +83,7 @@ def _tight_constraints(actions: int, columns: int) -> np.ndarray:
                     f"a {actions}x{columns} game is too large to enumerate its equilibria: "
                     "use at most 6x6, or scipy.optimize.linprog"
                 )
-    return np.array(choices)
+    return np.array(choices, np.int32)
 
 
 def _vertices(payoff: jax.Array) -> tuple[jax.Array, jax.Array]:

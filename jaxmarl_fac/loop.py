@@ -48,10 +48,16 @@ INITIAL, EVALUATION = 2**31 - 1, 2**31 - 2
 
 
 class DivergedError(RuntimeError):
-    """A learner's numbers are no longer finite. Names the seeds; what was finished before is kept."""
+    """A learner's numbers are no longer finite.
 
-    def __init__(self, lanes: list[str], env_steps: int):
+    Attributes:
+        lanes: which, in words.
+        history: the evaluations before.
+    """
+
+    def __init__(self, lanes: list[str], env_steps: int, history: History):
         self.lanes = lanes
+        self.history = history
         shown = ", ".join(lanes[:10]) + (f" and {len(lanes) - 10} more" if len(lanes) > 10 else "")
         super().__init__(
             f"diverged to NaN or infinity by environment step {env_steps}: {shown}; "
@@ -154,7 +160,7 @@ def train(
             began = time.monotonic()
             lanes, healthy = program.chunk(lanes, iteration, stop)
             if not healthy.all():
-                raise DivergedError(program.lane_names(~healthy), stop * experiment.num_envs)
+                raise DivergedError(program.lane_names(~healthy), stop * experiment.num_envs, history)
             speed = (stop - iteration) / (time.monotonic() - began)
             chunk_size = max(1, min(int(speed * CHUNK_SECONDS), 4 * chunk_size))
             bar.advance(stop - iteration)

@@ -1,5 +1,6 @@
 """Seeds over devices: accelerators where there are any, else one XLA device per CPU core."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +15,15 @@ SEEDS = PartitionSpec(AXIS)
 EVERYWHERE = PartitionSpec()
 
 
-def use_all_cores(cores: int | None = None) -> None:
-    """Let a CPU count as one XLA device per core. Call it before anything else touches JAX's devices.
+def use_all_cores() -> None:
+    """Let a CPU count as one XLA device per core; scripts do it by `import jaxmarl_fac.all_cores`.
 
-    `XLA_FLAGS=--xla_force_host_platform_device_count=N`, where set, has the last word.
+    It only works before anything touches JAX's devices, which importing jumanji does; later it changes
+    nothing. `XLA_FLAGS=--xla_force_host_platform_device_count=N`, where set, has the last word.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", cores or _available_cores())
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", _available_cores())
 
 
 def seed_mesh(lanes: int) -> Mesh:

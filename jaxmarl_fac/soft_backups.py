@@ -54,7 +54,7 @@ def log_mean_exp(values: jax.Array, prior: Scalar, beta: Scalar, axis: int = -1)
     small = jnp.where(near, beta * deviation, 0)
     near_value = mean + jnp.log1p(jnp.sum(prior * jnp.expm1(small), axis, keepdims=True)) / divisor
     extreme = _extreme(values, support, beta, axis)
-    large = jnp.where(near, 0, beta * (values - extreme))  # <= 0
+    large = jnp.where(support & ~near, beta * (values - extreme), 0)  # <= 0
     far_value = extreme + jnp.log(jnp.sum(prior * jnp.exp(large), axis, keepdims=True)) / divisor
     return jnp.squeeze(jnp.where(near, near_value, far_value), axis)
 
@@ -282,9 +282,9 @@ def probabilistic_balancing(
     """
     backup = agent_outer(q, beta_own, beta_other, own_prior, other_prior)
     return ProbabilisticBackup(
-        opponent_q=beta_other * q,
-        action_values=beta_other * backup.first_values,
-        value=beta_own * backup.value,
+        opponent_q=jnp.multiply(beta_other, q),
+        action_values=jnp.multiply(beta_other, backup.first_values),
+        value=jnp.multiply(beta_own, backup.value),
         policy=backup.policy,
         opponent=backup.second_policy,
     )
@@ -305,14 +305,14 @@ def independent_play(
     beta_other: Scalar,
     own_prior: jax.Array | None = None,
     other_prior: jax.Array | None = None,
-    iterations: int = 50,
+    iterations: int = 100,
 ) -> IndependentPlay:
     """The stationary point of `E[q] - KL(π|P)/β - KL(ρ|P)/β'` over independent π and ρ.
 
     `π(a) ∝ P(a) e^{β Σ_b ρ(b) q(a,b)}` and `ρ(b) ∝ P(b) e^{β' Σ_a π(a) q(a,b)}` (thesis, equation 3.20).
     With β β' <= 0 it is unique, a saddle point where the signs differ, and its value lies between those of
-    `agent_outer` and `opponent_outer`. With equal signs there can be several, and the one that Newton's
-    method reaches from the priors comes back.
+    `agent_outer` and `opponent_outer`. With equal signs there can be several, and the one comes back that
+    the agents reach from the priors by improving in turns, the agent first.
 
     Args:
         q: `(A, B)`.
@@ -320,7 +320,8 @@ def independent_play(
         beta_other: β' of the other, `()`, finite.
         own_prior: P(a), `(A,)`, positive; uniform if None.
         other_prior: P(b), `(B,)`, positive; uniform if None.
-        iterations: of Newton's method.
+        iterations: of Newton's method, and rounds of turns where the signs are equal. `residual` tells
+            whether they were enough; in float64 100 are for |β| (max q - min q) up to 10,000.
     """
     chex.assert_rank(q, 2)
     own_prior = _uniform(q, 0) if own_prior is None else own_prior
@@ -331,23 +332,35 @@ def independent_play(
     def policies(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.nn.softmax(logits[:actions]), jax.nn.softmax(logits[actions:])
 
-    def error(logits: jax.Array) -> jax.Array:
+    def error(logits: jax.Array, share: jax.Array) -> jax.Array:
         policy, opponent = policies(logits)
         tilt = jnp.concatenate([beta_own * (q @ opponent), beta_other * (policy @ q)])
-        return logits - prior_logits - tilt
+        return logits - prior_logits - share * tilt
+
+    def take_turns(logits: jax.Array, _: None) -> tuple[jax.Array, None]:
+        own = prior_logits[:actions] + beta_own * (q @ jax.nn.softmax(logits[actions:]))
+        other = prior_logits[actions:] + beta_other * (jax.nn.softmax(own) @ q)
+        return jnp.concatenate([own, other]), None
 
     # With β β' <= 0 the Jacobian is never singular, so the norm of the error has no other stationary point
-    # and a line search that lowers it finds the solution.
-    strides = 0.5 ** jnp.arange(24, dtype=q.dtype)
+    # and a line search that lowers it finds the solution: followed from a small share of β and β', where it
+    # is close to the priors, to all of them.
+    strides = 0.5 ** jnp.arange(16, dtype=q.dtype)
 
-    def newton(logits: jax.Array, _: None) -> tuple[jax.Array, None]:
-        step = solve(jax.jacfwd(error)(logits), error(logits))
-        tried = logits - strides[:, None] * step  # (24, A + B)
-        norms = jnp.linalg.norm(jax.vmap(error)(tried), axis=-1)
-        better = jnp.min(norms) < jnp.linalg.norm(error(logits))
+    def newton(logits: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
+        step = solve(jax.jacfwd(error)(logits, share), error(logits, share))
+        tried = logits - strides[:, None] * step  # (16, A + B)
+        norms = jnp.linalg.norm(jax.vmap(error, (0, None))(tried, share), axis=-1)
+        better = jnp.min(norms) < jnp.linalg.norm(error(logits, share))
         return jnp.where(better, tried[jnp.argmin(norms)], logits), None
 
-    logits, _ = jax.lax.scan(newton, prior_logits, None, length=iterations)
+    together = jnp.multiply(beta_own, beta_other) > 0
+    in_turns, _ = jax.lax.scan(take_turns, prior_logits, None, length=iterations)
+    steepest = jnp.maximum(jnp.abs(beta_own), jnp.abs(beta_other)) * jnp.ptp(q)
+    # Geometric from 1/steepest to 1 in the first three quarters, then 1.
+    progress = jnp.minimum(jnp.arange(iterations, dtype=q.dtype) / (0.75 * iterations), 1)
+    shares = jnp.where(together, 1, jnp.maximum(steepest, 1) ** (progress - 1))
+    logits, _ = jax.lax.scan(newton, jnp.where(together, in_turns, prior_logits), shares)
     policy, opponent = policies(logits)
     # KL(π|P)/β = Σ π (β q ρ - log Z)/β: in this form β = 0 needs no care.
     own_values, other_values = q @ opponent, policy @ q
@@ -357,7 +370,7 @@ def independent_play(
         value=policy @ q @ opponent - own_penalty - other_penalty,
         policy=policy,
         opponent=opponent,
-        residual=jnp.max(jnp.abs(error(logits))),
+        residual=jnp.max(jnp.abs(error(logits, jnp.ones((), q.dtype)))),
     )
 
 
@@ -594,8 +607,8 @@ def svgd_direction(
 ) -> jax.Array:
     """Stein's direction: where points should move for particles to follow the density p (Liu & Wang, 2016).
 
-    `φ(y) = (1/n) Σ_j [k(x_j, y) ∇ log p(x_j) + ∇_{x_j} k(x_j, y)]` with `k(x, y) = e^{-|x - y|²/h}`. The first
-    term climbs, the second drives apart; one particle alone climbs the gradient.
+    `φ(y) = (1/n) Σ_j [k(x_j, y) ∇ log p(x_j) + ∇_{x_j} k(x_j, y)]` with `k(x, y) = e^{-|x - y|²/h}`. The
+    first term climbs, the second drives apart; one particle alone climbs the gradient.
 
     Args:
         particles: x, `(n, d)`.

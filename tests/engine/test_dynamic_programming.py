@@ -491,13 +491,13 @@ def test_btoo_ends_at_the_team_optimum_of_random_games():
         own = jnp.stack([jnp.abs(q.max(axis=1) - best.max(axis=(1, 2))).max() for q in settled])
         return jax.vmap(lambda joint: optimality_gap(best, joint))(trace.actions), residuals, own.max()
 
-    gap, residuals, own = jax.tree.map(np.asarray, gaps(jax.random.split(jax.random.key(0), 200)))
-    optimal = gap < 1e-9  # (200, 150)
+    gap, residuals, own = jax.tree.map(np.asarray, gaps(jax.random.split(jax.random.key(0), 100)))
+    optimal = gap < 1e-9  # (100, 150)
     assert optimal[:, 0].mean() < 0.6
     assert optimal[:, 4].mean() < optimal[:, 19].mean()
-    assert optimal[:, -1].mean() >= 0.995
-    assert (residuals.consistency < 1e-9).mean() >= 0.995
-    assert (own[optimal[:, -1]] < 1e-9).all()  # then every agent's maxima are V*
+    assert optimal[:, -1].all()
+    assert (residuals.consistency < 1e-9).all()
+    assert (own < 1e-9).all()  # every agent's maxima are V*
 
 
 def test_simultaneous_answers_never_settle_on_two_equal_optima():

@@ -126,7 +126,7 @@ def test_published_rommeo_on_the_climbing_game(run, alpha, prior, opponent, poli
 
 
 def test_published_rommeo_without_entropy_replies_greedily():
-    ours = soft.rommeo_published(jnp.asarray(CLIMBING), 0.0)
+    ours = jitted(soft.rommeo_published)(jnp.asarray(CLIMBING), 0.0, jnp.full((3,), 1 / 3))
     np.testing.assert_allclose(ours.first_values, [11, 7, 6], atol=1e-12)
     np.testing.assert_allclose(ours.second_policy, [[1, 0, 0], [0, 1, 1], [0, 0, 0]], atol=0)
     np.testing.assert_allclose(ours.value, np.log(np.mean(np.exp([11, 7, 6]))), rtol=1e-12)
@@ -138,7 +138,7 @@ def test_published_rommeo_without_entropy_replies_greedily():
     [(0.1, -0.1, 2.335223, 2.890022, 2.606757), (2.0, -3.0, 1.803799, 1.935694, 1.918803)],
 )
 def test_corollary_1_fails_for_opposite_signs(run, beta_own, beta_other, agent, opponent, independent):
-    arguments = THESIS, beta_own, beta_other
+    arguments = THESIS, beta_own, beta_other, np.full(3, 1 / 3), np.full(3, 1 / 3)
     np.testing.assert_allclose(run(soft.agent_outer, *arguments).value, agent, atol=1e-6)
     np.testing.assert_allclose(run(soft.opponent_outer, *arguments).value, opponent, atol=1e-6)
     np.testing.assert_allclose(run(soft.independent_play, *arguments).value, independent, atol=1e-6)
@@ -146,12 +146,12 @@ def test_corollary_1_fails_for_opposite_signs(run, beta_own, beta_other, agent, 
 
 def test_corollary_1_holds_for_equal_betas():
     for backup in (soft.agent_outer, soft.opponent_outer):
-        np.testing.assert_allclose(backup(jnp.asarray(THESIS), 0.1, 0.1).value, 3.157486, atol=1e-6)
+        np.testing.assert_allclose(jitted(backup)(jnp.asarray(THESIS), 0.1, 0.1).value, 3.157486, atol=1e-6)
 
 
 @both_ways
 def test_independent_play_is_the_saddle_point(run):
-    ours = run(soft.independent_play, THESIS, 0.1, -0.1)
+    ours = run(soft.independent_play, THESIS, 0.1, -0.1, np.full(3, 1 / 3), np.full(3, 1 / 3))
     np.testing.assert_allclose(ours.policy, [0.336726, 0.309057, 0.354217], atol=1e-6)
     np.testing.assert_allclose(ours.opponent, [0.379066, 0.346105, 0.274829], atol=1e-6)
 
@@ -159,7 +159,7 @@ def test_independent_play_is_the_saddle_point(run):
 @few
 @given(seeds, st.floats(0.1, 5), st.floats(-5, -0.1))
 def test_independent_play_lies_between_the_two_orders(seed, beta_own, beta_other):
-    q, own, other = random_game(seed), random_prior(seed, (3,)), random_prior(seed + 1, (4,))
+    q, own, other = random_game(seed, (3, 3)), random_prior(seed, (3,)), random_prior(seed + 1, (3,))
     arguments = tuple(map(jnp.asarray, (q, beta_own, beta_other, own, other)))
     middle = jitted(soft.independent_play)(*arguments)
     assert middle.residual < 1e-9
@@ -172,6 +172,26 @@ def test_independent_play_lies_between_the_two_orders(seed, beta_own, beta_other
     mixed = 0.9 * solution[0] + 0.1 * own, 0.9 * solution[1] + 0.1 * other
     assert objective(mixed[0], solution[1]) <= middle.value + 1e-9
     assert objective(solution[0], mixed[1]) >= middle.value - 1e-9
+
+
+def test_independent_play_close_to_the_zero_sum_game():
+    # Rock, paper, scissors where one win counts double; β of 1000 leaves nearly the max-min play.
+    q = jnp.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 2.0, 0.0]])
+    ours = jitted(soft.independent_play)(q, 1000.0, -1000.0, jnp.full((3,), 1 / 3), jnp.full((3,), 1 / 3))
+    assert ours.residual < 1e-8
+    # There every row pays 1/12 against (5, 3, 4)/12, and (5, 4, 3)/12 gets as much from every column.
+    np.testing.assert_allclose(ours.policy, [5 / 12, 1 / 3, 1 / 4], atol=2e-3)
+    np.testing.assert_allclose(ours.opponent, [5 / 12, 1 / 4, 1 / 3], atol=2e-3)
+    np.testing.assert_allclose(ours.value, 1 / 12, atol=2e-3)
+
+
+def test_independent_play_of_a_team():
+    uniform = jnp.full((3,), 1 / 3)
+    ours = jitted(soft.independent_play)(jnp.asarray(THESIS), 10.0, 10.0, uniform, uniform)
+    assert ours.residual < 1e-10
+    np.testing.assert_allclose(ours.policy, [0, 0, 1], atol=1e-12)
+    # Both pay KL = log 3 for leaving the prior.
+    np.testing.assert_allclose(ours.value, 10 - 2 * np.log(3) / 10, rtol=1e-9)
 
 
 def regularised_objective(q, beta_own, beta_other, own, other, policy, opponent):
@@ -266,18 +286,18 @@ def test_value_rises_with_beta_and_so_does_the_mean_of_the_policy(seed):
 @pytest.mark.parametrize("beta", [0.0, 1e-30, -1e-20, 1e-9, 1e-4, 0.3, -20.0, 1e5, -1e30, np.inf])
 def test_float32_is_as_exact_as_its_digits(beta):
     q, prior = random_game(3, (5,)), random_prior(3, (5,))
-    exact = soft.log_mean_exp(jnp.asarray(q), jnp.asarray(prior), beta)
+    exact = jitted(soft.log_mean_exp)(jnp.asarray(q), jnp.asarray(prior), beta)
     with jax.enable_x64(False):
-        ours = soft.log_mean_exp(jnp.asarray(q, jnp.float32), jnp.asarray(prior, jnp.float32), beta)
+        ours = jitted(soft.log_mean_exp)(jnp.asarray(q, jnp.float32), jnp.asarray(prior, jnp.float32), beta)
         assert ours.dtype == jnp.float32
     np.testing.assert_allclose(ours, exact, rtol=0, atol=8 * 2**-24 * np.abs(q).max())
 
 
 def test_ties_share_the_mass_as_their_priors_do():
     prior = jnp.array([0.2, 0.3, 0.1, 0.4])
-    policy = soft.tilted_policy(jnp.array([5.0, 5.0, 1.0, 1.0]), prior, jnp.inf)
+    policy = jitted(soft.tilted_policy)(jnp.array([5.0, 5.0, 1.0, 1.0]), prior, jnp.inf)
     np.testing.assert_allclose(policy, [0.4, 0.6, 0, 0], atol=1e-12)
-    policy = soft.tilted_policy(jnp.array([5.0, 5.0, 1.0, 1.0]), prior, -jnp.inf)
+    policy = jitted(soft.tilted_policy)(jnp.array([5.0, 5.0, 1.0, 1.0]), prior, -jnp.inf)
     np.testing.assert_allclose(policy, [0, 0, 0.2, 0.8], atol=1e-12)
 
 
@@ -336,16 +356,17 @@ def test_first_policy_of_the_adversary(run):
 
 def test_limits_of_the_thesis_experiment():
     q, inf = jnp.asarray(THESIS), jnp.inf
-    cooperative = soft.agent_outer(q, inf, inf)
+    agent, other = jitted(soft.agent_outer), jitted(soft.opponent_outer)
+    cooperative = agent(q, inf, inf)
     np.testing.assert_allclose(cooperative.policy, [0, 0, 1], atol=0)
-    np.testing.assert_allclose(soft.opponent_outer(q, inf, inf).opponent, [0, 0, 1], atol=0)
-    balancing = soft.agent_outer(q, inf, -inf).policy
-    adversary = soft.opponent_outer(q, inf, -inf).opponent
+    np.testing.assert_allclose(other(q, inf, inf).opponent, [0, 0, 1], atol=0)
+    balancing = agent(q, inf, -inf).policy
+    adversary = other(q, inf, -inf).opponent
     np.testing.assert_allclose(balancing @ q @ adversary, 2, atol=1e-12)
     # PR2 believes in cooperation and plays action 3; the adversary of Balancing-Q plays column 1.
     np.testing.assert_allclose(cooperative.policy @ q @ adversary, 1, atol=1e-12)
     # Two PR2 agents in the zero-sum game: the other, who is paid -q, is indifferent between 2 and 3.
-    deceived = soft.opponent_outer(-q, inf, inf).opponent
+    deceived = other(-q, inf, inf).opponent
     np.testing.assert_allclose(deceived, [0, 0.5, 0.5], atol=0)
     np.testing.assert_allclose(cooperative.policy @ q @ deceived, 5, atol=1e-12)
 
@@ -357,7 +378,9 @@ def test_limits_of_the_thesis_experiment():
 def test_probabilistic_balancing_follows_the_printed_recursion(beta_own, beta_other):
     model = random_model(5)
     q, _ = value_iteration(model, beta_own, beta_other)
-    ours = jax.vmap(lambda table: soft.probabilistic_balancing(table, beta_own, beta_other))(q)
+    ours = batched(soft.probabilistic_balancing)(
+        q, *jnp.full((2, 3), jnp.array([beta_own, beta_other])[:, None])
+    )
     opponent_q, values = reference.probabilistic_balancing(*model, beta_own, beta_other, iterations=200)
     np.testing.assert_allclose(ours.opponent_q, opponent_q, atol=1e-8)
     np.testing.assert_allclose(ours.value, values, atol=1e-8)
@@ -371,7 +394,7 @@ def test_probabilistic_balancing_follows_the_printed_recursion(beta_own, beta_ot
 
 
 def test_probabilistic_balancing_takes_a_beta_of_zero():
-    ours = soft.probabilistic_balancing(jnp.asarray(THESIS), 1.0, 0.0)
+    ours = jitted(soft.probabilistic_balancing)(jnp.asarray(THESIS), 1.0, 0.0)
     means = THESIS.mean(1)
     np.testing.assert_allclose(ours.policy, np.exp(means) / np.exp(means).sum(), rtol=1e-12)
     np.testing.assert_allclose(ours.value, np.log(np.mean(np.exp(means))), rtol=1e-12)
@@ -397,10 +420,13 @@ def test_a_mixture_of_levels_leaves_out_level_0():
     np.testing.assert_allclose(soft.level_mixture(policies, jnp.array([0.7, 0.3])), [0.7, 0.3], rtol=1e-12)
 
 
+levels = jax.jit(soft.level_policies, static_argnames=("levels", "sampled"))
+
+
 def test_greedy_levels_go_round_in_matching_pennies():
     pennies = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     biased = jnp.array([0.6, 0.4])
-    own, other = soft.level_policies(pennies, -pennies, jnp.inf, jnp.inf, 5, biased, biased)
+    own, other = levels(pennies, -pennies, jnp.inf, jnp.inf, 5, biased, biased)
     # Level 1 of the matcher answers heads with heads, of the other with tails; level 2 answers that.
     np.testing.assert_allclose(own[1:, 0], [1, 0, 0, 1, 1], atol=0)
     np.testing.assert_allclose(other[1:, 0], [0, 0, 1, 1, 0], atol=0)
@@ -409,11 +435,11 @@ def test_greedy_levels_go_round_in_matching_pennies():
 
 @both_ways
 def test_soft_levels_against_loops(run):
-    def levels(q_own, q_other, beta_own, beta_other):
+    def four_levels(q_own, q_other, beta_own, beta_other):
         return soft.level_policies(q_own, q_other, beta_own, beta_other, levels=4)
 
     q_own, q_other = random_game(1, (2, 3), 1.0), random_game(2, (2, 3), 1.0)
-    own, other = run(levels, q_own, q_other, 0.7, 1.3)
+    own, other = run(four_levels, q_own, q_other, 0.7, 1.3)
     policy, opponent = np.full(2, 1 / 2), np.full(3, 1 / 3)
     for level in range(1, 5):
         own_weights = [np.exp(0.7 * sum(opponent[b] * q_own[a, b] for b in range(3))) for a in range(2)]
@@ -427,11 +453,11 @@ def test_soft_levels_against_loops(run):
 def test_levels_that_respond_to_samples():
     # Level 1 averages the replies to each of the other's actions, it does not reply to their average.
     q = jnp.array([[2.0, 0.0], [0.0, 1.0]])
-    own, other = soft.level_policies(q, q, jnp.inf, jnp.inf, 2, sampled=True)
+    own, other = levels(q, q, jnp.inf, jnp.inf, 2, sampled=True)
     np.testing.assert_allclose(own[1:], [[0.5, 0.5], [0.5, 0.5]], atol=1e-12)
-    own, _ = soft.level_policies(q, q, jnp.inf, jnp.inf, 2)
+    own, _ = levels(q, q, jnp.inf, jnp.inf, 2)
     np.testing.assert_allclose(own[1], [1, 0], atol=0)
-    own, other = soft.level_policies(q, q, 1.0, 1.0, 1, sampled=True)
+    own, other = levels(q, q, 1.0, 1.0, 2, sampled=True)
     up = (1 / (1 + math.exp(-2)) + 1 / (1 + math.e)) / 2
     np.testing.assert_allclose(own[1], [up, 1 - up], rtol=1e-12)
     np.testing.assert_allclose(other[1], [up, 1 - up], rtol=1e-12)
@@ -440,12 +466,16 @@ def test_levels_that_respond_to_samples():
 # Several states.
 
 
+def pr2_iteration(model):
+    return soft.soft_value_iteration(model, soft.pr2)
+
+
 def test_soft_value_iteration_of_one_agent():
     # FACTS 11.1: action a moves to state a; the other has one action. Prior .5/.5.
     reward = jnp.array([[0.0, 1.0], [2.0, 0.0]])[..., None]
     transition = jnp.broadcast_to(jnp.eye(2)[:, None], (2, 2, 1, 2))
     model = soft.TwoPlayerModel(reward, transition, jnp.asarray(0.9))
-    _, backup = jax.jit(lambda game: soft.soft_value_iteration(game, soft.pr2))(model)
+    _, backup = jitted(pr2_iteration)(model)
     np.testing.assert_allclose(backup.value, [9.823313, 10.343519], atol=1e-6)
 
 
@@ -476,16 +506,14 @@ def test_equal_betas_are_pr2_in_other_units():
     model = random_model(11)
     _, balancing = value_iteration(model, 0.3, 0.3)
     scaled = model._replace(reward=0.3 * model.reward)
-    _, pr2 = soft.soft_value_iteration(scaled, soft.pr2)
+    _, pr2 = jitted(pr2_iteration)(scaled)
     np.testing.assert_allclose(0.3 * balancing.value, pr2.value, atol=1e-9)
     np.testing.assert_allclose(balancing.policy, pr2.policy, atol=1e-9)
 
 
 def test_the_mirrored_game_has_the_mirrored_solution():
     model = random_model(13)
-    mirrored = soft.TwoPlayerModel(
-        model.reward.swapaxes(1, 2), model.transition.swapaxes(1, 2), model.gamma
-    )
+    mirrored = soft.TwoPlayerModel(model.reward.swapaxes(1, 2), model.transition.swapaxes(1, 2), model.gamma)
     q, agent = value_iteration(model, 0.5, -0.9)
     q_mirrored, opponent = value_iteration(mirrored, -0.9, 0.5, order=soft.opponent_outer)
     np.testing.assert_allclose(q.swapaxes(1, 2), q_mirrored, atol=1e-9)
@@ -497,7 +525,7 @@ def test_priors_of_each_state_are_handed_on():
     model = random_model(17)
     own, other = jnp.asarray(random_prior(1, (3, 2))), jnp.asarray(random_prior(2, (3, 3)))
     stage = lambda q, own, other: soft.agent_outer(q, 0.5, -0.7, own, other)  # noqa: E731
-    q, backup = soft.soft_value_iteration(model, stage, own, other)
+    q, backup = jax.jit(lambda *game: soft.soft_value_iteration(game[0], stage, *game[1:]))(model, own, other)
     for state in range(3):
         value, _, policy, _ = reference.nested(np.asarray(q[state]), 0.5, -0.7, own[state], other[state])
         np.testing.assert_allclose(backup.value[state], value, atol=1e-9)
@@ -508,43 +536,54 @@ def test_priors_of_each_state_are_handed_on():
 def test_value_iteration_ends_in_float32_and_where_the_game_ends():
     with jax.enable_x64(False):
         ending = soft.TwoPlayerModel(jnp.full((1, 2, 2), 3.0), jnp.zeros((1, 2, 2, 1)), jnp.asarray(1.0))
-        _, backup = soft.soft_value_iteration(ending, soft.agent_outer)
+        _, backup = jitted(pr2_iteration)(ending)
         np.testing.assert_allclose(backup.value, [3.0], rtol=1e-6)
         going = soft.TwoPlayerModel(jnp.full((1, 2, 2), 3.0), jnp.ones((1, 2, 2, 1)), jnp.asarray(0.99))
-        q, _ = soft.soft_value_iteration(going, soft.agent_outer)
+        q, _ = jitted(pr2_iteration)(going)
         np.testing.assert_allclose(q, np.full((1, 2, 2), 300.0), rtol=1e-4)
 
 
-OPERATORS = {
-    "pr2": soft.pr2,
-    "rommeo": soft.rommeo,
-    "published, .5": lambda q: soft.rommeo_published(q, 0.5),
-    "published, 5": lambda q: soft.rommeo_published(q, 5.0),
-    "team": lambda q: soft.agent_outer(q, 0.7, 1.9),
-    "competitive": lambda q: soft.agent_outer(q, 2.0, -3.0),
-    "opponent outer": lambda q: soft.opponent_outer(q, 2.0, -3.0),
-    "both negative": lambda q: soft.agent_outer(q, -0.5, -0.5),
-    "max min": lambda q: soft.agent_outer(q, jnp.inf, -jnp.inf),
-    "prior": lambda q: soft.agent_outer(q, 0.0, 0.0),
-}
+@jax.jit
+def factor_of_agent_outer(model, first, second, beta_own, beta_other):
+    def operator(q):
+        return soft.bellman(model, lambda stage: soft.agent_outer(stage, beta_own, beta_other), q)
+
+    return soft.contraction_factor(operator, first, second)
 
 
-@pytest.mark.parametrize("name", OPERATORS)
-def test_every_operator_is_a_contraction(name):
-    factor = jax.jit(
-        lambda model, first, second: soft.contraction_factor(
-            lambda q: soft.bellman(model, OPERATORS[name], q), first, second
-        )
-    )
+@jax.jit
+def factor_of_opponent_outer(model, first, second, beta_own, beta_other):
+    def operator(q):
+        return soft.bellman(model, lambda stage: soft.opponent_outer(stage, beta_own, beta_other), q)
 
-    @few
-    @given(seeds, st.sampled_from([0.1, 1.0, 100.0]))
-    def contracts(seed, scale):
+    return soft.contraction_factor(operator, first, second)
+
+
+@jax.jit
+def factor_of_published_rommeo(model, first, second, alpha, _):
+    def operator(q):
+        return soft.bellman(model, lambda stage: soft.rommeo_published(stage, alpha), q)
+
+    return soft.contraction_factor(operator, first, second)
+
+
+@pytest.mark.parametrize(
+    ("factor", "temperatures"),
+    [
+        (factor_of_agent_outer, st.tuples(betas, betas)),  # β = β' = 1 is PR2
+        (factor_of_opponent_outer, st.tuples(betas, betas)),  # and ROMMEO
+        (factor_of_published_rommeo, st.tuples(st.floats(0.05, 20), st.none())),
+    ],
+)
+def test_every_operator_is_a_contraction(factor, temperatures):
+    @settings(max_examples=60, deadline=None)
+    @given(seeds, st.sampled_from([0.1, 1.0, 100.0]), temperatures)
+    def contracts(seed, scale, pair):
         model = random_model(seed, gamma=0.9)
         first, second = random_game(seed, (2, 3, 2, 3), scale)
-        assert factor(model, jnp.asarray(first), jnp.asarray(second)) <= 0.9 + 1e-9
+        assert factor(model, first, second, *pair) <= 0.9 + 1e-9
         # And no better than γ: a shift by a constant comes back times γ.
-        np.testing.assert_allclose(factor(model, first, first + 1.0), 0.9, rtol=1e-9)
+        np.testing.assert_allclose(factor(model, first, first + 1.0, *pair), 0.9, rtol=1e-9)
 
     contracts()
 
@@ -558,7 +597,7 @@ def random_policies(seed):
 def test_evaluation_against_loops():
     model = random_model(19)
     policy, opponent = random_policies(3)
-    _, values = soft.regularised_evaluation(model, policy, opponent, 0.5, -0.7)
+    _, values = evaluate(model, policy, opponent, 0.5, -0.7)
     expected = reference.evaluation(
         *map(np.asarray, model), policy, np.broadcast_to(opponent, (3, 2, 3)), 0.5, -0.7, sweeps=130
     )
@@ -569,9 +608,7 @@ def test_evaluation_against_loops():
 def test_the_solution_evaluates_to_itself(beta_own, beta_other):
     model = random_model(23)
     q, backup = value_iteration(model, beta_own, beta_other)
-    again, values = soft.regularised_evaluation(
-        model, backup.policy[..., None], backup.second_policy, beta_own, beta_other
-    )
+    again, values = evaluate(model, backup.policy[..., None], backup.second_policy, beta_own, beta_other)
     np.testing.assert_allclose(values, backup.value, atol=1e-8)
     np.testing.assert_allclose(again, q, atol=1e-8)
 
@@ -579,10 +616,10 @@ def test_the_solution_evaluates_to_itself(beta_own, beta_other):
 def test_infinite_beta_costs_nothing_and_zero_allows_only_the_prior():
     model = random_model(29)
     best, reply = jax.nn.one_hot(jnp.array([0, 1, 0]), 2)[..., None], jnp.full((3, 1, 3), 1 / 3)
-    q, values = soft.regularised_evaluation(model, best, reply, jnp.inf, 0.0)
+    q, values = evaluate(model, best, reply, jnp.inf, 0.0)
     picked = np.array([q[s, a].mean() for s, a in enumerate([0, 1, 0])])
     np.testing.assert_allclose(values, picked, atol=1e-10)
-    _, values = soft.regularised_evaluation(model, best, reply, 0.0, jnp.inf)
+    _, values = evaluate(model, best, reply, 0.0, jnp.inf)
     assert not np.isfinite(values).any()
 
 
@@ -596,7 +633,7 @@ def test_direction_of_policy_improvement(seed, signs):
     # Theorem 8: the opponent's update moves Q the way that the sign of its β says.
     penalty = jnp.log(2 * policy) / beta_own
     opponent_values = jnp.sum(policy * (q - penalty), axis=1)  # (S, B)
-    improved = soft.tilted_policy(opponent_values, 1 / 3, beta_other)[:, None]
+    improved = jitted(soft.tilted_policy)(opponent_values, 1 / 3, beta_other)[:, None]
     after, _ = evaluate(model, policy, improved, beta_own, beta_other)
     assert np.min(signs[1] * (after - q)) >= -1e-9
     assert np.max(signs[1] * (after - q)) > 1e-9
@@ -605,7 +642,7 @@ def test_direction_of_policy_improvement(seed, signs):
     policy, opponent = jnp.asarray(random_prior(seed, (3, 2)))[..., None], random_replies(seed)
     q, _ = evaluate(model, policy, opponent, beta_own, beta_other)
     own_values = jnp.sum(opponent * (q - jnp.log(3 * opponent) / beta_other), axis=2)  # (S, A)
-    improved = soft.tilted_policy(own_values, 1 / 2, beta_own)[..., None]
+    improved = jitted(soft.tilted_policy)(own_values, 1 / 2, beta_own)[..., None]
     after, _ = evaluate(model, improved, opponent, beta_own, beta_other)
     assert np.min(signs[0] * (after - q)) >= -1e-9
     assert np.max(signs[0] * (after - q)) > 1e-9

@@ -204,7 +204,7 @@ def test_observations_do_not_change_with_the_point_of_view():
 @pytest.mark.parametrize("agents", [2, 4, 13])
 def test_games_equal_the_reference_step_by_step(agents):
     """Whole games, mostly approaching; each step of the reference starts from the environment's state."""
-    games, steps = 12, 75
+    games, steps = 6, 75
     env = catch_prey(agents)
     rng = np.random.default_rng(agents)
     actions = rng.choice(5, p=[0.1, 0.6, 0.12, 0.06, 0.12], size=(games, steps, agents))
@@ -242,7 +242,7 @@ def test_games_equal_the_reference_step_by_step(agents):
             catches += caught
             if caught:
                 break
-    assert frights > 50
+    assert frights > 30
     assert (catches > 0) == (agents == 13)  # so few that charge let it through
 
 

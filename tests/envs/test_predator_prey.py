@@ -21,10 +21,9 @@ UP, LEFT, STAY, RIGHT, DOWN = range(5)
 
 SMALL = predator_prey(penalty=1.5)
 LARGE = predator_prey(predators=4, prey=2, height=7, width=7, penalty=0.5)
-# Seven entities on ten cells: chains, rings and swaps in most steps.
-CROWDED = predator_prey(predators=4, prey=3, height=2, width=5, penalty=1.0, view=1)
+# Seven entities on twelve cells: chains, rings and swaps in most steps.
+CROWDED = predator_prey(predators=4, prey=3, height=3, width=4, penalty=1.0, view=3)
 CORRIDOR = predator_prey(predators=3, prey=2, height=1, width=7, penalty=1.0, full_view=True)
-WIDE = predator_prey(predators=3, prey=2, height=4, width=9, penalty=1.0, view=3)
 
 
 def at(env: PredatorPrey, predators: list[int], prey: list[int]) -> PredatorPreyState:
@@ -118,7 +117,6 @@ def test_moves_on_a_square(cells: tuple[int, ...], moves: tuple[int, ...], expec
         pytest.param(LARGE, id="7x7"),
         pytest.param(CROWDED, id="crowded"),
         pytest.param(CORRIDOR, id="corridor"),
-        pytest.param(WIDE, id="wide"),
     ],
 )
 def test_steps_as_the_reference(env: PredatorPrey) -> None:
@@ -143,7 +141,11 @@ def test_steps_as_the_reference(env: PredatorPrey) -> None:
     caught = 0
     for game in range(games):
         slow = ReferencePredatorPrey(
-            env.height, env.width, float(env.penalty), start.predators[game].tolist(), start.prey[game].tolist()
+            env.height,
+            env.width,
+            float(env.penalty),
+            start.predators[game].tolist(),
+            start.prey[game].tolist(),
         )
         for step in range(steps):
             now = (step, game)
@@ -222,9 +224,7 @@ def test_penalties_are_a_batch_of_games() -> None:
 # Properties of whole games played by `step`.
 
 
-@pytest.mark.parametrize(
-    "env", [pytest.param(SMALL, id="5x5"), pytest.param(LARGE, id="7x7"), pytest.param(CROWDED, id="crowded")]
-)
+@pytest.mark.parametrize("env", [pytest.param(SMALL, id="5x5"), pytest.param(CROWDED, id="crowded")])
 def test_properties_of_random_games(env: PredatorPrey) -> None:
     states, timesteps = random_run(env)
     cells = np.concatenate([states.predators, states.prey], axis=-1).astype(int)  # (T + 1, games, E)
@@ -302,7 +302,8 @@ def test_reset_and_step_depend_on_the_key_alone() -> None:
 
 def test_observation_by_hand() -> None:
     # On 5 x 5: predator 0 at (1, 0), predator 1 at (3, 4), prey at (2, 2).
-    seen = SMALL.observe(at(SMALL, [1, 23], [12]))
+    states = jax.tree.map(lambda leaf: leaf[None], at(SMALL, [1, 23], [12]))
+    seen = jax.tree.map(lambda leaf: leaf[0], jit_looks(SMALL, states))
     np.testing.assert_allclose(
         seen.agents_view,
         [[-0.3, -0.5, 0, 0, 0, 1, 0.2, 0.4], [0.1, 0.3, 0, 0, 0, 1, -0.2, -0.4]],
@@ -310,9 +311,9 @@ def test_observation_by_hand() -> None:
     )
     np.testing.assert_allclose(seen.global_state, [-0.3, -0.5, 0.1, 0.3, -0.1, -0.1], atol=1e-6)
     assert seen.action_mask.tolist() == [[True] * 5] * 2
-    full = predator_prey(full_view=True).observe(at(SMALL, [1, 23], [12]))
+    full = jit_looks(predator_prey(full_view=True), states)
     np.testing.assert_allclose(
-        full.agents_view, [[-0.3, -0.5, 0.4, 0.8, 0.2, 0.4], [0.1, 0.3, -0.4, -0.8, -0.2, -0.4]], atol=1e-6
+        full.agents_view[0], [[-0.3, -0.5, 0.4, 0.8, 0.2, 0.4], [0.1, 0.3, -0.4, -0.8, -0.2, -0.4]], atol=1e-6
     )
 
 
@@ -351,7 +352,7 @@ def test_permuted_predators_see_permuted_things(full_view: bool) -> None:
     assert fellows.any()
 
 
-@pytest.mark.parametrize("view", [3, 5, 7])
+@pytest.mark.parametrize("view", [3, 5])
 def test_partial_view_is_the_full_view_where_it_reaches(view: int) -> None:
     part = predator_prey(predators=4, prey=2, height=7, width=9, view=view)
     full = predator_prey(predators=4, prey=2, height=7, width=9, full_view=True)
@@ -371,10 +372,9 @@ def test_partial_view_is_the_full_view_where_it_reaches(view: int) -> None:
 # As a Jumanji environment, and for replay.
 
 
-@pytest.mark.parametrize("env", [pytest.param(SMALL, id="5x5"), pytest.param(CORRIDOR, id="corridor")])
-def test_does_not_smoke(env: PredatorPrey) -> None:
-    check_env_does_not_smoke(env)
-    check_env_specs_does_not_smoke(env)
+def test_does_not_smoke() -> None:
+    check_env_does_not_smoke(SMALL)
+    check_env_specs_does_not_smoke(SMALL)
 
 
 def test_transition_fits_in_32_bytes() -> None:

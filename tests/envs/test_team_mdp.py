@@ -44,7 +44,7 @@ def play(env, joint_actions, seed=0):
     return rewards, discounts, seen, bool(timestep.last())
 
 
-QUIET, NOISY = line_world(noise=False), line_world()
+QUIET, NOISY, DIVERGENCE = line_world(noise=False), line_world(), divergence_mmdp()
 RANDOM = random_team_mdp(3, states=4, agents=3, actions=2)
 draw_games = jax.jit(jax.vmap(lambda key: draw_team_mdp(key, 4, (3, 2))))
 KEYS = jax.random.split(jax.random.key(5), 64)
@@ -171,8 +171,9 @@ def test_without_noise_is_the_clean_game():
 
 
 def test_divergence_game_moves_and_pays():
-    env = divergence_mmdp()
-    rewards, discounts, seen, last = play(env, [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (0, 0), (0, 0)])
+    rewards, discounts, seen, last = play(
+        DIVERGENCE, [(0, 0), (0, 1), (1, 0), (0, 0), (1, 1), (0, 0), (0, 0)]
+    )
     assert rewards == [1, 0, 0, 1, 0, 0, 0]
     assert seen == [(0, 0)] * 4 + [(1, 1)] * 3
     assert discounts == [1] * 7  # state 1 is absorbing, but the episode goes on
@@ -180,11 +181,11 @@ def test_divergence_game_moves_and_pays():
 
 
 def test_divergence_game_is_cut_off_not_ended_after_100_steps():
-    rewards, discounts, _, last = play(divergence_mmdp(), [(0, 0)] * 100)
+    rewards, discounts, _, last = play(DIVERGENCE, [(0, 0)] * 100)
     assert sum(rewards) == 100
     assert discounts == [1] * 100
     assert last
-    assert not play(divergence_mmdp(), [(0, 0)] * 99)[3]
+    assert not play(DIVERGENCE, [(0, 0)] * 99)[3]
 
 
 # Random games

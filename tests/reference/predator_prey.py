@@ -18,7 +18,9 @@ class Entity:
 class ReferencePredatorPrey:
     """Cells go in and out as numbers `y * width + x`; inside they are pairs (x, y)."""
 
-    def __init__(self, height: int, width: int, penalty: float, predators: Sequence[int], prey: Sequence[int]):
+    def __init__(
+        self, height: int, width: int, penalty: float, predators: Sequence[int], prey: Sequence[int]
+    ):
         self.height, self.width, self.penalty = height, width, penalty
         self.predators = [Entity(self._pair(cell)) for cell in predators]
         self.prey = [Entity(self._pair(cell)) for cell in prey]

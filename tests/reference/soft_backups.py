@@ -28,7 +28,9 @@ def pr2(k, own_prior, other_prior):
 
 def rommeo(k, own_prior, other_prior):
     """V and the executed (marginal) policy of the thesis's ROMMEO, by the definitions of FACTS 10.1."""
-    q = np.array([np.log(sum(p * np.exp(x) for p, x in zip(own_prior, column, strict=True))) for column in k.T])
+    q = np.array(
+        [np.log(sum(p * np.exp(x) for p, x in zip(own_prior, column, strict=True))) for column in k.T]
+    )
     value = np.log(sum(p * np.exp(x) for p, x in zip(other_prior, q, strict=True)))
     opponent = other_prior * np.exp(q - value)
     replies = own_prior[:, None] * np.exp(k - q)

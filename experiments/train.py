@@ -1,0 +1,215 @@
+"""Train any algorithm on any environment that it can play.
+
+python experiments/train.py --algo ID (--env ID | --payoff FILE) [--seeds N] [--env-steps N] [--out DIR]
+    [--wandb online|offline|disabled] [any hyper-parameter as a flag] [--list] [--help]
+"""
+
+import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+
+# isort: split
+import dataclasses
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import baselines.registry as algorithms
+import envs.registry as environments
+from envs.base import TeamEnvironment
+from envs.errors import BadInputError
+from envs.matrix_games import load_payoff, matrix_game
+from jaxmarl_fac import cli
+from jaxmarl_fac.algorithm import QLearner
+from jaxmarl_fac.checkpoints import prepare_folder
+from jaxmarl_fac.experiment import Experiment, to_json
+from jaxmarl_fac.loop import DivergedError, train
+from jaxmarl_fac.statistics import bootstrap_interval
+from jaxmarl_fac.tracking import WandbTracker
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """What is trained on what.
+
+    Attributes:
+        algo: id of the algorithm; --list names them.
+        env: id of the environment; --list names them.
+        payoff: .json or .npy file with a payoff tensor, instead of --env: one axis per agent.
+        list: only list the ids.
+    """
+
+    algo: str | None = None
+    env: str | None = None
+    payoff: Path | None = None
+    list: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How it is run.
+
+    Attributes:
+        seeds: how many.
+        first_seed: number of the first one; seed 7 is the same alone or among others.
+        env_steps: environment steps of each seed; the paper's own number if not given.
+        num_envs: environments that each seed steps side by side.
+        updates_per_step: gradient steps after each step of those environments.
+        evaluations: greedy evaluations, evenly spread, besides the one before training.
+        evaluation_episodes: episodes in one evaluation.
+        root_key: from which every seed's key is folded.
+        out: folder for metrics.npz, experiment.json and checkpoints; a run that is there already goes on.
+        checkpoint_seconds: least time between two checkpoints.
+        wandb: Weights & Biases: online, offline (kept in the output folder for `wandb sync`) or disabled.
+        project: of W&B.
+        group: of W&B; the environment's id if not given.
+        tags: of W&B, besides the ids.
+    """
+
+    seeds: int = 1
+    first_seed: int = 0
+    env_steps: int | None = None
+    num_envs: int = 1
+    updates_per_step: int = 1
+    evaluations: int = 20
+    evaluation_episodes: int = 32
+    root_key: int = 0
+    out: Path = Path("runs/train")
+    checkpoint_seconds: float = 60.0
+    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    project: str = "jaxmarl_fac"
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train as the command line says; returns the exit status."""
+    pair = cli.peek(Pair, argv)
+    if pair.list:
+        list_ids()
+        return cli.DONE
+    if pair.algo is None and ("--help" in argv or "-h" in argv):
+        cli.parse(Pair, argv, description=f"{__doc__}\nAdd --algo and --env to see their flags too.")
+    algorithm_class, family, environment_parameters = resolve(pair)
+    options: Any = cli.parse(settings_class(algorithm_class, family, environment_parameters), argv)
+    run: Run = options.run
+
+    experiment = Experiment(
+        algorithm=options.algorithm,
+        environment=build_environment(pair, options.environment),
+        seeds=tuple(range(run.first_seed, run.first_seed + run.seeds)),
+        env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
+        num_envs=run.num_envs,
+        updates_per_step=run.updates_per_step,
+        evaluations=run.evaluations,
+        evaluation_episodes=run.evaluation_episodes,
+        root_key=run.root_key,
+    )
+    prepare_folder(run.out)
+    name = f"{pair.algo} on {pair.env or pair.payoff}"
+    tracker = None if run.wandb == "disabled" else start_wandb(pair, run, experiment)
+    try:
+        result = train(
+            experiment,
+            run.out,
+            tracker=tracker,
+            title=name,
+            show_progress=sys.stderr.isatty(),
+            checkpoint_seconds=run.checkpoint_seconds,
+        )
+    except DivergedError as error:
+        error.history.save(run.out / "metrics.npz")
+        if tracker:
+            tracker.finish(exit_code=1)
+        raise
+    result.history.save(run.out / "metrics.npz")
+    if tracker:
+        tracker.finish(exit_code=0 if result.finished else 1)
+    if not result.finished:
+        steps = f"{result.history.last_env_steps:,} of {experiment.env_steps:,}"
+        print(f"{name}: stopped after {steps} steps; the same command goes on", file=sys.stderr)
+        return cli.STOPPED
+    score = bootstrap_interval(result.history.last["episode_return"])
+    print(
+        f"{name}: return IQM {score.value:.4g} [{score.low:.4g}, {score.high:.4g}] over {run.seeds} seed(s) "
+        f"after {experiment.env_steps:,} steps in {result.seconds:.1f} s; see {run.out}"
+    )
+    return cli.DONE
+
+
+def list_ids() -> None:
+    """Print every id with a line about it."""
+    print("algorithms (--algo):")
+    for name, algorithm in algorithms.ALGORITHMS.items():
+        print(f"  {name:<20} {inspect.getdoc(algorithm).splitlines()[0]}")  # type: ignore[union-attr]
+    print("environments (--env):")
+    for name, entry in environments.ENVIRONMENTS.items():
+        print(f"  {name:<20} {entry.about}")
+
+
+def resolve(pair: Pair) -> tuple[type[QLearner], str, dict[str, Any]]:
+    """The algorithm's class, the environment's family, and its parameters with their defaults.
+
+    Raises:
+        BadInputError: for an unknown id, or if something is missing.
+    """
+    if pair.algo is None:
+        raise BadInputError(f"--algo is missing: choose one of {', '.join(algorithms.ALGORITHMS)}")
+    algorithm = algorithms.lookup(pair.algo)
+    if (pair.env is None) == (pair.payoff is None):
+        raise BadInputError("give either --env ID or --payoff FILE (--list names the environments)")
+    if pair.env is None:
+        return algorithm, "matrix", {}
+    entry = environments.lookup(pair.env)
+    parameters = inspect.signature(entry.build).parameters
+    return algorithm, entry.family, {name: p.default for name, p in parameters.items()}
+
+
+def settings_class(algorithm: type[QLearner], family: str, environment_parameters: dict[str, Any]) -> type:
+    """A dataclass with every flag of this pair, and the family's defaults."""
+    fields = [(name, type(default), default) for name, default in environment_parameters.items()]
+    parameters = dataclasses.make_dataclass("Environment", fields, frozen=True)
+    parameters.__doc__ = "Parameters of the environment."
+    defaults = algorithms.make(_id_of(algorithm), family)
+    settings = dataclasses.make_dataclass(
+        "Settings",
+        [
+            ("pair", Pair, dataclasses.field(default_factory=Pair)),
+            ("run", Run, dataclasses.field(default_factory=Run)),
+            ("algorithm", algorithm, dataclasses.field(default=defaults)),
+            ("environment", parameters, dataclasses.field(default_factory=parameters)),
+        ],
+        frozen=True,
+    )
+    settings.__doc__ = __doc__
+    return settings
+
+
+def build_environment(pair: Pair, parameters: Any) -> TeamEnvironment:
+    """The environment of the pair."""
+    if pair.payoff is not None:
+        return matrix_game(load_payoff(pair.payoff))
+    return environments.make(str(pair.env), **dataclasses.asdict(parameters))
+
+
+def start_wandb(pair: Pair, run: Run, experiment: Experiment) -> WandbTracker:
+    """A tracker that files the run so that sweeps and seeds plot well."""
+    environment = pair.env or str(pair.payoff)
+    return WandbTracker(
+        run.wandb,
+        {**to_json(experiment.algorithm), "algo": pair.algo, "env": environment, "seeds": run.seeds},
+        experiment.seeds,
+        project=run.project,
+        group=run.group or environment,
+        tags=[str(pair.algo), environment, *run.tags],
+        name=f"{pair.algo}-{environment}",
+        out=run.out,
+    )
+
+
+def _id_of(algorithm: type[QLearner]) -> str:
+    return next(name for name, known in algorithms.ALGORITHMS.items() if known is algorithm)
+
+
+if __name__ == "__main__":
+    cli.run(main)

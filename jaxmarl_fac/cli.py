@@ -1,0 +1,72 @@
+"""Command lines: one clear line for bad input, and the exit status that says what happened."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from envs.errors import BadInputError
+from jaxmarl_fac.loop import DivergedError
+
+T = TypeVar("T")
+
+#: Exit status: all that was asked for ran; something failed while running; bad input; stopped by a signal.
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+
+CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+
+
+def parse(kind: type[T], argv: Sequence[str], **options: Any) -> T:
+    """The command line as a value of the dataclass `kind`; `options` are tyro's, such as `default`.
+
+    Raises:
+        BadInputError: if it cannot be one.
+    """
+    result: T = _tyro(kind, argv, **options)
+    return result
+
+
+def peek(kind: type[T], argv: Sequence[str]) -> T:
+    """As `parse`, but flags that `kind` does not know are passed over."""
+    known, _ = _tyro(kind, argv, return_unknown_args=True, add_help=False)
+    result: T = known
+    return result
+
+
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a script's `main` on the command line, and leave with its exit status."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BadInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(STOPPED)
+
+
+def _tyro(kind: Any, argv: Sequence[str], **options: Any) -> Any:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=list(argv), config=CONFIG, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # --help
+        raise BadInputError(_first_paragraph(complaint.getvalue())) from None
+
+
+def _first_paragraph(box: str) -> str:
+    """What tyro says in its box, as one line: the part above the first rule, and its suggestion."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    rules = [i for i, line in enumerate(lines) if set(line) == {"─"}]
+    said = " ".join(lines[: rules[0]] if rules else lines)
+    if "Perhaps you meant:" in lines:
+        said += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
+    return f"{said} (--help lists all flags)"

@@ -1,0 +1,44 @@
+"""Settings that must stand before JAX touches a device, and what many tests share."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+# Through the environment, because importing jumanji starts JAX's devices; subprocesses inherit it.
+#: Two CPU devices, so that sharding over seeds is under test.
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"
+#: Compiled programs are kept between runs, by each test process in a folder of its own, because JAX does
+#: not write them atomically.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(__file__).parents[1] / ".cache" / "jax" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+import pytest
+
+from envs.errors import BadInputError
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A process that was killed may leave half a file there; JAX then compiles again.
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache")
+
+
+@pytest.fixture
+def bad_input() -> Callable[[str], contextlib.AbstractContextManager[None]]:
+    """`with bad_input("part of it"):` expects a BadInputError whose message is one line with that part."""
+
+    @contextlib.contextmanager
+    def expect(part: str) -> Iterator[None]:
+        with pytest.raises(BadInputError) as caught:
+            yield
+        message = str(caught.value)
+        assert part in message
+        assert "\n" not in message
+
+    return expect

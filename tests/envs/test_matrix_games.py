@@ -1,0 +1,450 @@
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jumanji.testing.env_not_smoke import check_env_does_not_smoke, check_env_specs_does_not_smoke
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from envs import registry
+from envs.matrix_games import (
+    END,
+    QTRAN_PAYOFF,
+    check_payoff,
+    load_payoff,
+    matrix_game,
+    penalty_payoff,
+    random_game,
+    random_payoffs,
+    random_state_game,
+    staged_game,
+    two_gaussians_payoff,
+    two_step_game,
+)
+from tests.reference import matrix_game as reference
+
+KEY = jax.random.key(0)
+A, B, C = 0, 1, 2
+
+
+def play(env, joint_actions, key=KEY):
+    """The states and time steps of one episode, the first ones included."""
+    state, timestep = env.reset(key)
+    states, timesteps = [state], [timestep]
+    for joint in joint_actions:
+        state, timestep = env.step(state, jnp.asarray(joint))
+        states.append(state)
+        timesteps.append(timestep)
+    return states, timesteps
+
+
+# What the games pay
+
+
+@pytest.mark.parametrize(
+    ("env_id", "shape", "best", "cells"),
+    [
+        ("matrix-qtran", (3, 3), 8, {(A, A): 8, (A, B): -12, (C, A): -12, (B, B): 0, (B, C): 0}),
+        ("matrix-qplex", (3, 3), 8, {(A, A): 8, (A, C): -12, (B, B): 6, (B, C): 0, (C, C): 6}),
+        ("matrix-qplex-10", (3, 3), 10.4, {(A, A): 10.4, (A, B): 0, (A, C): 10, (B, B): 10, (C, C): 10}),
+        ("matrix-ltql", (2, 3), 2, {(0, 1): 2, (1, 1): 1, (1, 2): 2, (0, 0): 0, (1, 0): 0}),
+        ("matrix-thesis", (3, 3), 10, {(0, 0): 2, (0, 2): 3, (1, 1): 4, (2, 0): 1, (2, 1): 0, (2, 2): 10}),
+        ("matrix-climbing", (3, 3), 11, {(A, A): 11, (A, B): -30, (B, C): 6, (C, B): 0, (C, C): 5}),
+        ("matrix-climbing-t", (3, 3), 11, {(A, A): 11, (A, B): -30, (B, C): 0, (C, B): 6, (C, C): 5}),
+        ("matrix-penalty", (3, 3), 10, {(A, A): 10, (A, C): -100, (C, A): -100, (B, B): 2, (C, C): 10}),
+        ("matrix-21x21", (21, 21), 10, {(5, 15): 10, (15, 5): 5, (0, 20): -40, (5, 14): 9, (18, 5): 4}),
+    ],
+)
+def test_payoff_of_every_game(env_id, shape, best, cells):
+    env = registry.make(env_id)
+    payoff = np.asarray(env.joint_payoff())
+    assert payoff.shape == shape == env.action_counts
+    assert payoff.max() == np.float32(best)
+    step = jax.jit(env.step)
+    state, _ = env.reset(KEY)
+    for joint, pays in cells.items():
+        after, timestep = step(state, jnp.asarray(joint))
+        assert float(timestep.reward) == np.float32(pays)
+        assert (bool(timestep.last()), float(timestep.discount)) == (True, 0)
+        assert after.last_actions.tolist() == list(joint)
+
+
+def test_two_gaussians_game():
+    payoff = two_gaussians_payoff()
+    np.testing.assert_allclose(payoff, reference.two_gaussians(), rtol=1e-15)
+    assert np.unravel_index(payoff.argmax(), payoff.shape) == (5, 15)
+    assert payoff.max() == 10
+    assert payoff.min() == -40
+    assert payoff.mean() == pytest.approx(-5.30285, abs=5e-6)
+    wide = [[5 - ((15 - u1) / 3) ** 2 - ((5 - u2) / 3) ** 2 for u2 in range(21)] for u1 in range(21)]
+    assert (payoff > np.asarray(wide)).sum() == 90  # the narrow peak's cells
+    around = payoff[14:17, 4:7].copy()
+    assert around[1, 1] == 5 == around.max()  # a local optimum
+
+
+def test_penalty_is_a_parameter():
+    payoff = np.asarray(registry.make("matrix-penalty", k=-10).joint_payoff())
+    np.testing.assert_array_equal(payoff, [[10, 0, -10], [0, 2, 0], [-10, 0, 10]])
+    assert penalty_payoff(0)[0][2] == 0
+
+
+@pytest.mark.parametrize("env_id", [name for name, entry in registry.ENVIRONMENTS.items() if entry.family == "matrix"])
+def test_jumanji_finds_nothing(env_id):
+    env = registry.make(env_id)
+    check_env_does_not_smoke(env)
+    check_env_specs_does_not_smoke(env)
+    assert env.fully_observable
+    assert env.stateless == (env_id not in ("two-step", "random-state"))
+    np.testing.assert_array_equal(env.action_spec.num_values, [env.num_actions] * env.num_agents)
+
+
+# Several stages
+
+
+def test_two_step_game_by_hand():
+    env = two_step_game()
+    for first, stage in ((0, 1), (1, 2)):
+        for other, last in itertools.product(range(2), itertools.product(range(2), repeat=2)):
+            states, timesteps = play(env, [(first, other), last])
+            pays = 7 if stage == 1 else [[0, 1], [1, 8]][last[0]][last[1]]
+            assert [float(timestep.reward) for timestep in timesteps[1:]] == [0, pays]
+            assert [float(timestep.discount) for timestep in timesteps[1:]] == [1, 0]
+            assert [bool(timestep.last()) for timestep in timesteps] == [False, False, True]
+            assert [int(state.stage) for state in states] == [0, stage, stage]
+            assert [int(timestep.observation.step_count) for timestep in timesteps] == [0, 1, 2]
+            np.testing.assert_array_equal(timesteps[1].observation.agents_view, np.eye(3)[[stage, stage]])
+            np.testing.assert_array_equal(timesteps[1].observation.global_state, np.eye(3)[stage])
+
+
+def test_random_state_game_draws_both_states_and_shows_them():
+    env = random_state_game()
+    payoffs = np.asarray([[[10, 8, 5], [8, 6, 3], [5, 3, 0]], [[0, 3, 5], [3, 6, 8], [5, 8, 10]]])
+    np.testing.assert_array_equal(env.payoff, payoffs)
+    states, timesteps = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, 1000))
+    drawn = np.asarray(states.stage)
+    # 1000 fair coins: 5 standard deviations are 79
+    assert abs(drawn.sum() - 500) < 79
+    np.testing.assert_array_equal(timesteps.observation.global_state, np.eye(2)[drawn])
+    np.testing.assert_array_equal(timesteps.observation.agents_view, np.eye(2)[drawn][:, None].repeat(2, 1))
+    joint = jnp.tile(jnp.asarray([2, 1]), (1000, 1))
+    _, after = jax.jit(jax.vmap(env.step))(states, joint)
+    np.testing.assert_array_equal(after.reward, payoffs[drawn, 2, 1])
+    assert np.asarray(after.last()).all()
+
+
+def test_random_numbers_change_nothing_in_a_one_shot_game():
+    env = matrix_game(QTRAN_PAYOFF)
+    one, other = env.reset(jax.random.key(1))[1], env.reset(jax.random.key(2))[1]
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    np.testing.assert_array_equal(one.observation.agents_view, np.ones((2, 1)))
+    np.testing.assert_array_equal(one.observation.global_state, [1])
+
+
+# Agents that differ, and more than two of them
+
+
+def test_agents_with_fewer_actions_have_the_rest_masked():
+    env = registry.make("matrix-ltql")
+    state, timestep = env.reset(KEY)
+    assert (env.num_agents, env.num_actions) == (2, 3)
+    np.testing.assert_array_equal(
+        timestep.observation.action_mask, [[True, True, False], [True, True, True]]
+    )
+    after, masked = env.step(state, jnp.asarray([2, 2]))
+    assert float(masked.reward) == 2  # as action 1, the row player's last
+    assert after.last_actions.tolist() == [1, 2]
+
+
+def test_three_agents():
+    payoff = np.arange(24.0).reshape(2, 3, 4)
+    env = matrix_game(payoff)
+    assert (env.num_agents, env.num_actions) == (3, 4)
+    np.testing.assert_array_equal(
+        env.reset(KEY)[1].observation.action_mask, [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    )
+    for joint in np.ndindex(payoff.shape):
+        _, timesteps = play(env, [joint])
+        assert float(timesteps[1].reward) == 12 * joint[0] + 4 * joint[1] + joint[2]
+
+
+# Against the slow reference, and in batches
+
+
+def test_equals_the_reference_step_by_step():
+    """500 episodes of a game of 3 agents and 4 stages, with actions beyond the masks among them."""
+    rng = np.random.default_rng(3)
+    stages, counts, limit = 4, (2, 3, 2), 6
+    payoffs = rng.normal(size=(stages, *counts)).astype(np.float32)
+    ways = np.full((stages, *counts), END)
+    for stage in range(stages - 1):  # only forward, so that it ends
+        ways[stage] = rng.choice([END, *range(stage + 1, stages)], size=counts)
+    plain_ways = [
+        {joint: int(ways[stage][joint]) for joint in np.ndindex(*counts) if ways[stage][joint] != END}
+        for stage in range(stages)
+    ]
+    env = staged_game(payoffs, ways, [0.5, 0.3, 0.2, 0.0], limit)
+    games = 500
+    actions = rng.integers(3, size=(games, limit, 3))
+
+    def episode(key, actions):
+        def step(state, joint):
+            state, timestep = env.step(state, joint)
+            return state, (timestep.reward, state.stage, timestep.last(), timestep.discount, state.step_count)
+
+        state, _ = env.reset(key)
+        return state.stage, jax.lax.scan(step, state, actions)[1]
+
+    keys = jax.random.split(KEY, games)
+    starts, outcomes = jax.tree.map(np.asarray, jax.jit(jax.vmap(episode))(keys, actions))
+    compared = 0
+    for i in range(games):
+        game = reference.MatrixGame(payoffs, plain_ways, int(starts[i]))
+        for t in range(limit):
+            reward = game.step(actions[i, t])
+            seen = [leaf[i, t] for leaf in outcomes]
+            assert seen == [np.float32(reward), game.stage, game.over, 0 if game.over else 1, game.steps]
+            compared += 1
+            if game.over:
+                break
+    assert compared > 2 * games / 1.5  # many went through several stages
+    assert set(starts) == {0, 1, 2}
+
+
+def test_a_batch_of_310_games_equals_each_alone():
+    payoffs = random_payoffs(seed=5, games=310)
+    one = matrix_game(payoffs[0])
+    games = one.replace(
+        payoff=payoffs[:, None],
+        next_stage=jnp.broadcast_to(one.next_stage, (310, 1, 3, 3)),
+        start=jnp.ones((310, 1)),
+    )
+    joints = jnp.asarray(list(itertools.product(range(3), repeat=2)))
+
+    def rewards(env):
+        state, _ = env.reset(KEY)
+        return jax.vmap(lambda joint: env.step(state, joint)[1].reward)(joints)
+
+    together = np.asarray(jax.jit(jax.vmap(rewards))(games))
+    np.testing.assert_array_equal(together, np.asarray(payoffs).reshape(310, 9))
+    alone = jax.jit(rewards)
+    for i in range(0, 310, 31):
+        np.testing.assert_array_equal(together[i], alone(matrix_game(payoffs[i])))
+
+
+def test_game_i_is_the_same_however_many_are_drawn():
+    few, many = np.asarray(random_payoffs(7, 3)), np.asarray(random_payoffs(7, 310))
+    np.testing.assert_array_equal(few, many[:3])
+    assert len(np.unique(many)) == many.size  # all differ
+    assert 0 <= many.min() < 0.01
+    assert 0.99 < many.max() < 1
+    # 2790 uniform draws: 5 standard deviations of the mean are .0273
+    assert abs(many.mean() - 0.5) < 0.0273
+    np.testing.assert_array_equal(random_game(7, agents=2, actions=3).joint_payoff(), many[0])
+    assert (np.asarray(random_payoffs(8, 3)) != few).all()
+
+
+# Properties
+
+
+def payoffs(*shape):
+    return arrays(np.float32, shape, elements=st.floats(-100, 100, width=32))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), order=st.permutations(range(3)), counts=st.just((2, 3, 4)))
+def test_permuting_the_agents_permutes_nothing_but_the_agents(data, order, counts):
+    payoff = data.draw(payoffs(*counts))
+    joint = [data.draw(st.integers(0, count - 1)) for count in counts]
+    env, permuted = matrix_game(payoff), matrix_game(payoff.transpose(order))
+    assert permuted.action_counts == tuple(counts[agent] for agent in order)
+    _, timesteps = play(env, [joint])
+    _, permuted_timesteps = play(permuted, [[joint[agent] for agent in order]])
+    assert float(timesteps[1].reward) == float(permuted_timesteps[1].reward) == payoff[tuple(joint)]
+    masks = [steps[1].observation.action_mask for steps in (timesteps, permuted_timesteps)]
+    np.testing.assert_array_equal(masks[0][jnp.asarray(order)], masks[1])
+
+
+@settings(max_examples=25, deadline=None)
+@given(payoff=payoffs(3, 3), joint=st.tuples(*[st.integers(-5, 200)] * 2))
+def test_rewards_never_leave_the_payoff(payoff, joint):
+    _, timesteps = play(matrix_game(payoff), [joint])
+    reward = float(timesteps[1].reward)
+    assert payoff.min() <= reward <= payoff.max()
+    assert reward == payoff[tuple(np.clip(joint, 0, 2))]
+
+
+# Bad payoffs
+
+
+@pytest.mark.parametrize(
+    ("payoff", "says"),
+    [
+        ([[1, 2], [3]], "ragged or not numeric"),
+        ([["a", 2], [3, 4]], "ragged or not numeric"),
+        ([[None, {}], [3, 4]], "ragged or not numeric"),
+        ([[float("nan"), 2], [3, 4]], "NaN or infinite"),
+        ([[1e39, 2], [3, 4]], "NaN or infinite"),  # more than float32 holds
+        ([[]], "empty"),
+        ([], "fewer than two agents"),
+        ([1, 2, 3], "fewer than two agents"),
+        (5, "fewer than two agents"),
+        (np.zeros((2, 128)), "at most 127 actions"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_bad_payoffs(bad_input, payoff, says):
+    with bad_input(says):
+        check_payoff(payoff)
+    with bad_input(says):
+        matrix_game(payoff)
+
+
+def test_the_largest_number_of_actions_works():
+    payoff = np.arange(2 * 127.0).reshape(2, 127)
+    _, timesteps = play(matrix_game(payoff), [(1, 126)])
+    assert float(timesteps[1].reward) == 253
+
+
+@pytest.mark.parametrize("k", [1, 1e-9, float("nan")])
+def test_bad_penalties(bad_input, k):
+    with bad_input("penalty k must be a number <= 0"):
+        registry.make("matrix-penalty", k=k)
+
+
+@pytest.mark.parametrize(("agents", "actions"), [(1, 3), (2, 0), (-1, 3)])
+def test_bad_random_games(bad_input, agents, actions):
+    with bad_input("agents >= 2 and actions >= 1"):
+        random_game(0, agents, actions)
+
+
+# Payoff files
+
+
+def test_payoff_files(tmp_path):
+    table = [[1.5, 2, 3], [4, 5, 6]]
+    (tmp_path / "game.json").write_text(json.dumps(table))
+    np.save(tmp_path / "game.npy", np.asarray(table))
+    for name in ("game.json", "game.npy"):
+        payoff = load_payoff(tmp_path / name)
+        assert payoff.dtype == np.float32
+        np.testing.assert_array_equal(payoff, table)
+    assert load_payoff(str(tmp_path / "game.json")).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("game.csv", b"1,2\n3,4", "must end in .json or .npy"),
+        ("game.json", b"[[1, 2], [3, 4", "is not valid json"),
+        ("game.json", b"", "is not valid json"),
+        ("game.json", b"\xff\xfe\x00", "is not valid json"),
+        ("game.json", b'{"payoff": [[1]]}', "ragged or not numeric"),
+        ("game.json", b"[[1, 2], [3]]", "ragged or not numeric"),
+        ("game.json", b'[["x", 2], [3, 4]]', "ragged or not numeric"),
+        ("game.json", b"[[NaN, 2], [3, 4]]", "NaN or infinite"),
+        ("game.json", b"[1, 2]", "fewer than two agents"),
+        ("game.json", b"[[], []]", "empty"),
+        ("game.json", b'"8"', "fewer than two agents"),
+        ("game.npy", b"", "is not valid npy"),
+        ("game.npy", b"not numpy", "is not valid npy"),
+        ("game.npy", b"\x93NUMPY\x01\x00\x10", "is not valid npy"),
+    ],
+)
+def test_bad_payoff_files(bad_input, tmp_path, name, content, says):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with bad_input(says):
+        load_payoff(path)
+    with bad_input(f"payoff file {path}"):
+        load_payoff(path)
+
+
+def test_missing_payoff_files(bad_input, tmp_path):
+    for path in (tmp_path / "nothing.json", tmp_path / "nothing.npy", tmp_path / "no-folder" / "game.npy"):
+        with bad_input(f"payoff file {path} cannot be read: No such file"):
+            load_payoff(path)
+    folder = tmp_path / "folder.json"
+    folder.mkdir()
+    with bad_input("cannot be read"):
+        load_payoff(folder)
+
+
+def test_object_arrays_are_not_unpickled(bad_input, tmp_path):
+    np.save(tmp_path / "game.npy", np.asarray([[1, None]], dtype=object), allow_pickle=True)
+    with bad_input("is not valid npy"):
+        load_payoff(tmp_path / "game.npy")
+
+
+# Pictures
+
+
+@pytest.fixture
+def axes():
+    """The axes on which the viewer draws."""
+    plt.close("all")
+    yield lambda: plt.figure("Matrix game").axes[0]
+    plt.close("all")
+
+
+def marked(axes):
+    """The cells (row, column) with a box around them."""
+    boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    return [(box.get_y() + 0.5, box.get_x() + 0.5) for box in boxes]
+
+
+def test_picture_marks_the_joint_action(tmp_path, axes):
+    env = matrix_game(QTRAN_PAYOFF)
+    states, _ = play(env, [(A, C)])
+    pixels = env.render(states[1], save_path=str(tmp_path / "game.png"))
+    assert pixels.ndim == 3
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 10
+    with Image.open(tmp_path / "game.png") as image:
+        assert min(image.size) > 200
+    assert marked(axes()) == [(A, C)]
+    assert axes().get_title() == "joint action (0, 2) pays -12"
+    numbers = {text.get_position(): text.get_text() for text in axes().texts}
+    assert numbers == {(u2, u1): f"{QTRAN_PAYOFF[u1][u2]:g}" for u1 in range(3) for u2 in range(3)}
+    np.testing.assert_array_equal(axes().images[0].get_array(), QTRAN_PAYOFF)
+
+
+def test_picture_of_a_start_marks_nothing(axes):
+    env = two_step_game()
+    states, _ = play(env, [(1, 0)])
+    env.render(states[0])
+    assert marked(axes()) == []
+    assert axes().get_title() == "stage 0"
+
+
+def test_picture_of_three_agents_and_of_a_large_game(axes):
+    env = matrix_game(np.arange(24.0).reshape(2, 3, 4))
+    env.render(play(env, [(1, 2, 3)])[0][1])
+    assert marked(axes()) == [(5, 3)]  # rows are agents 1 and 2 together
+    assert "pays 23" in axes().get_title()
+    env = registry.make("matrix-21x21")
+    env.render(play(env, [(5, 15)])[0][1])
+    assert marked(axes()) == [(5, 15)]
+    assert not axes().texts  # 441 numbers would be too small
+
+
+def test_animation(tmp_path):
+    env = random_state_game()
+    states = [play(env, [joint])[0][1] for joint in ((0, 0), (1, 2), (2, 2))]
+    env.animate(states, interval=100, save_path=str(tmp_path / "game.gif"))
+    with Image.open(tmp_path / "game.gif") as image:
+        assert image.n_frames == 3
+        assert image.info["duration"] == 100
+
+
+def test_the_viewer_shows_the_stage_that_was_paid(axes):
+    """After the second step of the two-step game the picture is that of stage 2."""
+    env = two_step_game()
+    states, _ = play(env, [(1, 0), (1, 1)])
+    env.render(states[2])
+    assert axes().get_title() == "joint action (1, 1) pays 8"
