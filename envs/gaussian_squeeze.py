@@ -1,5 +1,6 @@
 """Gaussian squeeze: a team shares a resource, and is paid for using just enough of it, not too much."""
 
+import functools
 from typing import Any
 
 import jax
@@ -207,6 +208,7 @@ def highest_usage_wanted(mu: ArrayLike, sigma: ArrayLike) -> float:
     return float(((mu + np.sqrt(mu**2 + 2 * sigma**2)) / 2).max())
 
 
+@functools.partial(jax.jit, static_argnames="agents")
 def draw_resources(key: jax.Array, agents: int, least_sum: float, largest: float = LARGEST_S) -> jax.Array:
     """An s `(n,)`, uniform in [0, largest) given that its sum is at least `least_sum`; by rejection.
 

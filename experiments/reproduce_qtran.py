@@ -150,7 +150,10 @@ def table1(workshop: Workshop) -> Outcome:
 def _draw_table1(results: dict[str, Result], ours: dict[str, Any], monotone: np.ndarray) -> Any:
     figure, axes = panels(4, 3, (4.4, 2.7))
     seeds = len(results["vdn"].history.last["episode_return"])
-    figure.suptitle(f"QTRAN table 1: the 3x3 game after 20,000 steps with ε = 1 (means over {seeds} seeds)")
+    steps = results["vdn"].history.last_env_steps
+    figure.suptitle(
+        f"QTRAN table 1: the 3x3 game after {steps:,} steps with ε = 1 (means over {seeds} seeds)"
+    )
     limits = (-12.0, 8.0)
 
     def draw(place: tuple[int, int], values: Any, title: str, name: str | None = None) -> None:
@@ -173,7 +176,9 @@ def _draw_table1(results: dict[str, Result], ours: dict[str, Any], monotone: np.
         ["VDN", "QMIX", "base", "alt", "alt as\nprinted"],
         {"ours": [100 * ours[name]["greedy_optimal_fraction"].value for name in shares]},
         title="greedy action optimal, % of seeds",
+        value_format="{:.0f}",
     )
+    axes[1, 2].set_ylim(0, 115)
     for row, name, label in ((2, "qtran-base", "QTRAN-base"), (3, "qtran-alt", "QTRAN-alt")):
         q_prime, q_jt = ours[name]["q_prime"], ours[name]["q_jt"]
         draw((row, 0), q_prime, f"{label}: $Q_1, Q_2, Q'_{{jt}}$", name)
@@ -357,7 +362,7 @@ def fig8_11(workshop: Workshop) -> Outcome:
         symbol = "$Q_{tot}$" if values == "q_tot" else "$Q'_{jt}$"
         _map(axes[0, column], ours[name][values], f"{name}: mean {symbol}")
     figure.suptitle(
-        f"QTRAN figures 8 to 11: 21x21 game after 20,000 steps, means over {len(greedy)} seeds, circle "
+        f"QTRAN figures 8 to 11: 21x21 game after {result.history.last_env_steps:,} steps, means over {len(greedy)} seeds, circle "
         "at the argmax"
     )
     with jax.enable_x64(True):

@@ -349,8 +349,14 @@ def bar_counts(
     axes.set_xticks(places, labels)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(values) > 1:
-        axes.legend(fontsize="small")
+    if len(values) > 1:  # below the axes, where it hides no bar
+        axes.legend(
+            fontsize="small",
+            frameon=False,
+            ncols=len(values),
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.14),
+        )
     axes.set(ylabel=ylabel, title=title)
 
 

@@ -204,6 +204,10 @@ class Program:
             jax.eval_shape(self._init, self.fixed),
         )
 
+    def compile_chunk(self, lanes: Lane) -> jax.stages.Compiled:
+        """The compiled chunk, for its costs; `chunk` itself compiles on its first call."""
+        return self._chunk.lower(lanes, self.fixed, jnp.int32(0), jnp.int32(1)).compile()
+
     def chunk(self, lanes: Lane, start: int, stop: int) -> tuple[Lane, np.ndarray]:
         """Iterations `start` to `stop`, and which lanes `(lanes,)` are finite after them."""
         lanes, healthy = self._chunk(lanes, self.fixed, jnp.int32(start), jnp.int32(stop))

@@ -1,14 +1,11 @@
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import pytest
 from jumanji.testing.env_not_smoke import check_env_does_not_smoke, check_env_specs_does_not_smoke
 
 from envs.differential_game import differential_game, differential_grid_game
 from envs.errors import BadInputError
-
-mpl.use("Agg")
 
 
 @pytest.mark.parametrize(
