@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from jumanji.viewer import MatplotlibViewer
-from matplotlib.animation import FuncAnimation
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from envs.viewer import FrameViewer
 
 
 def draw_surface(axes: Axes, surface: np.ndarray, bound: float) -> Any:
@@ -37,7 +36,7 @@ def draw_path(axes: Axes, path: np.ndarray, colour: str = "tab:red", label: str 
     axes.plot(*path[-1], "o", markersize=8, color=colour, markeredgecolor="white", zorder=5)
 
 
-class DifferentialGameViewer(MatplotlibViewer[Any]):
+class DifferentialGameViewer(FrameViewer):
     """Draws the reward surface and the joint actions on it.
 
     Args:
@@ -49,41 +48,17 @@ class DifferentialGameViewer(MatplotlibViewer[Any]):
     def __init__(self, surface: np.ndarray, bound: float, render_mode: str = "rgb_array"):
         self._surface = surface
         self._bound = bound
-        self._animation: FuncAnimation | None = None
-        super().__init__("Differential game", render_mode, figure_size=(6.0, 5.0))
+        super().__init__("Differential game", render_mode, (5.8, 4.8))
 
-    def render(self, state: Any, save_path: str | None = None) -> Any:
-        """Draw `state`; returns an RGB array in mode "rgb_array"."""
-        self._clear_display()
-        figure, _ = self._get_fig_ax()
-        # The figure is kept between calls, and with it the last picture and its colour bar.
-        figure.clear()
-        self._draw(figure.add_subplot(), [state])
-        if save_path:
-            figure.savefig(save_path, bbox_inches="tight", pad_inches=0.2)
-        return self._display(figure)
-
-    def animate(self, states: Sequence[Any], interval: int = 100, save_path: str | None = None) -> Any:
-        """One frame for each state, `interval` milliseconds apart; written to `save_path` if given."""
-        figure = plt.figure(figsize=self.figure_size, layout="constrained")
-
-        def frame(index: int) -> tuple[Artist]:
-            figure.clear()
-            axes = figure.add_subplot()
-            self._draw(axes, states[: index + 1])
-            return (axes,)
-
-        animation = FuncAnimation(figure, frame, frames=len(states), interval=interval)
-        if save_path:
-            animation.save(save_path)
-        plt.close(figure)
-        return animation
-
-    def _draw(self, axes: Axes, states: Sequence[Any]) -> None:
+    def draw(self, figure: Figure, states: Sequence[Any]) -> None:
+        """Draw the joint action of the last state, and the path of those before."""
+        axes = figure.add_axes((0.12, 0.12, 0.66, 0.8))
         filled = draw_surface(axes, self._surface, self._bound)
-        axes.figure.colorbar(filled, ax=axes, label="reward of the team")
+        figure.colorbar(filled, cax=figure.add_axes((0.82, 0.12, 0.04, 0.8)), label="reward of the team")
         played = [np.asarray(state.last_actions) for state in states if int(state.step_count) > 0]
-        if played:
-            draw_path(axes, np.stack(played))
-            first, second = played[-1]
-            axes.set_title(f"joint action ({first:.2f}, {second:.2f})")
+        if not played:
+            axes.set_title("before the only step")
+            return
+        draw_path(axes, np.stack(played))
+        first, second = played[-1]
+        axes.set_title(f"joint action ({first:.2f}, {second:.2f})")

@@ -361,9 +361,9 @@ def fig8_11(workshop: Workshop) -> Outcome:
             holds.append(bool(np.mean((greedy == right).all(1)) >= 0.95))
         symbol = "$Q_{tot}$" if values == "q_tot" else "$Q'_{jt}$"
         _map(axes[0, column], ours[name][values], f"{name}: mean {symbol}")
+    seeds, steps = len(greedy), result.history.last_env_steps
     figure.suptitle(
-        f"QTRAN figures 8 to 11: 21x21 game after {result.history.last_env_steps:,} steps, means over {len(greedy)} seeds, circle "
-        "at the argmax"
+        f"QTRAN figures 8 to 11: 21x21 game after {steps:,} steps, means over {seeds} seeds; circle: argmax"
     )
     with jax.enable_x64(True):
         exact = np.asarray(additive_fit(two_gaussians_payoff()).q_tot)

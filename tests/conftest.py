@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def bad_input() -> Callable[[str], contextlib.AbstractContextManager[None]]:
-    """`with bad_input("part of it"):` expects a BadInputError whose message is one line with that part."""
+    """A context manager that expects a BadInputError of one line, with the given part in it."""
 
     @contextlib.contextmanager
     def expect(part: str) -> Iterator[None]:

@@ -670,10 +670,10 @@ def test_soft_value_of_sac_discrete(run):
 def test_sampled_soft_value_is_exact_for_an_ideal_proposal():
     # Drawn from w ∝ e^q P, every sample tells the whole of V.
     q, prior = jnp.asarray(random_game(1, (5,))), jnp.asarray(random_prior(1, (5,)))
-    value = soft.log_mean_exp(q, prior, 1.0)
-    proposal = jnp.log(soft.tilted_policy(q, prior, 1.0))
-    drawn = jnp.array([0, 3, 3, 1])
-    ours = soft.sampled_soft_value(q[drawn], proposal[drawn], jnp.log(prior)[drawn])
+    value = jitted(soft.log_mean_exp)(q, prior, 1.0)
+    proposal = np.log(jitted(soft.tilted_policy)(q, prior, 1.0))
+    drawn = np.array([0, 3, 3, 1])
+    ours = jitted(soft.sampled_soft_value)(q[drawn], proposal[drawn], np.log(prior)[drawn])
     np.testing.assert_allclose(ours, value, rtol=1e-12)
 
 
@@ -716,9 +716,9 @@ def test_svgd_finds_a_gaussian():
 
 def test_median_bandwidth():
     # Distances of the pairs: 1, 2 and 3.
-    ours = soft.median_bandwidth(jnp.array([[0.0], [1.0], [3.0]]))
+    ours = jitted(soft.median_bandwidth)(jnp.array([[0.0], [1.0], [3.0]]))
     np.testing.assert_allclose(ours, 4 / math.log(3), rtol=1e-12)
-    assert soft.median_bandwidth(jnp.zeros((4, 2))) > 0
+    assert jitted(soft.median_bandwidth)(jnp.zeros((4, 2))) > 0
     assert soft.median_bandwidth(jnp.zeros((1, 2))) == 1
 
 

@@ -32,16 +32,20 @@ def test_payoffs(actions, paper, code):
 @pytest.mark.parametrize(("variant", "switch"), [("paper", 1.9512), ("code", 1.1260)])
 def test_where_the_peak_takes_over_on_the_diagonal(variant, switch):
     with jax.enable_x64(True):
-        slope = jax.grad(lambda a: differential_game(variant).payoff_of(jnp.array([a, a])))
+        env = differential_game(variant)
+        slope = jax.jit(jax.grad(lambda a: env.payoff_of(jnp.array([a, a]))))
         # Downhill from the hill of height 0 on one side, uphill to the peak on the other.
         assert slope(switch - 1e-4) < 0 < slope(switch + 1e-4)
 
 
 def test_the_start_is_in_the_wrong_basin():
     env = differential_game()
-    actions = jnp.zeros(2)
-    for _ in range(200):
-        actions = actions + 0.5 * jax.grad(env.payoff_of)(actions)
+
+    @jax.jit
+    def climb(actions):
+        return jax.lax.fori_loop(0, 200, lambda _, at: at + 0.5 * jax.grad(env.payoff_of)(at), actions)
+
+    actions = climb(jnp.zeros(2))
     np.testing.assert_allclose(actions, [-5, -5], atol=1e-3)
 
 

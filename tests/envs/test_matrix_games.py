@@ -95,7 +95,9 @@ def test_penalty_is_a_parameter():
     assert penalty_payoff(0)[0][2] == 0
 
 
-@pytest.mark.parametrize("env_id", [name for name, entry in registry.ENVIRONMENTS.items() if entry.family == "matrix"])
+@pytest.mark.parametrize(
+    "env_id", [name for name, entry in registry.ENVIRONMENTS.items() if entry.family == "matrix"]
+)
 def test_jumanji_finds_nothing(env_id):
     env = registry.make(env_id)
     check_env_does_not_smoke(env)
@@ -154,9 +156,7 @@ def test_agents_with_fewer_actions_have_the_rest_masked():
     env = registry.make("matrix-ltql")
     state, timestep = env.reset(KEY)
     assert (env.num_agents, env.num_actions) == (2, 3)
-    np.testing.assert_array_equal(
-        timestep.observation.action_mask, [[True, True, False], [True, True, True]]
-    )
+    np.testing.assert_array_equal(timestep.observation.action_mask, [[True, True, False], [True, True, True]])
     after, masked = env.step(state, jnp.asarray([2, 2]))
     assert float(masked.reward) == 2  # as action 1, the row player's last
     assert after.last_actions.tolist() == [1, 2]
@@ -422,11 +422,25 @@ def test_picture_of_a_start_marks_nothing(axes):
     assert axes().get_title() == "stage 0"
 
 
-def test_picture_of_three_agents_and_of_a_large_game(axes):
+def test_picture_of_three_agents(axes):
     env = matrix_game(np.arange(24.0).reshape(2, 3, 4))
     env.render(play(env, [(1, 2, 3)])[0][1])
     assert marked(axes()) == [(5, 3)]  # rows are agents 1 and 2 together
     assert "pays 23" in axes().get_title()
+
+
+def test_every_picture_starts_on_an_empty_sheet(axes):
+    env = matrix_game(QTRAN_PAYOFF)
+    first = env.render(play(env, [(A, C)])[0][1])
+    kept = first.copy()
+    env.render(play(env, [(B, B)])[0][1])
+    assert marked(axes()) == [(B, B)]
+    assert len(axes().texts) == 9
+    assert len(axes().images) == 1
+    np.testing.assert_array_equal(first, kept)  # the caller's pixels are the caller's
+
+
+def test_picture_of_a_large_game(axes):
     env = registry.make("matrix-21x21")
     env.render(play(env, [(5, 15)])[0][1])
     assert marked(axes()) == [(5, 15)]

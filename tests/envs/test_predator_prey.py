@@ -140,13 +140,9 @@ def test_steps_as_the_reference(env: PredatorPrey) -> None:
 
     caught = 0
     for game in range(games):
-        slow = ReferencePredatorPrey(
-            env.height,
-            env.width,
-            float(env.penalty),
-            start.predators[game].tolist(),
-            start.prey[game].tolist(),
-        )
+        first = start.predators[game].tolist(), start.prey[game].tolist()
+        slow = ReferencePredatorPrey(env.height, env.width, float(env.penalty), *first)
+        views, wholes = [], []
         for step in range(steps):
             now = (step, game)
             reward, beside = slow.step(actions[now], prey_moves[now], places[now])

@@ -19,7 +19,9 @@ class MatrixGame:
         """Play a joint action; an action beyond an agent's last one counts as the last one."""
         assert not self.over
         payoff = self.payoffs[self.stage]
-        joint = tuple(min(int(action), count - 1) for action, count in zip(actions, payoff.shape, strict=True))
+        joint = tuple(
+            min(int(action), count - 1) for action, count in zip(actions, payoff.shape, strict=True)
+        )
         reward = payoff
         for action in joint:
             reward = reward[action]

@@ -1,0 +1,62 @@
+import dataclasses
+import sys
+
+import pytest
+
+from envs.errors import BadInputError
+from jaxmarl_fac import cli
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Something.
+
+    Attributes:
+        seeds: how many.
+        name: of it.
+    """
+
+    seeds: int = 1
+    name: str = "x"
+
+
+def test_flags_become_a_value():
+    assert cli.parse(Options, ["--seeds", "3"]) == Options(seeds=3)
+    assert cli.parse(Options, ["--name=y"], default=Options(seeds=5)) == Options(5, "y")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--seeds", "many"], "--seeds: invalid literal for int() with base 10: 'many'"),
+        (["--seedz", "3"], "Unrecognized options: --seedz, 3; perhaps you meant --seeds INT"),
+        (["--seeds"], "--seeds"),
+    ],
+)
+def test_what_cannot_be_parsed_is_told_in_one_line(argv, said):
+    with pytest.raises(BadInputError) as error:
+        cli.parse(Options, argv)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value) and "│" not in str(error.value)
+
+
+def test_help_is_not_an_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.parse(Options, ["--help"])
+    assert not stop.value.code
+    assert "--seeds INT" in capsys.readouterr().out
+
+
+def test_peek_passes_over_what_it_does_not_know():
+    assert cli.peek(Options, ["--learning-rate", "3", "--seeds", "4", "--help"]) == Options(seeds=4)
+
+
+def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch):
+    def main(argv):
+        raise BadInputError(f"no {argv[0]}")
+
+    monkeypatch.setattr(sys, "argv", ["script", "luck"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: no luck\n"

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.errors import BadInputError
+from jaxmarl_fac import report
+from jaxmarl_fac.figures import panels
+from jaxmarl_fac.loop import DivergedError
+from jaxmarl_fac.report import Claim, Outcome
+from jaxmarl_fac.statistics import Interval
+from jaxmarl_fac.tracking import History
+
+COST = {"smoke": "1 s", "quick": "2 s", "paper": "3 s"}
+
+
+def claim(name, verdict="reproduced", calls=None, error=None):
+    def make(workshop):
+        if error:
+            raise error
+        if calls is not None:
+            calls.append((name, workshop.scale, workshop.seeds(smoke=2, quick=3, paper=4)))
+        ours = {"vdn": {"score": Interval(np.float32(1.23456789), 1.0, float("nan")), "table": np.eye(2)}}
+        return Outcome(panels()[0], {"score": 2}, ours, verdict, f"because of {name}")
+
+    return Claim(name, "A paper", f"claim of {name}", "a rule", COST, make)
+
+
+def read(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_each_figure_gets_a_picture_a_record_and_a_place_in_the_report(tmp_path, capsys):
+    status = report.main(
+        "Title", [claim("one"), claim("two", "not reproduced")], tmp_path, ["--scale", "smoke"]
+    )
+    assert status == 0
+    record = read(tmp_path, "one")
+    assert {"id", "source", "claim", "accept", "scale", "paper", "ours", "verdict", "why", "seeds"} <= set(
+        record
+    )
+    assert {"env_steps", "seconds", "experiment", "versions", "device"} <= set(record)
+    assert record["ours"]["vdn"] == {
+        "score": {"value": 1.23457, "low": 1.0, "high": None},
+        "table": [[1.0, 0.0], [0.0, 1.0]],
+    }
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page.split("</style>")[1]  # self-contained
+    assert "claim of two" in page and "because of one" in page
+    assert "not reproduced" in capsys.readouterr().out
+
+
+def test_a_figure_that_is_done_is_made_again_only_when_asked_or_at_another_scale(tmp_path):
+    calls: list = []
+    claims = [claim("one", calls=calls)]
+    for flags in (
+        ["--scale", "smoke"],
+        ["--scale", "smoke"],
+        ["--scale", "quick"],
+        ["--scale", "quick", "--again"],
+    ):
+        assert report.main("Title", claims, tmp_path, flags) == 0
+    assert [scale for _, scale, _ in calls] == ["smoke", "quick", "quick"]
+    report.main("Title", claims, tmp_path, ["--scale", "quick", "--seeds", "2"])
+    assert calls[-1] == ("one", "quick", (0, 1))
+
+
+def test_only_the_wanted_figures_are_made(tmp_path):
+    calls: list = []
+    report.main(
+        "Title", [claim("one", calls=calls), claim("two", calls=calls)], tmp_path, ["--figures", "two"]
+    )
+    assert [name for name, *_ in calls] == ["two"]
+
+
+def test_list_names_figures_claims_and_costs_and_makes_nothing(tmp_path, capsys):
+    assert report.main("Title", [claim("one")], tmp_path / "out", ["--list"]) == 0
+    said = capsys.readouterr().out
+    assert "one" in said and "claim of one" in said and "quick: 2 s" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diverged_figure_does_not_stop_the_others(tmp_path, capsys):
+    error = DivergedError(["seed 3"], 100, History())
+    status = report.main("Title", [claim("one", error=error), claim("two")], tmp_path, [])
+    assert status == 1
+    assert "seed 3" in capsys.readouterr().err
+    assert (tmp_path / "two.json").exists() and not (tmp_path / "one.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--figures", "three"], "unknown figure 'three': choose from one"),
+        (["--scale", "huge"], "unknown scale 'huge': choose smoke, quick or paper"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--out", "/proc/nowhere"], "output folder /proc/nowhere cannot be written"),
+    ],
+)
+def test_bad_input(tmp_path, flags, said):
+    with pytest.raises(BadInputError, match=said):
+        report.main("Title", [claim("one")], tmp_path, flags)
+
+
+def test_plain_rounds_and_drops_what_json_cannot_hold():
+    assert report.plain({"a": np.float64(1 / 3), 2: [np.int64(3), np.nan, Path]})["a"] == 0.333333
+    assert report.plain([np.int64(3), float("inf"), (1.0,)]) == [3, None, [1.0]]

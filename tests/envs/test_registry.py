@@ -1,0 +1,75 @@
+import inspect
+
+import jax
+import numpy as np
+import pytest
+
+import envs
+from envs import registry
+from envs.base import TeamEnvironment
+
+MATRIX_GAMES = [
+    "matrix-qtran",
+    "matrix-qplex",
+    "matrix-qplex-10",
+    "matrix-ltql",
+    "matrix-thesis",
+    "matrix-climbing",
+    "matrix-climbing-t",
+    "matrix-penalty",
+    "matrix-21x21",
+    "matrix-random",
+    "two-step",
+    "random-state",
+]
+
+
+@pytest.mark.parametrize("env_id", MATRIX_GAMES)
+def test_every_game_of_the_papers_has_its_id(env_id):
+    entry = registry.lookup(env_id)
+    assert isinstance(envs.make(env_id), TeamEnvironment)
+    assert entry.family == "matrix"
+
+
+@pytest.mark.parametrize("env_id", registry.ENVIRONMENTS)
+def test_every_entry_says_what_it_is_and_can_be_built_without_parameters(env_id):
+    entry = registry.ENVIRONMENTS[env_id]
+    assert entry.about
+    assert "\n" not in entry.about
+    assert len(entry.about) < 100
+    assert env_id == env_id.lower().replace("_", "-")
+    for parameter in inspect.signature(entry.build).parameters.values():
+        assert parameter.default is not parameter.empty
+    assert entry.build().num_agents >= 2
+
+
+def test_make_passes_parameters_on():
+    assert float(registry.make("matrix-penalty", k=-7).joint_payoff()[0, 2]) == -7
+    env = registry.make("matrix-random", payoff_seed=3, agents=3, actions=4)
+    assert env.action_counts == (4, 4, 4)
+    again = registry.make("matrix-random", payoff_seed=3, agents=3, actions=4)
+    jax.tree.map(np.testing.assert_array_equal, env, again)
+    other = registry.make("matrix-random", payoff_seed=4, agents=3, actions=4)
+    assert (np.asarray(env.payoff) != np.asarray(other.payoff)).all()
+
+
+def test_unknown_environment(bad_input):
+    for env_id in ("matrix-qtrain", "", "MATRIX-QTRAN"):
+        with bad_input(f"unknown environment {env_id!r}: choose one of matrix-qtran, matrix-qplex"):
+            registry.make(env_id)
+        with bad_input("two-step"):
+            registry.lookup(env_id)
+
+
+def test_unknown_parameter(bad_input):
+    with bad_input("matrix-penalty does not take these parameters"):
+        registry.make("matrix-penalty", kk=-3)
+    with bad_input("'size'"):
+        registry.make("matrix-qtran", size=4)
+
+
+def test_refused_values_of_parameters(bad_input):
+    with bad_input("not 3"):
+        registry.make("matrix-penalty", k=3)
+    with bad_input("does not take these parameters"):
+        registry.make("matrix-penalty", k="deep")

@@ -1,0 +1,148 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.errors import BadInputError
+from experiments import train
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--env-steps", "64", "--evaluations", "4", "--evaluation-episodes", "1", "--seeds", "2"]
+
+
+def run(*flags):
+    return train.main([*map(str, flags)])
+
+
+def test_metrics_and_experiment_are_written(tmp_path, capsys):
+    assert run("--algo", "vdn", "--env", "matrix-ltql", *SMALL, "--out", tmp_path, "--first-seed", "7") == 0
+    with np.load(tmp_path / "metrics.npz") as metrics:
+        assert metrics["env_steps"].tolist() == [0, 16, 32, 48, 64]
+        assert metrics["episode_return"].shape == (5, 2)
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    assert record["seeds"] == [7, 8]
+    assert "vdn on matrix-ltql: return IQM" in capsys.readouterr().out
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path):
+    flags = ["--algo", "iql", "--env", "matrix-qtran", *SMALL, "--out", tmp_path]
+    assert run(*flags) == 0
+    first = dict(np.load(tmp_path / "metrics.npz"))
+    assert run(*flags) == 0  # done already
+    for name, rows in np.load(tmp_path / "metrics.npz").items():
+        np.testing.assert_array_equal(rows, first[name])
+    with pytest.raises(
+        BadInputError, match=r"holds another experiment \(it differs in algorithm.learning_rate\)"
+    ):
+        run(*flags, "--learning-rate", "0.1")
+
+
+def test_any_payoff_can_be_played(tmp_path):
+    payoff = tmp_path / "game.json"
+    payoff.write_text("[[[1, 2], [3, 4]], [[5, 6], [7, 8.5]]]")
+    assert run("--algo", "vdn", "--payoff", payoff, *SMALL, "--out", tmp_path / "run") == 0
+    record = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    assert record["environment"]["action_counts"] == [2, 2, 2]
+
+
+def test_every_hyper_parameter_and_environment_parameter_is_a_flag(capsys):
+    with pytest.raises(SystemExit):
+        run("--algo", "qtran-alt", "--env", "matrix-penalty", "--help")
+    said = capsys.readouterr().out
+    for flag in (
+        "--learning-rate",
+        "--nopt-min",
+        "--opt-weight",
+        "--target-period",
+        "--k ",
+        "--seeds",
+        "--wandb",
+    ):
+        assert flag in said
+
+
+def test_list_names_every_id(capsys):
+    assert run("--list") == 0
+    said = capsys.readouterr().out
+    for name in ("qtran-alt", "iql", "matrix-21x21", "random-state", "two-step"):
+        assert f"  {name} " in said
+
+
+def test_family_defaults_and_environment_parameters(tmp_path):
+    flags = [
+        "--algo",
+        "vdn",
+        "--env",
+        "matrix-penalty",
+        "--k",
+        "-7",
+        "--env-steps",
+        "40",
+        "--evaluations",
+        "1",
+    ]
+    assert run(*flags, "--out", tmp_path) == 0
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    assert -7 in np.ravel(record["environment"]["payoff"]["data"])
+    assert record["algorithm"]["replay_size"] == 20_000  # table 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--algo", "sarsa", "--env", "two-step"], "unknown algorithm 'sarsa': choose one of iql, vdn"),
+        (["--algo", "vdn", "--env", "chess"], "unknown environment 'chess': choose one of matrix-qtran"),
+        (["--env", "two-step"], "--algo is missing"),
+        (["--algo", "vdn"], "give either --env ID or --payoff FILE"),
+        (
+            ["--algo", "vdn", "--env", "two-step", "--payoff", "x.json"],
+            "give either --env ID or --payoff FILE",
+        ),
+        (["--algo", "vdn", "--env", "two-step", "--seeds", "0"], "at least one seed"),
+        (["--algo", "vdn", "--env", "two-step", "--seeds", "-2"], "at least one seed"),
+        (["--algo", "vdn", "--env", "two-step", "--env-steps", "0"], "env_steps must be at least 1, not 0"),
+        (["--algo", "vdn", "--env", "two-step", "--learning-rate", "-1"], "learning_rate must be above 0"),
+        (["--algo", "vdn", "--env", "matrix-penalty", "--k", "1"], "penalty k must be a number <= 0"),
+        (
+            ["--algo", "vdn", "--env", "two-step", "--out", "/proc/x"],
+            "output folder /proc/x cannot be written",
+        ),
+        (["--algo", "vdn", "--payoff", "nowhere.npy"], "payoff file nowhere.npy cannot be read"),
+        (["--algo", "vdn", "--env", "two-step", "--evaluations", "50000"], "50000 evaluations do not fit"),
+    ],
+)
+def test_bad_input(tmp_path, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError) as error:
+        run(*flags)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_from_the_shell_bad_input_is_one_line_and_status_2():
+    command = [sys.executable, "experiments/train.py", "--algo", "vdn", "--env", "chess"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown environment 'chess'") and done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_a_run_without_tracking_never_imports_wandb():
+    code = (
+        "import sys; sys.argv = ['train.py', '--list']\n"
+        "from experiments import train\n"
+        "train.main(['--list'])\n"
+        "assert 'wandb' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_wandb_offline_leaves_a_run_to_sync(tmp_path):
+    flags = ["--algo", "vdn", "--env", "matrix-qtran", *SMALL, "--out", str(tmp_path), "--wandb", "offline"]
+    command = [sys.executable, "experiments/train.py", *flags, "--tags", "mine"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (run_folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert next(iter(run_folder.glob("*.wandb"))).stat().st_size > 0
