@@ -33,7 +33,11 @@ class IndependentNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IQL(QLearner):
-    """The mean over agents of `(Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, u_i' greedy by the online network."""
+    """Independent Q-learning: every agent fits its own Q_i to the team's reward.
+
+    The loss is the mean over agents of `(Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, with u_i' greedy by the
+    online network.
+    """
 
     def network(self, env: TeamEnvironment) -> IndependentNetwork:
         """The agent network."""

@@ -9,7 +9,7 @@ from jaxmarl_fac.mixers import QMixer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QMIX(FactoredLearner):
-    """`Q_tot = f(Q_1, ..., Q_n; s)`, monotone in every Q_i, with weights made by hypernetworks.
+    """Monotone mixing: `Q_tot = f(Q_1, ..., Q_n; s)`, its weights made by hypernetworks.
 
     Attributes:
         mixer_embed: width of the mixer's one hidden layer.

@@ -112,10 +112,11 @@ class QTranNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QTranBase(QLearner):
-    """QTRAN-base: `L_td + opt_weight L_opt + nopt_weight L_nopt` (section 3.3).
+    """A free joint value, and utilities that meet it at their greedy joint action (section 3.3).
 
-    The joint value is learned by itself; the utilities then only have to agree with it at their own
-    greedy joint action, and to lie above it elsewhere. The paper's version is the default; the fields
+    The loss is `L_td + opt_weight L_opt + nopt_weight L_nopt`: the joint value is learned by itself; the
+    utilities' sum has to agree with it at their own greedy joint action, and to lie above it elsewhere.
+    The paper's version is the default; the fields
     marked "release" switch to what the authors' code does (FACTS 2.2).
 
     Attributes:
@@ -192,7 +193,7 @@ class QTranBase(QLearner):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QTranAlt(QTranBase):
-    """QTRAN-alt: the counterfactual joint network and `L_nopt-min` (section 3.4).
+    """QTRAN-base with a counterfactual joint network and the tighter `L_nopt-min` (section 3.4).
 
     `L_td` and `L_opt` are computed by every agent's counterfactual values and averaged over agents;
     each bootstraps from its own.

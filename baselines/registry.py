@@ -18,8 +18,9 @@ ALGORITHMS: dict[str, type[QLearner]] = {
     "qtran-alt": QTranAlt,
 }
 
-#: QTRAN's tables 3 to 5. Fields that an algorithm does not have are left out. Where a table is silent
-#: (widths and the last epsilon of Gaussian squeeze) the nearest table's value stands.
+#: QTRAN's tables 3 to 5, by family; other families have table 3's. Fields that an algorithm does not have
+#: are left out. Where a table is silent (widths and the last epsilon of Gaussian squeeze) the nearest
+#: table's value stands.
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "matrix": {},  # table 3: the classes' own defaults
     "squeeze": {"replay_size": 200_000, "epsilon_end": 0.1, "epsilon_steps": 500_000},
@@ -33,8 +34,14 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: The same tables' training steps.
-FAMILY_ENV_STEPS = {"matrix": 20_000, "squeeze": 1_000_000, "predator-prey": 10_000_000}
+#: Training steps: the same tables', and of Logical Team Q-learning's finite game.
+FAMILY_ENV_STEPS = {
+    "matrix": 20_000,
+    "squeeze": 1_000_000,
+    "predator-prey": 10_000_000,
+    "team-mdp": 100_000,
+    "pursuit": 1_000_000,
+}
 
 
 def lookup(algorithm_id: str) -> type[QLearner]:
@@ -61,5 +68,5 @@ def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> QLearne
         raise BadInputError(
             f"{algorithm_id} has no setting {unknown[0]!r}: it has {', '.join(sorted(fields))}"
         )
-    settings = {name: value for name, value in FAMILY_SETTINGS[family].items() if name in fields}
+    settings = {name: value for name, value in FAMILY_SETTINGS.get(family, {}).items() if name in fields}
     return algorithm(**{**settings, **overrides})

@@ -8,7 +8,7 @@ from jaxmarl_fac.mixers import VDNMixer
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VDN(FactoredLearner):
-    """`Q_tot = sum_i Q_i`."""
+    """Value decomposition: `Q_tot = sum_i Q_i`."""
 
     def mixer(self) -> VDNMixer:
         """The sum."""

@@ -23,6 +23,8 @@ def draw_surface(axes: Axes, surface: np.ndarray, bound: float) -> Any:
     lines = np.asarray(filled.levels)[::2]
     axes.contour(axis, axis, surface.T, levels=lines, colors="black", linewidths=0.3, alpha=0.4)
     axes.set_aspect("equal")
+    axes.set_xticks(np.linspace(-bound, bound, 5))
+    axes.set_yticks(np.linspace(-bound, bound, 5))
     axes.set_xlabel("action of agent 1")
     axes.set_ylabel("action of agent 2")
     return filled
@@ -52,7 +54,7 @@ class DifferentialGameViewer(FrameViewer):
 
     def draw(self, figure: Figure, states: Sequence[Any]) -> None:
         """Draw the joint action of the last state, and the path of those before."""
-        axes = figure.add_axes((0.12, 0.12, 0.66, 0.8))
+        axes = figure.add_axes((0.14, 0.12, 0.65, 0.8))
         filled = draw_surface(axes, self._surface, self._bound)
         figure.colorbar(filled, cax=figure.add_axes((0.82, 0.12, 0.04, 0.8)), label="reward of the team")
         played = [np.asarray(state.last_actions) for state in states if int(state.step_count) > 0]

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from jumanji.viewer import MatplotlibViewer
-from matplotlib.animation import FuncAnimation
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+from envs.viewer import FrameViewer
 
 #: Above this many cells numbers are too small to read, and only the colours are drawn.
 MOST_NUMBERS = 144
 
 
-class MatrixGameViewer(MatplotlibViewer[Any]):
+class MatrixGameViewer(FrameViewer):
     """Draws the payoff tensor of the current stage; tensors of more than two agents as rows of blocks.
 
     Args:
@@ -25,34 +23,11 @@ class MatrixGameViewer(MatplotlibViewer[Any]):
 
     def __init__(self, payoff: np.ndarray, render_mode: str = "rgb_array"):
         self._payoff = payoff
-        self._animation: FuncAnimation | None = None
         super().__init__("Matrix game", render_mode, figure_size=(5.0, 5.0))
 
-    def render(self, state: Any, save_path: str | None = None) -> Any:
-        """Draw `state`; returns an RGB array in mode "rgb_array"."""
-        self._clear_display()
-        figure, axes = self._get_fig_ax()
-        self._draw(axes, state)
-        if save_path:
-            figure.savefig(save_path, bbox_inches="tight", pad_inches=0.2)
-        return self._display(figure)
-
-    def animate(self, states: Sequence[Any], interval: int = 400, save_path: str | None = None) -> Any:
-        """One frame for each state, `interval` milliseconds apart; written to `save_path` if given."""
-        figure, axes = plt.subplots(figsize=self.figure_size)
-
-        def frame(index: int) -> tuple[Artist]:
-            axes.clear()
-            self._draw(axes, states[index])
-            return (axes,)
-
-        animation = FuncAnimation(figure, frame, frames=len(states), interval=interval)
-        if save_path:
-            animation.save(save_path)
-        plt.close(figure)
-        return animation
-
-    def _draw(self, axes: Axes, state: Any) -> None:
+    def draw(self, figure: Figure, states: Sequence[Any]) -> None:
+        """The payoff table of the last state's stage."""
+        axes, state = figure.add_subplot(), states[-1]
         payoff = self._payoff[int(state.stage)]
         rows, columns = int(np.prod(payoff.shape[:-1])), payoff.shape[-1]
         table = payoff.reshape(rows, columns)  # agents 1..n-1 down, agent n across

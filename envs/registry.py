@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from envs import matrix_games
+from envs import catch_prey, gaussian_squeeze, matrix_games, predator_prey, team_mdp
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 
@@ -31,6 +32,8 @@ def _payoff(payoff: Any) -> Callable[[], TeamEnvironment]:
 def _penalty(k: float = -100.0) -> TeamEnvironment:
     return matrix_games.matrix_game(matrix_games.penalty_payoff(k))
 
+
+FOUR_PREDATORS = partial(predator_prey.predator_prey, predators=4, prey=2, height=7, width=7)
 
 ENVIRONMENTS: dict[str, Entry] = {
     "matrix-qtran": Entry(_payoff(matrix_games.QTRAN_PAYOFF), "matrix", "QTRAN's 3x3 game, optimum 8"),
@@ -59,6 +62,44 @@ ENVIRONMENTS: dict[str, Entry] = {
     "random-state": Entry(
         matrix_games.random_state_game, "matrix", "one of two payoffs, drawn and shown at the start"
     ),
+    "team-mdp-divergence": Entry(
+        team_mdp.divergence_mmdp, "team-mdp", "two states on which additive FQI diverges, value 1/(1-gamma)"
+    ),
+    "team-mdp-line": Entry(team_mdp.line_world, "team-mdp", "LTQL's line world with a button, optimum 10"),
+    "team-mdp-random": Entry(
+        team_mdp.random_team_mdp, "team-mdp", "random transitions, rewards uniform in [0, 1)"
+    ),
+    "squeeze": Entry(
+        gaussian_squeeze.gaussian_squeeze, "squeeze", "QTRAN's Gaussian squeeze, s drawn once from `seed`"
+    ),
+    "squeeze-multi": Entry(
+        gaussian_squeeze.multi_domain_squeeze, "squeeze", "QTRAN's multi-domain squeeze, a pitfall of 5.05"
+    ),
+    "squeeze-release": Entry(
+        gaussian_squeeze.redrawn_squeeze, "squeeze", "squeeze of QTRAN's release, s redrawn every episode"
+    ),
+    "squeeze-multi-release": Entry(
+        partial(gaussian_squeeze.redrawn_squeeze, mu=(8.0, 5.0), sigma=(0.5, 1.0)),
+        "squeeze",
+        "multi-domain squeeze of QTRAN's release",
+    ),
+    "predator-prey-2": Entry(
+        predator_prey.predator_prey, "predator-prey", "QTRAN's predator-prey, 5x5, 2 predators, 1 prey"
+    ),
+    "predator-prey-4": Entry(
+        FOUR_PREDATORS, "predator-prey", "QTRAN's predator-prey, 7x7, 4 predators, 2 prey"
+    ),
+    "predator-prey-2-full": Entry(
+        partial(predator_prey.predator_prey, full_view=True),
+        "predator-prey",
+        "predator-prey-2 with the release's full view",
+    ),
+    "predator-prey-4-full": Entry(
+        partial(FOUR_PREDATORS, full_view=True),
+        "predator-prey",
+        "predator-prey-4 with the release's full view",
+    ),
+    "catch-prey": Entry(catch_prey.catch_prey, "pursuit", "predators surround a faster prey on the plane"),
 }
 
 

@@ -161,8 +161,10 @@ def resolve(pair: Pair) -> tuple[type[QLearner], str, dict[str, Any]]:
     if pair.env is None:
         return algorithm, "matrix", {}
     entry = environments.lookup(pair.env)
-    parameters = inspect.signature(entry.build).parameters
-    return algorithm, entry.family, {name: p.default for name, p in parameters.items()}
+    defaults = {name: p.default for name, p in inspect.signature(entry.build).parameters.items()}
+    # What has no plain default, such as an array, is for Python alone.
+    plain = {name: value for name, value in defaults.items() if isinstance(value, bool | int | float | str)}
+    return algorithm, entry.family, plain
 
 
 def settings_class(algorithm: type[QLearner], family: str, environment_parameters: dict[str, Any]) -> type:

@@ -105,7 +105,9 @@ def from_json(value: Any) -> Any:
         return value
     kind = value["type"]
     if kind == "array":
-        return jnp.asarray(np.asarray(value["data"], value["dtype"]).reshape(value["shape"]))
+        array = np.asarray(value["data"], value["dtype"]).reshape(value["shape"])
+        # A float64 model stays in NumPy: JAX would round it to float32.
+        return array if array.dtype == np.float64 else jnp.asarray(array)
     if kind == "function":
         return _find(value["name"])
     return _find(kind)(**{name: from_json(item) for name, item in value.items() if name != "type"})

@@ -250,7 +250,7 @@ class Program:
             return jnp.where(game == 0, by_seed, other)
 
         keys = jax.vmap(keys_of_game)(games)  # (games, seeds)
-        environment, copies = experiment.environment, len(experiment.seeds)
+        environment, copies = jax.tree.map(jnp.asarray, experiment.environment), len(experiment.seeds)
         if not experiment.games:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
         environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)

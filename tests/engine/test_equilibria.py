@@ -223,6 +223,20 @@ def test_the_best_pure_equilibrium_is_selected():
     assert compared > 100
 
 
+@pytest.mark.parametrize(("upper", "lower", "selected"), [(1.0, 5.0, 1), (5.0, 1.0, 0), (3.0, 3.0, 0)])
+def test_the_best_mixed_equilibrium_is_selected(upper, lower, selected):
+    # Two games of matching pennies, and -10 for both players if they are not in the same one.
+    payoffs = np.full((2, 4, 4), -10.0)
+    for sign, table in zip((1, -1), payoffs, strict=True):
+        table[:2, :2] = upper + sign * PENNIES
+        table[2:, 2:] = lower + sign * PENNIES
+    ours = jitted(equilibria.nash_equilibrium)(jnp.asarray(payoffs))
+    strategy = [0, 0, 0.5, 0.5] if selected else [0.5, 0.5, 0, 0]
+    np.testing.assert_allclose(ours.row, strategy, atol=1e-12)
+    np.testing.assert_allclose(ours.column, strategy, atol=1e-12)
+    np.testing.assert_allclose(ours.values, [max(upper, lower)] * 2, rtol=1e-12)
+
+
 def test_float32_equilibria():
     payoffs = np.random.default_rng(2).normal(size=(300, 2, 3, 3))
     with jax.enable_x64(False):

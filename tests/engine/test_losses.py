@@ -86,7 +86,7 @@ def test_table_1b_meets_condition_9_but_not_condition_7():
     table = losses["signed"].reshape(3, 3)
     halves = np.asarray([[0, 0.04, 0.04]]) ** 2 + np.asarray([[0], [0.23], [0.04]]) ** 2
     np.testing.assert_allclose(table, halves / 2, atol=2e-6)
-    assert table[1, 1] == pytest.approx((0.23**2 + 0.04**2) / 2, abs=2e-6) > 0.02
+    assert 0.02 < table[1, 1] < 0.03
 
 
 def test_the_appendix_construction_meets_condition_7():
@@ -167,21 +167,21 @@ def test_the_printed_loss_of_alt_has_wrong_solutions():
 
 
 @settings(max_examples=200, deadline=None)
-@given(arrays(np.float32, (2, 3), elements=st.floats(-30, 30, width=16)))
+@given(arrays(np.int32, (2, 3), elements=st.integers(-120, 120)))
 def test_the_signed_loss_of_alt_has_no_wrong_solution(utilities):
     """Q' above R everywhere and equal to it at the greedy joint action makes that action optimal.
 
     So utilities with a wrong greedy action and no L_opt pay: Q'(A, A) <= Q' at the greedy action = R
     there <= 0, which is at least 8 too little, for two agents in (A, A)'s row and column.
     """
-    first, second = utilities
+    first, second = utilities / np.float32(4)  # such numbers add without rounding
     best = (first.argmax(), second.argmax())
     assume(best != (0, 0))
     first = first + (PAYOFF[best] - first.max() - second.max())  # now L_opt is 0
     losses = losses_of((first, second))
     assert losses["best"].tolist() == list(best)
-    assert losses["opt"] < 1e-6
-    assert losses["signed"].reshape(3, 3)[0, 0] >= 64 - 1e-2
+    assert losses["opt"] == 0
+    assert losses["signed"].reshape(3, 3)[0, 0] >= 64
 
 
 # Each loss by itself

@@ -1,0 +1,89 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
+from jaxmarl_fac.losses import UNAVAILABLE
+
+MASK = jnp.asarray([[True, True, True, True], [True, False, True, False], [False, False, True, False]])
+UTILITIES = jnp.where(MASK, jnp.asarray([[0.0, 3, 1, 2], [5, 9, 5, 9], [7, 8, -4, 9]]), UNAVAILABLE)
+SAMPLES = 100_000
+
+
+@jax.jit
+def sample(epsilon):
+    """Actions `(SAMPLES, 3)`."""
+    keys = jax.random.split(jax.random.key(12), SAMPLES)
+    return jax.vmap(epsilon_greedy, (0, None, None, None))(keys, UTILITIES, MASK, epsilon)
+
+
+def counts(actions):
+    return np.stack([np.bincount(column, minlength=4) for column in np.asarray(actions).T])
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.5, 1.0])
+def test_unavailable_actions_are_never_chosen(epsilon):
+    drawn = counts(sample(jnp.full((3,), epsilon)))
+    assert (drawn[~np.asarray(MASK)] == 0).all()
+    assert (drawn.sum(axis=1) == SAMPLES).all()
+
+
+def test_epsilon_1_is_uniform_over_what_is_available():
+    drawn = counts(sample(jnp.ones(3)))
+    for row, mask in zip(drawn, np.asarray(MASK), strict=True):
+        if mask.sum() > 1:
+            assert stats.chisquare(row[mask]).pvalue > 1e-4
+    # and no less so where two utilities tie
+    assert drawn[2].tolist() == [0, 0, SAMPLES, 0]
+
+
+def test_epsilon_0_is_greedy_and_ties_go_to_the_lowest_index():
+    assert (np.asarray(sample(jnp.zeros(3))) == [1, 0, 2]).all()
+
+
+def test_in_between_is_a_mixture():
+    """The best of k available actions has probability 1 - epsilon + epsilon / k."""
+    drawn = counts(sample(jnp.full((3,), 0.2)))
+    expected = np.asarray([[0.05, 0.85, 0.05, 0.05], [0.9, 0, 0.1, 0], [0, 0, 1, 0]]) * SAMPLES
+    for row, want in zip(drawn[:2], expected, strict=False):
+        assert stats.chisquare(row[want > 0], want[want > 0]).pvalue > 1e-4
+
+
+def test_every_agent_may_have_its_own_epsilon():
+    drawn = counts(sample(jnp.asarray([0.0, 1.0, 0.5])))
+    assert drawn[0].tolist() == [0, SAMPLES, 0, 0]
+    # 5 standard deviations of a fair coin
+    assert abs(drawn[1, 0] - SAMPLES / 2) < 5 * np.sqrt(SAMPLES) / 2
+
+
+def test_a_scalar_epsilon_is_for_all_agents():
+    keys = jax.random.split(jax.random.key(1), 50)
+    scalar, vector = (
+        jax.vmap(lambda key, e=e: epsilon_greedy(key, UTILITIES, MASK, e))(keys)
+        for e in (jnp.float32(0.4), jnp.full((3,), 0.4))
+    )
+    np.testing.assert_array_equal(scalar, vector)
+
+
+def test_agents_explore_independently():
+    both = np.asarray(sample(jnp.full((3,), 0.5)))
+    # agent 1 explores away from 1 with probability 3/8, agent 2 from 0 with 1/4
+    apart = ((both[:, 0] != 1) & (both[:, 1] != 0)).mean()
+    assert apart == pytest.approx(3 / 32, abs=5 * np.sqrt(3 / 32 * 29 / 32 / SAMPLES))
+
+
+@pytest.mark.parametrize(
+    ("env_steps", "expected"),
+    [(0, 1.0), (1, 0.991), (50, 0.55), (99, 0.109), (100, 0.1), (101, 0.1), (10**9, 0.1)],
+)
+def test_linear_epsilon(env_steps, expected):
+    assert float(linear_epsilon(jnp.int32(env_steps), 1.0, 0.1, 100)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_linear_epsilon_may_stay_or_drop_at_once():
+    for steps in (0, 1, 1000):
+        assert float(linear_epsilon(jnp.int32(steps), 1.0, 1.0, 1)) == 1
+    assert float(linear_epsilon(jnp.int32(0), 1.0, 0.05, 1)) == 1
+    assert float(linear_epsilon(jnp.int32(1), 1.0, 0.05, 1)) == pytest.approx(0.05)
