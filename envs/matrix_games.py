@@ -202,7 +202,7 @@ def load_payoff(path: str | Path) -> np.ndarray:
             raise BadInputError(f"payoff file {path} must end in .json or .npy")
     except OSError as error:
         raise BadInputError(f"payoff file {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         if isinstance(error, BadInputError):
             raise
         raise BadInputError(f"payoff file {path} is not valid {path.suffix[1:]}: {error}") from error

@@ -36,14 +36,14 @@ class MatrixGameViewer(FrameViewer):
             middle = (table.max() + table.min()) / 2
             for (row, column), value in np.ndenumerate(table):
                 colour = "white" if value < middle else "black"
-                axes.text(column, row, f"{value:g}", ha="center", va="center", color=colour)
+                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=colour)
         actions = np.asarray(state.last_actions)
         title = f"stage {int(state.stage)}"
         if (actions >= 0).all() and int(state.step_count) > 0:
             row, column = int(np.ravel_multi_index(actions[:-1], payoff.shape[:-1])), int(actions[-1])
             box = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=3)
             axes.add_patch(box)
-            title = f"joint action {tuple(int(action) for action in actions)} pays {table[row, column]:g}"
+            title = f"joint action {tuple(int(action) for action in actions)} pays {table[row, column]:.3g}"
         axes.set_title(title)
         axes.set_ylabel("agent 1" if payoff.ndim == 2 else f"agents 1 to {payoff.ndim - 1}")
         axes.set_xlabel(f"agent {payoff.ndim}")

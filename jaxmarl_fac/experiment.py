@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,24 @@ def from_json(value: Any) -> Any:
 
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
-    """Write it as JSON."""
-    path.write_text(json.dumps(to_json(experiment)))
+    """Write it as JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(to_json(experiment)))
+    os.replace(partial, path)
 
 
 def load_experiment(path: Path) -> Experiment:
     """Read what `save_experiment` wrote.
 
     Raises:
-        BadInputError: if the file is missing or holds no experiment.
+        BadInputError: if the file is missing, cannot be read, or holds no experiment.
     """
     try:
         experiment = from_json(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise BadInputError(f"there is no {path}: give the folder of a run") from error
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read ({error.strerror}): give the folder of a run") from error
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise BadInputError(f"{path} holds no experiment: {error}") from error
     if not isinstance(experiment, Experiment):

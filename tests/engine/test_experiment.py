@@ -1,0 +1,183 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+from envs.matrix_games import matrix_game, random_payoffs, two_step_game
+from envs.predator_prey import PredatorPrey
+from jaxmarl_fac.experiment import Experiment, from_json, load_experiment, save_experiment, to_json
+from jaxmarl_fac.inspection import joint_tables
+
+PLAIN = Experiment(
+    algorithm=baselines.make("vdn"), environment=matrix_game([[1, 2], [3, 4]]), seeds=(0, 1), env_steps=100
+)
+
+
+def changed(**fields):
+    return dataclasses.replace(PLAIN, **fields)
+
+
+def batch_of_games():
+    payoffs = random_payoffs(0, 5)
+    one = matrix_game(payoffs[0])
+    return one.replace(
+        payoff=payoffs[:, None],
+        next_stage=jnp.broadcast_to(one.next_stage, (5, 1, 3, 3)),
+        start=jnp.ones((5, 1)),
+    )
+
+
+def assert_same(one, other):
+    """Equal in every field; arrays in every bit, dtype and shape; functions and types the same objects."""
+    assert type(one) is type(other)
+    if dataclasses.is_dataclass(one):
+        for field in dataclasses.fields(one):
+            assert_same(getattr(one, field.name), getattr(other, field.name))
+    elif isinstance(one, jax.Array | np.ndarray):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        PLAIN,
+        changed(algorithm=baselines.make("qmix", hypernet_hidden=(64,), learning_rate=0.1 + 0.2)),
+        changed(
+            algorithm=baselines.make("qtran-alt", nopt_min="printed", target="q_max"),
+            environment=batch_of_games(),
+            games=5,
+            probe=joint_tables,
+        ),
+        changed(
+            algorithm=baselines.make("qtran-base", "predator-prey"),
+            environment=PredatorPrey(jnp.float32(1 / 3)),
+        ),
+        changed(
+            environment=two_step_game(), seeds=(7,), env_steps=999, num_envs=4, root_key=5, evaluations=3
+        ),
+    ],
+    ids=["plain", "qmix", "games-and-probe", "predator-prey", "two-step"],
+)
+def test_round_trip(tmp_path, experiment):
+    assert_same(from_json(json.loads(json.dumps(to_json(experiment)))), experiment)
+    save_experiment(experiment, tmp_path / "experiment.json")
+    assert_same(load_experiment(tmp_path / "experiment.json"), experiment)
+
+
+def test_arrays_come_back_with_the_same_bits():
+    """Subnormals, extremes, thirds and signed zeros, in every dtype that environments have."""
+    tiny, huge = np.finfo(np.float32).smallest_subnormal, np.finfo(np.float32).max
+    for array in (
+        np.asarray([1 / 3, 0.1, -0.0, tiny, -huge, 16777217, 1e-30], np.float32),
+        np.asarray([[-128, 127]], np.int8),
+        np.asarray([True, False]),
+        np.asarray(2**31 - 1, np.int32),
+        np.zeros((2, 0, 3), np.float32),
+        np.float64([1 / 3]),
+    ):
+        back = from_json(json.loads(json.dumps(to_json(array))))
+        assert (back.dtype, back.shape) == (array.dtype, array.shape)
+        assert np.asarray(back).tobytes() == array.tobytes()
+
+
+def test_a_probe_comes_back_as_the_function():
+    assert to_json(joint_tables) == {"type": "function", "name": "jaxmarl_fac.inspection:joint_tables"}
+    assert from_json(to_json(joint_tables)) is joint_tables
+
+
+@pytest.mark.parametrize("name", ["os:system", "builtins:eval", "subprocess:run", "envsx.a:b", "numpy:load"])
+def test_foreign_names_are_refused(bad_input, tmp_path, name):
+    with bad_input(f"{name} is not a part of this suite"):
+        from_json({"type": "function", "name": name})
+    with bad_input(f"{name} is not a part of this suite"):
+        from_json({"type": name, "command": "true"})
+    record = {**to_json(PLAIN), "probe": {"type": "function", "name": name}}
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+    with bad_input(f"{name} is not a part of this suite"):
+        load_experiment(tmp_path / "experiment.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"type": "jaxmarl_fac.experiment:Experiment"}',
+        b'{"type": "baselines.vdn:VDN"}',
+        b'{"type": "baselines.vdn:VDM"}',
+        b'{"type": "baselines.vdm:VDN"}',
+        b'{"type": "baselines.vdn:VDN", "learning_rate": -1}',
+        b'{"type": "baselines.vdn:VDN", "momentum": 1}',
+        b'{"type": 5}',
+    ],
+)
+def test_files_that_hold_no_experiment(bad_input, tmp_path, content):
+    path = tmp_path / "experiment.json"
+    path.write_bytes(content)
+    with bad_input(f"{path} holds no experiment"):
+        load_experiment(path)
+
+
+def test_files_that_cannot_be_read(bad_input, tmp_path):
+    with bad_input(f"there is no {tmp_path / 'experiment.json'}"):
+        load_experiment(tmp_path / "experiment.json")
+    (tmp_path / "file").write_text("")
+    with bad_input(str(tmp_path / "file" / "experiment.json")):
+        load_experiment(tmp_path / "file" / "experiment.json")
+    with bad_input(str(tmp_path)):
+        load_experiment(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": (0, -1)}, "none below 0"),
+        ({"seeds": (3, 1, 3)}, "different numbers"),
+        ({"env_steps": 0}, "env_steps must be at least 1, not 0"),
+        ({"env_steps": -5}, "env_steps must be at least 1, not -5"),
+        ({"num_envs": 0}, "num_envs must be at least 1"),
+        ({"updates_per_step": 0}, "updates_per_step must be at least 1"),
+        ({"evaluations": 0}, "evaluations must be at least 1"),
+        ({"evaluation_episodes": 0}, "evaluation_episodes must be at least 1"),
+        ({"games": -1}, "games must be 0"),
+        ({"env_steps": 10, "evaluations": 11}, "ask for at most 10"),
+        ({"env_steps": 10, "num_envs": 3, "evaluations": 5}, "ask for at most 4"),
+    ],
+)
+def test_bad_experiments(bad_input, fields, says):
+    with bad_input(says):
+        changed(**fields)
+
+
+def test_what_is_counted():
+    assert changed(env_steps=100, num_envs=3).iterations == 34  # the last one is made whole
+    assert changed(env_steps=99, num_envs=3).iterations == 33
+    assert PLAIN.lanes == 2
+    assert changed(environment=batch_of_games(), games=5).lanes == 10
+
+
+def test_a_record_is_never_half_written(tmp_path, monkeypatch):
+    """A run that is killed while it writes its record must be able to start again."""
+    path = tmp_path / "experiment.json"
+    save_experiment(PLAIN, path)
+    before = path.read_bytes()
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_experiment(changed(env_steps=50), path)
+    assert path.read_bytes() == before

@@ -1,0 +1,78 @@
+"""Every command of the README is run here, with flags that make it small."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import baselines
+import envs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHELL = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+#: What each script is given besides, so that it is done in seconds; flags given twice count last.
+SMALLER = {
+    "reproduce_qtran.py": ["--figures", "fig5", "--scale", "smoke"],
+    "train.py": ["--env-steps", "40", "--evaluations", "1", "--seeds", "1"],
+    "benchmark.py": ["--algos", "iql", "--seeds", "1", "--seconds", "0.01"],
+    "sweep.py": ["--runs", "1"],
+    "results_page.py": [],
+}
+
+
+def test_there_are_commands_to_test():
+    assert len(SHELL) >= 9
+
+
+@pytest.mark.parametrize("command", [line for line in SHELL if line.startswith("make")])
+def test_make_targets_exist(command):
+    subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", [line for line in SHELL if not line.startswith("make")])
+def test_scripts_run(command, tmp_path):
+    python, script, *flags = shlex.split(command)
+    assert python == "python"
+    name = Path(script).name
+    if "--list" not in flags:
+        flags += SMALLER[name]
+    if "--out" in flags:
+        flags += ["--out", str(tmp_path)]
+    if name == "sweep.py":
+        small = tmp_path / "sweep.yaml"  # the file's own form, with fewer steps
+        text = (ROOT / flags[0]).read_text()
+        small.write_text(
+            re.sub(r"value: (10000|16|10)\b", "value: 1", text.replace("value: 10000", "value: 40"))
+        )
+        flags[0] = str(small)
+    done = subprocess.run(
+        [sys.executable, script, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_example_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    small = code.replace("20_000", "40").replace("range(100)", "range(2)")
+    namespace: dict = {}
+    exec(small, namespace)
+    assert namespace["result"].history.last["episode_return"].shape == (2,)
+
+
+def test_every_id_is_in_the_readme():
+    for name in [*baselines.ALGORITHMS, *(name for name in envs.ENVIRONMENTS if not name.endswith("-full"))]:
+        assert f"`{name}`" in README
+
+
+def test_links_and_pictures_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
