@@ -1,6 +1,7 @@
 """QTRAN-base and QTRAN-alt (seed paper 003): a joint value of any shape, and utilities that track it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -29,6 +30,7 @@ class Features(NamedTuple):
     utilities: jax.Array  # (n, A), Q_i
     q_features: jax.Array  # (n, A, H), h_{Q,i}(tau_i, u_i) for every action
     v_features: jax.Array  # (n, H), h_{V,i}(tau_i)
+    q_jt: jax.Array | None  # (A^n,) or (A^n, n, A): joint values of all joint actions, if they are few
 
 
 class QTranNetwork(nn.Module):
@@ -41,6 +43,8 @@ class QTranNetwork(nn.Module):
         counterfactual: False gives QTRAN-base's `Q_jt(tau, u)`, True QTRAN-alt's `Q_jt(tau, ., u_-i)`.
         state_value: False leaves V_jt out, as Theorem 1a allows where all is observed.
         aggregate: "sum" (paper) or "mean" (release) of the agents' features.
+        enumerate_joint: True computes the joint values of all A^n joint actions with the features, which pays
+            where all samples share one observation and have more actions than there are.
     """
 
     num_actions: int
@@ -49,6 +53,7 @@ class QTranNetwork(nn.Module):
     counterfactual: bool
     state_value: bool
     aggregate: str
+    enumerate_joint: bool
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
@@ -85,20 +90,32 @@ class QTranNetwork(nn.Module):
         q_features = nn.relu(self.q_feature(hidden)[:, None] + actions)  # (n, A, H)
         needs_v = self.counterfactual or self.state_value
         v_features = nn.relu(self.v_feature(hidden)) if needs_v else jnp.zeros_like(hidden)
-        return Features(utilities, q_features, v_features)
+        features = Features(utilities, q_features, v_features, None)
+        if not self.enumerate_joint:
+            return features
+        n = utilities.shape[0]
+        hot = jnp.eye(self.num_actions)[jnp.indices((self.num_actions,) * n).reshape(n, -1).T]  # (A^n, n, A)
+        return features._replace(q_jt=self._joint(features, hot))
 
     def q_jt(self, features: Features, actions: jax.Array) -> jax.Array:
         """Joint values of the joint action `(n,)`.
 
         QTRAN-base: `()`. QTRAN-alt: `(n, A)`, where row i holds `Q_jt(tau, u_i, u_-i)` for every u_i.
         """
-        n = actions.shape[0]
         hot = jax.nn.one_hot(actions, self.num_actions)  # (n, A)
+        if features.q_jt is None:
+            return self._joint(features, hot)
+        joint_hot = functools.reduce(jnp.multiply.outer, hot).reshape(-1)  # (A^n,)
+        return jnp.tensordot(joint_hot, features.q_jt, axes=1)
+
+    def _joint(self, features: Features, hot: jax.Array) -> jax.Array:
+        """`q_jt` of one-hot joint actions `(..., n, A)`."""
+        n = hot.shape[-2]
+        taken = jnp.einsum("...na,nah->...nh", hot, features.q_features)
         if not self.counterfactual:
-            total = jnp.einsum("na,nah->h", hot, features.q_features)
-            return self.joint(total / n if self.aggregate == "mean" else total)[0]
-        taken = jnp.einsum("na,nah->nh", hot, features.q_features)
-        others = jnp.sum(taken, axis=0) - taken  # (n, H)
+            total = jnp.sum(taken, axis=-2)
+            return self.joint(total / n if self.aggregate == "mean" else total)[..., 0]
+        others = jnp.sum(taken, axis=-2, keepdims=True) - taken  # (..., n, H)
         others = others / (n - 1) if self.aggregate == "mean" else others
         return self.joint(nn.relu(self.joint_v(features.v_features) + self.joint_others(others)))
 
@@ -147,6 +164,7 @@ class QTranBase(QLearner):
             counterfactual=self.counterfactual,
             state_value=self.state_value == "on" or (self.state_value == "auto" and not env.fully_observable),
             aggregate=self.aggregate,
+            enumerate_joint=env.stateless and env.num_actions**env.num_agents < self.batch_size,
         )
 
     def joint_values(

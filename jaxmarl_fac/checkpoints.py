@@ -1,6 +1,12 @@
 """Checkpoints: a run that is killed at any moment goes on from the last one, to the same bits."""
 
+import contextlib
+import gc
 import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +38,7 @@ class Checkpoints:
             save_experiment(experiment, record)
         _check_same(record, experiment)
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        prepare_folder(self._folder / "checkpoints")
         self._manager = ocp.CheckpointManager(self._folder / "checkpoints", options=options)
 
     def save(self, lanes: Any, iteration: int, history: History, seconds: float) -> None:
@@ -57,20 +64,27 @@ class Checkpoints:
         iteration = self._manager.latest_step()
         if iteration is None:
             return None
-        try:
-            restored = self._manager.restore(
-                iteration,
-                args=ocp.args.Composite(
-                    lanes=ocp.args.StandardRestore(jax.tree.map(_abstract_without_key_type, abstract_lanes)),
-                    history=ocp.args.StandardRestore(),
-                ),
-            )
-        except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        complaint = ""
+        with _hushed():
+            try:
+                restored = self._manager.restore(
+                    iteration,
+                    args=ocp.args.Composite(
+                        lanes=ocp.args.StandardRestore(
+                            jax.tree.map(_abstract_without_key_type, abstract_lanes)
+                        ),
+                        history=ocp.args.StandardRestore(),
+                    ),
+                )
+            except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
+                complaint = (str(error) or type(error).__name__).splitlines()[0][:200]
+            if complaint:
+                _drop_leftovers()
+        if complaint:
             raise BadInputError(
-                f"the checkpoint in {self._folder} is damaged and cannot be read ({first_line[:200]}): "
+                f"the checkpoint in {self._folder} is damaged and cannot be read ({complaint}): "
                 "remove that folder, or choose another"
-            ) from error
+            )
         history = {name: np.asarray(rows) for name, rows in restored["history"].items()}
         seconds = float(history.pop("seconds"))
         lanes = jax.tree.map(_with_key_type, abstract_lanes, restored["lanes"])
@@ -115,6 +129,31 @@ def _differences(saved: Any, wanted: Any, prefix: str = "") -> list[str]:
         for name in names
         for found in _differences(saved.get(name), wanted.get(name), f"{prefix}.{name}" if prefix else name)
     ]
+
+
+# At the first array that it cannot read orbax gives up, and leaves its other reads to themselves: they would
+# complain by hundreds of lines, through three channels, after our one.
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    logger = logging.getLogger("asyncio")
+    before = sys.excepthook, sys.unraisablehook, logger.disabled
+    sys.excepthook, sys.unraisablehook, logger.disabled = _ignore, _ignore, True
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook, logger.disabled = before
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _drop_leftovers() -> None:
+    gc.collect()
+    time.sleep(0.2)  # for the reads still going on in other threads
+    gc.collect()
 
 
 # orbax keeps arrays of numbers; typed PRNG keys travel as theirs.

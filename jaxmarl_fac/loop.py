@@ -29,6 +29,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
+    block_size,
     over_seeds,
     padded,
     seed_mesh,
@@ -176,6 +177,9 @@ class Program:
         self.experiment = experiment
         self.replay = Replay(algorithm.replay_size, algorithm.batch_size, experiment.num_envs)
         self.mesh = seed_mesh(experiment.lanes)
+        #: Lanes that one device runs at a time, and how many such blocks each device has.
+        self.block = block_size(experiment.lanes, self.mesh)
+        self.blocks = padded(experiment.lanes, self.mesh, self.block) // (self.mesh.size * self.block)
         self.fixed = shard(self._fixed_lanes(), self.mesh)
         #: Iterations without learning at the start, and iterations between target-network copies.
         self.warmup = -(-algorithm.learning_starts // experiment.num_envs)
@@ -255,7 +259,7 @@ class Program:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
         environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)
         fixed = Fixed(keys.reshape(-1), environment)
-        fill = np.arange(padded(experiment.lanes, self.mesh)) % experiment.lanes
+        fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         return jax.tree.map(lambda leaf: leaf[fill], fixed)
 
     # --- on the devices, for one lane; `self` holds only static things ---
@@ -315,6 +319,30 @@ class Program:
     # --- on one device, for all its lanes ---
 
     def _run(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> tuple[Lane, jax.Array]:
+        """Iterations `start` to `stop`, block of lanes by block; and which lanes are finite after them."""
+        size = self.block
+
+        def run_block(index: jax.Array, lanes: Lane) -> Lane:
+            def cut(leaf: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_slice_in_dim(leaf, index * size, size)
+
+            def put(leaf: jax.Array, new: jax.Array) -> jax.Array:
+                return jax.lax.dynamic_update_slice_in_dim(leaf, new, index * size, 0)
+
+            block = self._run_block(jax.tree.map(cut, lanes), jax.tree.map(cut, fixed), start, stop)
+            return jax.tree.map(put, lanes, block)
+
+        if self.blocks == 1:
+            lanes = self._run_block(lanes, fixed, start, stop)
+        else:
+            lanes = jax.lax.fori_loop(0, self.blocks, run_block, lanes)
+        finite = [
+            jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
+            for leaf in jax.tree.leaves((lanes.learner.params, lanes.sums))
+        ]
+        return lanes, jnp.all(jnp.stack(finite), axis=0)
+
+    def _run_block(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> Lane:
         """Iterations `start` to `stop`. All that decides *when* is known here, outside the vmap."""
 
         def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
@@ -335,12 +363,7 @@ class Program:
         learn_from = jnp.clip(self.warmup, start, stop)
         lanes = jax.lax.fori_loop(start, learn_from, iterate(False), lanes)
         _, lanes = jax.lax.while_loop(lambda carry: carry[0] < stop, until_next_copy, (learn_from, lanes))
-
-        finite = [
-            jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
-            for leaf in jax.tree.leaves((lanes.learner.params, lanes.sums))
-        ]
-        return lanes, jnp.all(jnp.stack(finite), axis=0)
+        return lanes
 
 
 def _split(key: jax.Array, count: int) -> jax.Array:

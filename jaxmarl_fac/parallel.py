@@ -14,6 +14,9 @@ AXIS = "seeds"
 SEEDS = PartitionSpec(AXIS)
 EVERYWHERE = PartitionSpec()
 
+#: Lanes that a CPU core runs at a time.
+CPU_BLOCK = int(os.environ.get("BLK", "16"))
+
 
 def use_all_cores() -> None:
     """Let a CPU count as one XLA device per core; scripts do it by `import jaxmarl_fac.all_cores`.
@@ -31,9 +34,21 @@ def seed_mesh(lanes: int) -> Mesh:
     return Mesh(np.asarray(jax.devices()[: max(1, lanes)]), (AXIS,))
 
 
-def padded(lanes: int, mesh: Mesh) -> int:
-    """The number of lanes, rounded up so that every device has as many as the others."""
-    return -(-lanes // mesh.size) * mesh.size
+def block_size(lanes: int, mesh: Mesh) -> int:
+    """How many lanes a device should run at a time: all of them on an accelerator, few on a CPU.
+
+    A CPU core is fastest while the parameters and optimiser states of its lanes fit into its cache; an
+    accelerator while it has as many lanes as possible.
+    """
+    each = -(-lanes // mesh.size)
+    if mesh.devices.flat[0].platform != "cpu":
+        return each
+    return -(-each // -(-each // CPU_BLOCK))
+
+
+def padded(lanes: int, mesh: Mesh, block: int) -> int:
+    """The number of lanes, rounded up so that every device has the same number of whole blocks."""
+    return -(-lanes // (mesh.size * block)) * mesh.size * block
 
 
 def over_seeds(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable[..., Any]:

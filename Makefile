@@ -1,0 +1,80 @@
+# `make help` lists what there is. Every target makes the environment it needs, in $(VENV).
+
+VENV := .venv
+PYTHON :=
+ARGS :=
+
+PYTHONS := python3 python3.11 python3.12 python3.13 python3.14 python3.15
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODE := envs jaxmarl_fac baselines experiments tests
+PYTEST := $(BIN)/python -m pytest
+
+# Prints "3.12" for Python 3.12, and fails for a Python that is too old or cannot make environments.
+VERSION := import sys, ensurepip, venv; v = sys.version_info; v >= (3, 11) or sys.exit(1); print("%d.%d" % v[:2])
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help environment reproduce test test-slow test-all lint format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'PYTHON=python3.12 chooses the interpreter; ARGS="-k qmix" goes to pytest.'
+
+reproduce: environment ## Train, draw and judge QTRAN's matrix games (minutes)
+	$(BIN)/python experiments/reproduce_qtran.py --scale quick --out runs/qtran
+	@echo "The report is runs/qtran/report.html"
+
+test: lint ## Lint, format and type checks, then the tests but the slow ones
+	$(PYTEST) $(ARGS)
+
+test-slow: environment ## The tests that take minutes
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: ## `make test` under every Python >= 3.11 on this machine
+	@passed=; failed=; \
+	for python in $(PYTHONS) "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/python; do \
+		version=$$("$$python" -c '$(VERSION)' 2>/dev/null) || continue; \
+		case " $$passed $$failed " in *" $$version "*) continue;; esac; \
+		echo "== Python $$version"; \
+		if $(MAKE) test VENV=.venv-$$version PYTHON="$$python"; \
+		then passed="$$passed $$version"; else failed="$$failed $$version"; fi; \
+	done; \
+	echo "== passed:$${passed:- none}; failed:$${failed:- none}"; \
+	test -n "$$passed" && test -z "$$failed"
+
+lint: environment ## Check style, format and types
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+
+format: environment ## Put the code into the format that `lint` wants
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+clean: ## Remove the environments and all caches, but no results
+	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, made anew for another Python, brought up to date when what it is made from changes.
+environment:
+	@if test -n "$(PYTHON)" || ! test -x $(BIN)/python; then \
+		for python in $(or $(PYTHON),$(PYTHONS)); do \
+			version=$$("$$python" -c '$(VERSION)' 2>/dev/null) && break; \
+		done; \
+		if test -z "$$version"; then \
+			echo "error: Python 3.11 or newer with venv is needed: install it, or say where: make PYTHON=/path/to/python" >&2; \
+			exit 1; \
+		fi; \
+		if test "$$version" != "$$($(BIN)/python -c '$(VERSION)' 2>/dev/null)"; then \
+			echo "Making $(VENV) with Python $$version (once; it takes minutes)"; \
+			"$$python" -m venv --clear $(VENV); \
+		fi; \
+	fi
+	@$(MAKE) --no-print-directory $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV)"
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,531 @@
+"""The loop on small experiments. All runs of one shape share a compiled program, through JAX's cache."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+import baselines
+from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
+from jaxmarl_fac import loop
+from jaxmarl_fac.experiment import Experiment, save_experiment
+from jaxmarl_fac.loop import DivergedError, Program, train
+from jaxmarl_fac.parallel import AXIS
+from jaxmarl_fac.replay import _from_bytes
+
+SMALL = {
+    "hidden": (8,),
+    "batch_size": 8,
+    "replay_size": 64,
+    "learning_starts": 10,
+    "learning_rate": 0.01,
+    "target_period": 7,
+    "epsilon_end": 0.1,
+    "epsilon_steps": 150,
+}
+#: 205 steps make no whole number of replay buffers, target periods, episodes or evaluation intervals.
+BASE = Experiment(
+    algorithm=baselines.make("vdn", **SMALL),
+    environment=two_step_game(),
+    seeds=tuple(range(64)),
+    env_steps=205,
+    evaluations=4,
+    evaluation_episodes=2,
+)
+POINTS = [0, 52, 103, 154, 205]
+
+
+def changed(experiment=BASE, **fields):
+    return dataclasses.replace(experiment, **fields)
+
+
+def host(tree):
+    """The leaves of a tree, as NumPy arrays; typed keys as their bits."""
+    return [
+        np.asarray(
+            jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        )
+        for leaf in jax.tree.leaves(tree)
+    ]
+
+
+def assert_same(one, other, lanes=slice(None), other_lanes=slice(None)):
+    """Two trees or results, or some lanes of them, to the bit."""
+    for a, b in zip(host(one), host(other), strict=True):
+        np.testing.assert_array_equal(a[lanes], b[other_lanes])
+
+
+#: With another number of lanes on a device XLA may compile another program, which adds up matrix products
+#: in another order. After BASE's 205 steps that made up to 3e-7. To the bit is asked of all else: of the
+#: same lanes on the same devices, however they are cut, stopped, killed and resumed.
+TOLERANCE = 1e-5
+
+
+def assert_same_result(one, other, lanes=slice(None), other_lanes=slice(None), tolerance=0.0):
+    """The same learners and the same history, to the bit or within a tolerance."""
+    for a, b in zip(host(one.learner), host(other.learner), strict=True):
+        np.testing.assert_allclose(a[lanes], b[other_lanes], rtol=tolerance, atol=tolerance)
+    a, b = one.history.arrays(), other.history.arrays()
+    assert list(a) == list(b)
+    np.testing.assert_array_equal(a.pop("env_steps"), b.pop("env_steps"))
+    for name in a:
+        rows, other_rows = a[name][:, lanes], b[name][:, other_lanes]
+        np.testing.assert_allclose(rows, other_rows, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+class Listener:
+    """A tracker that notes the evaluations it hears of, and asks to stop at one of them."""
+
+    def __init__(self, stop_at=None, number=signal.SIGTERM):
+        self.heard, self.stop_at, self.number = [], stop_at, number
+
+    def log(self, history, seconds):
+        self.heard.append(history.last_env_steps)
+        if history.last_env_steps == self.stop_at:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """All of BASE, uninterrupted."""
+    return train(BASE)
+
+
+# What a run leaves
+
+
+def test_evaluations_and_their_metrics(whole):
+    history = whole.history.arrays()
+    assert history["env_steps"].tolist() == POINTS
+    assert set(history) == {"env_steps", "episode_return", "episode_length", "loss", "mean_q_tot"}
+    for name, rows in history.items():
+        assert name == "env_steps" or rows.shape == (5, 64)
+    assert (history["episode_length"] == 2).all()
+    assert set(np.unique(history["episode_return"])) <= {0, 1, 7, 8}
+    assert np.isnan(history["loss"][0]).all()  # nothing was learned yet
+    assert np.isfinite(history["loss"][1:]).all()
+    assert whole.finished
+    assert whole.seconds > 0
+    assert all(leaf.shape[0] == 64 for leaf in jax.tree.leaves(whole.learner))
+
+
+def test_it_learns(whole):
+    loss = whole.history.arrays()["loss"].mean(axis=1)
+    # From all 0 to the mean square of rewards in about 0, 1, 7, 8: well under a half of it.
+    assert loss[4] < loss[1] / 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "points"),
+    [
+        ({"env_steps": 205, "evaluations": 4}, [0, 52, 103, 154, 205]),
+        ({"env_steps": 100, "evaluations": 5, "num_envs": 3}, [0, 7, 14, 21, 28, 34]),
+        ({"env_steps": 7, "evaluations": 7}, list(range(8))),
+        ({"env_steps": 7, "evaluations": 1}, [0, 7]),
+        ({"env_steps": 20_000, "evaluations": 3}, [0, 6667, 13334, 20_000]),
+    ],
+)
+def test_evaluation_points(fields, points):
+    program = Program(changed(seeds=(0,), **fields))
+    assert program.points == points
+    for iteration in range(points[-1]) if points[-1] < 1000 else (0, 6666, 6667, 13334):
+        assert program.next_point(iteration) == min(point for point in points if point > iteration)
+
+
+def test_metrics_are_means_since_the_last_evaluation(whole):
+    program = Program(BASE)
+    lanes, _ = program.chunk(program.initial_lanes(), 0, 52)
+    losses = np.asarray(lanes.sums["loss"])
+    first, lanes = program.evaluate(lanes, 52)
+    np.testing.assert_array_equal(first["loss"], losses / np.float32(52 - 10))  # 10 steps without learning
+    for total in jax.tree.leaves(lanes.sums):
+        np.testing.assert_array_equal(total, 0)
+    lanes, _ = program.chunk(lanes, 52, 103)
+    losses = np.asarray(lanes.sums["loss"])
+    second, _ = program.evaluate(lanes, 103)
+    np.testing.assert_array_equal(second["loss"], losses / np.float32(51))
+    np.testing.assert_array_equal(whole.history.arrays()["loss"][1:3], [first["loss"], second["loss"]])
+
+
+# A seed's life does not depend on the others, on chunks or on devices
+
+
+def test_seed_7_alone_and_among_64(whole):
+    alone = train(changed(seeds=(7,)))
+    assert_same_result(alone, whole, other_lanes=slice(7, 8), tolerance=TOLERANCE)
+
+
+def test_seeds_in_any_order_and_number(whole):
+    """Three lanes do not divide among two devices."""
+    three = train(changed(seeds=(7, 63, 2)))
+    assert_same_result(three, whole, other_lanes=[7, 63, 2], tolerance=TOLERANCE)
+    assert three.history.arrays()["loss"].shape == (5, 3)
+
+
+def test_seeds_differ(whole):
+    for leaf in host(whole.learner.params):
+        if leaf.ndim > 2:
+            assert len(np.unique(leaf.reshape(64, -1), axis=0)) == 64
+
+
+def test_another_root_key_is_another_life(whole):
+    other = train(changed(root_key=1))
+    differing = [
+        (a != b).reshape(64, -1).any(axis=1).all()
+        for a, b in zip(host(other.learner.params), host(whole.learner.params), strict=True)
+    ]
+    assert all(differing)
+
+
+def test_chunks_change_nothing(whole, monkeypatch):
+    cut = []
+    original = Program.chunk
+
+    def noting(self, lanes, start, stop):
+        cut.append(stop - start)
+        return original(self, lanes, start, stop)
+
+    monkeypatch.setattr(Program, "chunk", noting)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)
+    assert_same_result(train(BASE), whole)
+    assert cut == [52] + [1] * 153  # one iteration at a time, after the first chunk
+
+
+def test_odd_chunks_change_nothing(whole):
+    """Cut at and around the warm-up's end (10) and the target copies (17, 24, ...)."""
+    program = Program(BASE)
+    lanes, before = program.initial_lanes(), 0
+    for stop in (1, 9, 10, 11, 16, 17, 18, 24, 25, 38, 66, 205):
+        lanes, healthy = program.chunk(lanes, before, stop)
+        assert healthy.all()
+        before = stop
+    assert_same(program.unpadded(lanes.learner), whole.learner)
+
+
+def one_device(lanes):
+    return Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
+
+
+def test_one_device_and_two(whole, monkeypatch, tmp_path):
+    """One device for the first half, two for the second: the numbers of two from start to end."""
+    assert Program(BASE).mesh.size == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "seed_mesh", one_device)
+        half = train(BASE, tmp_path, tracker=Listener(stop_at=103))
+    assert not half.finished
+    assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(half.learner)} == {1}
+    assert_same_result(train(BASE, tmp_path), whole, tolerance=TOLERANCE)
+
+
+IN_ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+
+import jaxmarl_fac.all_cores
+
+import os, signal
+import jax
+from jaxmarl_fac import loop
+from jaxmarl_fac.experiment import load_experiment
+
+out, devices, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+assert len(jax.devices()) == devices, jax.devices()
+loop.CHUNK_SECONDS = 0.0
+
+class Listener:
+    def log(self, history, seconds):
+        if history.last_env_steps == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+result = loop.train(
+    load_experiment(out / "experiment.json"), out, tracker=Listener(), checkpoint_seconds=float(sys.argv[4])
+)
+assert not result.finished
+"""
+
+
+def start_elsewhere(out, devices, stop_at, checkpoint_seconds):
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    del environment["JAX_NUM_CPU_DEVICES"]
+    command = [
+        sys.executable,
+        "-c",
+        IN_ANOTHER_PROCESS,
+        str(out),
+        str(devices),
+        str(stop_at),
+        str(checkpoint_seconds),
+    ]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_eight_devices_and_two(whole, tmp_path):
+    """Eight devices for the first half, two for the second: the numbers of two from start to end."""
+    save_experiment(BASE, tmp_path / "experiment.json")
+    process = start_elsewhere(tmp_path, devices=8, stop_at=103, checkpoint_seconds=60)
+    _, complaints = process.communicate(timeout=300)
+    assert process.returncode == 0, complaints
+    listener = Listener()
+    assert_same_result(train(BASE, tmp_path, tracker=listener), whole, tolerance=TOLERANCE)
+    assert listener.heard == [154, 205]
+
+
+# Interrupted and resumed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_and_resumed(whole, tmp_path, number):
+    first, second, third = Listener(52, number), Listener(154, number), Listener()
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    parts = [train(BASE, tmp_path, tracker=tracker) for tracker in (first, second, third)]
+    assert [part.finished for part in parts] == [False, False, True]
+    assert first.heard + second.heard + third.heard == POINTS  # each once
+    assert_same_result(parts[2], whole)
+    assert parts[0].seconds < parts[1].seconds < parts[2].seconds  # counted over all sessions
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+
+
+def test_stopped_between_evaluations_and_resumed(whole, tmp_path, monkeypatch):
+    """In the middle of episodes, of a target period and of an interval of metrics."""
+    original = Program.chunk
+
+    def stopping(self, lanes, start, stop):
+        if start == 111:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, lanes, start, stop)
+
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)  # single iterations, from the second chunk on
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "chunk", stopping)
+        half = train(BASE, tmp_path)
+    assert not half.finished
+    assert half.history.last_env_steps == 103
+    assert_same_result(train(BASE, tmp_path), whole)
+
+
+def kill_and_resume(out, kills, seed, whole):
+    """Kill a process with checkpoints after every iteration at random moments, then go on here."""
+    rng = np.random.default_rng(seed)
+    checkpoints = out / "checkpoints"
+    save_experiment(BASE, out / "experiment.json")
+    for _ in range(kills):
+        before = set(checkpoints.glob("*")) if checkpoints.exists() else set()
+        process = start_elsewhere(out, devices=2, stop_at=-1, checkpoint_seconds=0)
+        deadline = time.monotonic() + 240
+        while not (checkpoints.exists() and set(checkpoints.glob("[0-9]*")) - before):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    listener = Listener()
+    assert_same_result(train(BASE, out, tracker=listener), whole)
+    assert 0 not in listener.heard  # it went on, and did not start again
+    assert listener.heard[-1] == 205
+
+
+def test_killed_at_a_random_moment_and_resumed(whole, tmp_path):
+    kill_and_resume(tmp_path, kills=1, seed=time.time_ns(), whole=whole)
+
+
+@pytest.mark.slow
+def test_killed_many_times_and_resumed(whole, tmp_path):
+    kill_and_resume(tmp_path, kills=4, seed=0, whole=whole)
+
+
+def test_a_finished_run_is_not_run_again(whole, tmp_path, monkeypatch):
+    train(BASE, tmp_path)
+
+    def never(*args):
+        raise AssertionError("it trained again")
+
+    monkeypatch.setattr(Program, "chunk", never)
+    listener = Listener()
+    again = train(BASE, tmp_path, tracker=listener)
+    assert again.finished
+    assert listener.heard == []
+    assert_same_result(again, whole)
+
+
+# When things happen
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """The learners of BASE after every one of its first 40 iterations."""
+    program = Program(BASE)
+    lanes = program.initial_lanes()
+    learners = [jax.tree.map(np.asarray, lanes.learner)]
+    for iteration in range(40):
+        lanes, _ = program.chunk(lanes, iteration, iteration + 1)
+        learners.append(jax.tree.map(np.asarray, lanes.learner))
+    return learners
+
+
+def test_no_learning_before_learning_starts(steps):
+    for learner in steps[:11]:  # after 0 to 10 steps
+        assert_same(learner, steps[0])
+    for before, after in zip(host(steps[10].params), host(steps[11].params), strict=True):
+        assert (before != after).reshape(64, -1).any()
+
+
+def test_one_update_for_every_step(steps):
+    for taken, learner in enumerate(steps):
+        assert set(np.asarray(learner.opt_state.count)) == {max(0, taken - 10)}
+
+
+def test_the_target_is_copied_after_every_target_period_and_not_before(steps):
+    for taken, learner in enumerate(steps):
+        copied = taken if taken <= 10 else 10 + (taken - 10) // 7 * 7
+        assert_same(learner.target_params, steps[copied].params)
+        if taken > copied:
+            assert any(
+                (a != b).any() for a, b in zip(host(learner.params), host(learner.target_params), strict=True)
+            )
+
+
+MANY = changed(
+    algorithm=baselines.make(
+        "vdn",
+        **{**SMALL, "epsilon_start": 0.0, "epsilon_end": 1.0, "epsilon_steps": 4, "target_period": 6},
+    ),
+    environment=matrix_game(QTRAN_PAYOFF),
+    env_steps=40,
+    num_envs=4,
+    updates_per_step=2,
+    evaluations=1,
+)
+
+
+def test_several_environments_and_updates_in_a_step():
+    program = Program(MANY)
+    lanes, learners = program.initial_lanes(), []
+    for iteration in range(10):
+        lanes, _ = program.chunk(lanes, iteration, iteration + 1)
+        learners.append(jax.tree.map(np.asarray, lanes.learner))
+    # 10 steps without learning take three steps of four environments; then there are two updates in each.
+    updates = [0, 0, 0, 2, 4, 6, 8, 10, 12, 14]
+    assert [set(np.asarray(learner.opt_state.count)) for learner in learners] == [{n} for n in updates]
+    # Six updates are three iterations.
+    for i, copied in {3: 0, 4: 0, 5: 5, 6: 5, 7: 5, 8: 8, 9: 8}.items():
+        assert_same(learners[i].target_params, learners[copied].params)
+    row, _ = program.evaluate(lanes, 10)
+    np.testing.assert_array_equal(row["loss"], np.asarray(lanes.sums["loss"]) / np.float32(14))
+
+
+def test_epsilon_is_that_of_the_environment_steps():
+    """MANY's goes from 0 to 1 in 4 steps, which are its first iteration: greedy there, then uniform."""
+    program = Program(MANY)
+    start = program.initial_lanes()
+    env, algorithm = MANY.environment, MANY.algorithm
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    greedy = jax.vmap(lambda params: algorithm.act_greedily(env, params, observation))(start.learner.params)
+    lanes, _ = program.chunk(start, 0, 3)
+    decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, program.replay._example(env))))
+    actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, size, n)
+    is_greedy = (actions == np.asarray(greedy)[:, None]).all(axis=-1)
+    assert is_greedy[:, :4].all()
+    # 512 joint actions, each greedy by chance with 1/9
+    assert abs(is_greedy[:, 4:12].mean() - 1 / 9) < 5 * np.sqrt(8 / 81 / 512)
+
+
+# Batches of games
+
+
+def games(*payoffs):
+    one = matrix_game(payoffs[0])
+    count = len(payoffs)
+    return one.replace(
+        payoff=jnp.asarray(payoffs, jnp.float32)[:, None],
+        next_stage=jnp.broadcast_to(one.next_stage, (count, *one.next_stage.shape)),
+        start=jnp.ones((count, 1)),
+    )
+
+
+OTHER, THIRD = np.eye(3) * 5, np.arange(9.0).reshape(3, 3)
+#: Learning starts late enough that the first evaluation comes before it.
+SEVERAL = changed(
+    algorithm=baselines.make("vdn", **{**SMALL, "learning_starts": 60}),
+    environment=games(QTRAN_PAYOFF, OTHER, THIRD),
+    games=3,
+    seeds=(4, 9),
+)
+
+
+@pytest.fixture(scope="module")
+def several():
+    return train(SEVERAL)
+
+
+def test_the_first_game_of_a_batch_equals_it_alone(several):
+    alone = train(changed(SEVERAL, environment=matrix_game(QTRAN_PAYOFF), games=0))
+    assert_same_result(alone, several, other_lanes=slice(0, 2), tolerance=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("batch", "game"),
+    [((THIRD, OTHER, QTRAN_PAYOFF), 1), ((OTHER, QTRAN_PAYOFF, THIRD), 2)],
+)
+def test_no_game_depends_on_the_others_of_its_batch(several, batch, game):
+    other = train(changed(SEVERAL, environment=games(*batch)))
+    lanes = slice(2 * game, 2 * game + 2)
+    assert_same_result(other, several, lanes, lanes)
+    with pytest.raises(AssertionError):
+        assert_same(other.learner, several.learner, slice(0, 2), slice(0, 2))
+
+
+def test_equal_games_of_a_batch_live_different_lives():
+    result = train(changed(SEVERAL, environment=games(THIRD, THIRD, THIRD)))
+    kernels = np.asarray(jax.tree.leaves(result.learner.params)[-1]).reshape(6, -1)
+    assert len(np.unique(kernels, axis=0)) == 6
+
+
+# Divergence
+
+#: A reward whose square float32 cannot hold.
+EXPLOSIVE = np.full((3, 3), 3e38)
+
+
+def test_divergence_names_its_lanes_and_keeps_what_was_finished(several, tmp_path):
+    with pytest.raises(DivergedError) as caught:
+        train(changed(SEVERAL, environment=games(QTRAN_PAYOFF, EXPLOSIVE, THIRD)), tmp_path)
+    error = caught.value
+    assert error.lanes == ["game 1 seed 4", "game 1 seed 9"]
+    assert "game 1 seed 4, game 1 seed 9" in str(error)
+    assert "try a smaller learning rate" in str(error)
+    assert "\n" not in str(error)
+    kept, expected = error.history.arrays(), several.history.arrays()
+    assert kept["env_steps"].tolist() == [0, 52]
+    np.testing.assert_array_equal(
+        kept["episode_return"][:, [0, 1, 4, 5]], expected["episode_return"][:2, [0, 1, 4, 5]]
+    )
+
+
+def test_divergence_does_not_poison_the_others(several):
+    program = Program(changed(SEVERAL, environment=games(QTRAN_PAYOFF, EXPLOSIVE, THIRD)))
+    lanes, healthy = program.chunk(program.initial_lanes(), 0, 205)
+    assert healthy.tolist() == [True, True, False, False, True, True]
+    learner = program.unpadded(lanes.learner)
+    for leaf in host(learner.params):
+        assert np.isfinite(leaf[[0, 1, 4, 5]]).all()
+    assert_same(learner, several.learner, [0, 1, 4, 5], [0, 1, 4, 5])
+
+
+def test_every_seed_that_diverges_is_named():
+    explosive = changed(environment=matrix_game(EXPLOSIVE), seeds=(3, 11), algorithm=SEVERAL.algorithm)
+    with pytest.raises(DivergedError) as caught:
+        train(explosive)
+    assert caught.value.lanes == ["seed 3", "seed 11"]
+    long = DivergedError([f"seed {i}" for i in range(64)], 100, caught.value.history)
+    assert "environment step 100: seed 0, seed 1," in str(long)
+    assert "seed 9 and 54 more" in str(long)

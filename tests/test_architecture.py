@@ -1,0 +1,203 @@
+"""The rules of the house, read from the source: nothing here imports or runs it."""
+
+import ast
+import functools
+import graphlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+#: From the ground up: a room may import from itself and from those before it.
+ROOMS = ("envs", "jaxmarl_fac", "baselines", "experiments")
+#: Imports by name: function in which module -> why.
+DYNAMIC_IMPORTS = {
+    "jaxmarl_fac.tracking": "wandb takes seconds to import, and most runs never need it",
+    "jaxmarl_fac.experiment": "a saved experiment names the classes it is made of",
+}
+#: What the engine may see of the games: what they all have in common, and finite models for exact planning.
+SEEN_BY_ENGINE = {
+    "envs.base": {"Observation", "TeamEnvironment"},
+    "envs.errors": {"BadInputError"},
+    "envs.team_mdp": {"SUM_TOLERANCE", "TeamModel"},
+}
+
+
+def modules(*rooms: str) -> dict[str, Path]:
+    """Every module of the rooms by its dotted name."""
+    found = {}
+    for room in rooms:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules(*ROOMS)
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+@functools.cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.Module, name: str, package: bool = False) -> Iterator[tuple[str, str | None]]:
+    """`(module, name taken from it or None)` for every import statement, wherever it stands.
+
+    `name` is the module's own, and `package` whether it is an `__init__`, for relative imports.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = name.split(".")[: len(name.split(".")) - node.level + package] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((module, alias.name) for alias in node.names)
+
+
+def imports_of(name: str) -> list[tuple[str, str | None]]:
+    return list(imports(tree_of(name), name, MODULES[name].name == "__init__.py"))
+
+
+def upward(name: str, imported: list[tuple[str, str | None]]) -> list[str]:
+    """The imports of module `name` that point to a room above its own, or to the tests."""
+    above = {*ROOMS[ROOMS.index(name.split(".")[0]) + 1 :], "tests"}
+    if name.split(".")[0] != "experiments":  # its scripts see each other without the folder's name
+        above |= {other.split(".")[1] for other in MODULES if other.startswith("experiments.")}
+    return [module for module, _ in imported if module.split(".")[0] in above]
+
+
+def imports_inside_functions(tree: ast.Module) -> list[int]:
+    """Lines of import statements inside functions."""
+    functions = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [
+        node.lineno
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
+def imports_by_name(tree: ast.Module) -> list[int]:
+    """Lines that use `import_module` or `__import__`."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Name) and node.id in ("import_module", "__import__"))
+        or (isinstance(node, ast.Attribute) and node.attr in ("import_module", "__import__"))
+    ]
+
+
+def strings(tree: ast.Module) -> list[str]:
+    """Every string of the code, docstrings apart."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+
+
+def environment_ids() -> list[str]:
+    """The keys of the table in envs/registry.py."""
+    for node in tree_of("envs.registry").body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ENVIRONMENTS":
+            assert isinstance(node.value, ast.Dict)
+            return [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+    raise AssertionError("envs/registry.py has no ENVIRONMENTS")
+
+
+def names_of_games_and_papers(tree: ast.Module) -> list[str]:
+    """Strings of the code that name an environment's id, a reproduction script, or a paper's figure."""
+    ids = "|".join(map(re.escape, environment_ids()))
+    named = re.compile(rf"(?<![\w-])({ids})(?![\w-])|reproduce_\w+|(?<!\w)(table|fig)_?\d")
+    return [text for text in strings(tree) if named.search(text)]
+
+
+def test_there_are_modules_in_every_room():
+    assert all(any(name.startswith(f"{room}.") for name in MODULES) for room in ROOMS)
+    assert "matrix-qtran" in environment_ids()
+
+
+@every_module
+def test_imports_point_down(name):
+    assert upward(name, imports_of(name)) == []
+
+
+@every_module
+def test_no_import_inside_a_function(name):
+    assert imports_inside_functions(tree_of(name)) == []
+    if name not in DYNAMIC_IMPORTS:
+        assert imports_by_name(tree_of(name)) == []
+
+
+@every_module
+def test_every_module_says_what_it_is(name):
+    assert (ast.get_docstring(tree_of(name)) or "").strip()
+
+
+def test_no_import_goes_round_in_a_circle():
+    graph = {
+        name: {
+            inner if (inner := f"{module}.{taken}") in MODULES else module
+            for module, taken in imports_of(name)
+        }
+        for name in MODULES
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", modules("jaxmarl_fac"))
+def test_the_engine_knows_no_game_and_no_paper(name):
+    seen = [(module, taken) for module, taken in imports_of(name) if module.split(".")[0] == "envs"]
+    assert [taken for taken in seen if taken[1] not in SEEN_BY_ENGINE.get(taken[0], ())] == []
+    assert names_of_games_and_papers(tree_of(name)) == []
+
+
+# The checks themselves
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import baselines.qmix", ["baselines.qmix"]),
+        ("from experiments import train", ["experiments"]),
+        ("if TYPE_CHECKING:\n    from baselines import make", ["baselines"]),
+        ("import train", ["train"]),
+        ("from tests.reference import grid", ["tests.reference"]),
+        ("import envs.base, jax\nfrom jaxmarl_fac.losses import chosen\nfrom . import losses", []),
+    ],
+)
+def test_upward_imports_are_found(source, found):
+    name = "jaxmarl_fac.loop"
+    assert upward(name, list(imports(ast.parse(source), name))) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "package", "found"),
+    [
+        ("from .losses import chosen", "jaxmarl_fac.loop", False, ("jaxmarl_fac.losses", "chosen")),
+        ("from ..baselines import make", "jaxmarl_fac.loop", False, ("baselines", "make")),
+        ("from . import losses", "jaxmarl_fac", True, ("jaxmarl_fac", "losses")),
+    ],
+)
+def test_relative_imports_are_resolved(source, name, package, found):
+    assert list(imports(ast.parse(source), name, package)) == [found]
+
+
+def test_hidden_imports_are_found():
+    assert imports_inside_functions(ast.parse("def f():\n    if True:\n        import os")) == [3]
+    assert imports_by_name(ast.parse("import importlib\nx = importlib.import_module('os')")) == [2]
+
+
+def test_names_of_games_and_papers_are_found():
+    code = '"""Of matrix-qtran."""\nx = ["the matrix-qtran game", "table6", "my-matrix-qtran", "squeeze"]'
+    assert names_of_games_and_papers(ast.parse(code)) == ["the matrix-qtran game", "table6", "squeeze"]
