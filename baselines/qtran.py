@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.losses import (
     chosen,
@@ -154,6 +155,16 @@ class QTranBase(QLearner):
     target: Literal["q_jt", "q_prime"] = "q_jt"
 
     counterfactual = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("opt_weight", "nopt_weight"):
+            if not getattr(self, name) >= 0:
+                raise BadInputError(f"{name} must be 0 or above, not {getattr(self, name)}")
+        if not self.joint_hidden or min(self.joint_hidden) < 1:
+            raise BadInputError(
+                f"joint_hidden must be one or more widths, each at least 1, not {self.joint_hidden}"
+            )
 
     def network(self, env: TeamEnvironment) -> QTranNetwork:
         """The agent, joint and state-value networks."""

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
@@ -94,7 +94,6 @@ class QLearner(abc.ABC):
             "epsilon_start": 0 <= self.epsilon_start <= 1,
             "epsilon_end": 0 <= self.epsilon_end <= 1,
             "epsilon_steps": self.epsilon_steps >= 1,
-            "learning_rate_schedule": self.learning_rate_schedule in ("constant", "linear"),
         }
         wanted = {
             "learning_rate": "above 0",
@@ -105,12 +104,16 @@ class QLearner(abc.ABC):
             "hidden": "one or more widths, each at least 1",
             "epsilon_start": "in [0, 1]",
             "epsilon_end": "in [0, 1]",
-            "learning_rate_schedule": "constant or linear",
         }
         for name, good in checks.items():
             if not good:
                 raise BadInputError(
                     f"{name} must be {wanted.get(name, 'at least 1')}, not {getattr(self, name)}"
+                )
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise BadInputError(
+                    f"{name} must be {' or '.join(get_args(hint))}, not {getattr(self, name)}"
                 )
 
     @abc.abstractmethod

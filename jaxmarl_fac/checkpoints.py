@@ -13,9 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
 
 from envs.errors import BadInputError
 from jaxmarl_fac.experiment import Experiment, save_experiment, to_json
+from jaxmarl_fac.parallel import EVERYWHERE
 from jaxmarl_fac.tracking import History
 
 
@@ -43,11 +45,13 @@ class Checkpoints:
 
     def save(self, lanes: Any, iteration: int, history: History, seconds: float) -> None:
         """Keep the state after `iteration`, and drop the one before."""
+        count = jax.tree.leaves(lanes)[0].shape[0]
+        numbers = {"seconds": np.float64(seconds), "stored_lanes": np.int64(count)}
         self._manager.save(
             iteration,
             args=ocp.args.Composite(
                 lanes=ocp.args.StandardSave(jax.tree.map(_without_key_type, lanes)),
-                history=ocp.args.StandardSave({**history.arrays(), "seconds": np.float64(seconds)}),
+                history=ocp.args.StandardSave({**history.arrays(), **numbers}),
             ),
         )
 
@@ -55,8 +59,9 @@ class Checkpoints:
         """The last kept lanes, iteration, history and seconds; None if nothing was kept yet.
 
         Args:
-            abstract_lanes: shapes, dtypes and shardings to restore to; the number of devices may
-                differ from the run that saved.
+            abstract_lanes: shapes, dtypes and shardings to restore to. The number of devices may differ
+                from that of the run that saved, and with it the number of lanes that fill them up: the
+                lanes come back as many as they were stored.
 
         Raises:
             BadInputError: if the checkpoint cannot be read.
@@ -67,15 +72,10 @@ class Checkpoints:
         complaint = ""
         with _hushed():
             try:
-                restored = self._manager.restore(
-                    iteration,
-                    args=ocp.args.Composite(
-                        lanes=ocp.args.StandardRestore(
-                            jax.tree.map(_abstract_without_key_type, abstract_lanes)
-                        ),
-                        history=ocp.args.StandardRestore(),
-                    ),
-                )
+                restored = self._read(iteration, history=ocp.args.StandardRestore())["history"]
+                stored = int(restored.pop("stored_lanes"))
+                wanted = jax.tree.map(lambda leaf: _abstract_without_key_type(leaf, stored), abstract_lanes)
+                lanes = self._read(iteration, lanes=ocp.args.StandardRestore(wanted))["lanes"]
             except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
                 complaint = (str(error) or type(error).__name__).splitlines()[0][:200]
             if complaint:
@@ -85,10 +85,13 @@ class Checkpoints:
                 f"the checkpoint in {self._folder} is damaged and cannot be read ({complaint}): "
                 "remove that folder, or choose another"
             )
-        history = {name: np.asarray(rows) for name, rows in restored["history"].items()}
+        history = {name: np.asarray(rows) for name, rows in restored.items()}
         seconds = float(history.pop("seconds"))
-        lanes = jax.tree.map(_with_key_type, abstract_lanes, restored["lanes"])
+        lanes = jax.tree.map(_with_key_type, abstract_lanes, lanes)
         return lanes, iteration, History(history), seconds
+
+    def _read(self, iteration: int, **items: Any) -> Any:
+        return self._manager.restore(iteration, args=ocp.args.Composite(**items))
 
 
 def prepare_folder(folder: Path) -> None:
@@ -167,11 +170,11 @@ def _without_key_type(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _abstract_without_key_type(leaf: Any) -> Any:
-    if not _is_key(leaf):
-        return leaf
-    data = jax.eval_shape(jax.random.key_data, leaf)
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+def _abstract_without_key_type(leaf: Any, lanes: int) -> Any:
+    mesh = leaf.sharding.mesh
+    sharding = leaf.sharding if lanes % mesh.size == 0 else NamedSharding(mesh, EVERYWHERE)
+    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return jax.ShapeDtypeStruct((lanes, *data.shape[1:]), data.dtype, sharding=sharding)
 
 
 def _with_key_type(abstract: Any, leaf: Any) -> Any:

@@ -130,6 +130,7 @@ def train(
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
         lanes, iteration, history, before = saved
+        lanes = program.fitted(lanes)
     else:
         lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
 
@@ -180,6 +181,8 @@ class Program:
         #: Lanes that one device runs at a time, and how many such blocks each device has.
         self.block = block_size(experiment.lanes, self.mesh)
         self.blocks = padded(experiment.lanes, self.mesh, self.block) // (self.mesh.size * self.block)
+        #: Which lane is where: all in their order, then some once more to fill up the devices.
+        self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         self.fixed = shard(self._fixed_lanes(), self.mesh)
         #: Iterations without learning at the start, and iterations between target-network copies.
         self.warmup = -(-algorithm.learning_starts // experiment.num_envs)
@@ -230,6 +233,13 @@ class Program:
         """The first evaluation after this iteration."""
         return self.points[bisect.bisect_right(self.points, iteration)]
 
+    def fitted(self, lanes: Lane) -> Lane:
+        """Lanes that may come from other devices, with the padding of these."""
+        if jax.tree.leaves(lanes)[0].shape[0] == len(self.fill):
+            return lanes
+        fitted: Lane = shard(jax.tree.map(lambda leaf: leaf[self.fill], lanes), self.mesh)
+        return fitted
+
     def unpadded(self, tree: Any) -> Any:
         """Without the lanes that only fill up the devices."""
         return jax.tree.map(lambda leaf: leaf[: self.experiment.lanes], tree)
@@ -259,8 +269,7 @@ class Program:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
         environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)
         fixed = Fixed(keys.reshape(-1), environment)
-        fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
-        return jax.tree.map(lambda leaf: leaf[fill], fixed)
+        return jax.tree.map(lambda leaf: leaf[self.fill], fixed)
 
     # --- on the devices, for one lane; `self` holds only static things ---
 

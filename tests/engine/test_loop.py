@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 import baselines
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
-from jaxmarl_fac import loop
+from jaxmarl_fac import loop, parallel
 from jaxmarl_fac.experiment import Experiment, save_experiment
 from jaxmarl_fac.loop import DivergedError, Program, train
 from jaxmarl_fac.parallel import AXIS
@@ -210,6 +210,14 @@ def test_odd_chunks_change_nothing(whole):
     assert_same(program.unpadded(lanes.learner), whole.learner)
 
 
+def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
+    """Blocks of 7 lanes on two devices: 32 of 35 lanes each have work."""
+    assert Program(BASE).block == 16
+    monkeypatch.setattr(parallel, "CPU_BLOCK", 7)
+    assert len(Program(BASE).fill) == 70
+    assert_same_result(train(BASE), whole, tolerance=TOLERANCE)
+
+
 def one_device(lanes):
     return Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
 
@@ -225,6 +233,18 @@ def test_one_device_and_two(whole, monkeypatch, tmp_path):
     assert_same_result(train(BASE, tmp_path), whole, tolerance=TOLERANCE)
 
 
+def test_three_seeds_on_one_device_and_on_two(whole, monkeypatch, tmp_path):
+    """Two devices have four lanes then, one of them idle, and one device has three."""
+    three = changed(seeds=(7, 63, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "seed_mesh", one_device)
+        assert not train(three, tmp_path, tracker=Listener(stop_at=52)).finished
+    assert not train(three, tmp_path, tracker=Listener(stop_at=103)).finished  # on two
+    monkeypatch.setattr(loop, "seed_mesh", one_device)
+    result = train(three, tmp_path)
+    assert_same_result(result, whole, other_lanes=[7, 63, 2], tolerance=TOLERANCE)
+
+
 IN_ANOTHER_PROCESS = """
 import sys
 from pathlib import Path
@@ -233,7 +253,7 @@ import jaxmarl_fac.all_cores
 
 import os, signal
 import jax
-from jaxmarl_fac import loop
+from jaxmarl_fac import loop, parallel
 from jaxmarl_fac.experiment import load_experiment
 
 out, devices, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -314,13 +334,17 @@ def test_stopped_between_evaluations_and_resumed(whole, tmp_path, monkeypatch):
 def kill_and_resume(out, kills, seed, whole):
     """Kill a process with checkpoints after every iteration at random moments, then go on here."""
     rng = np.random.default_rng(seed)
-    checkpoints = out / "checkpoints"
     save_experiment(BASE, out / "experiment.json")
+
+    def kept():
+        """Iterations of whole checkpoints; others have longer names."""
+        return {path.name for path in (out / "checkpoints").glob("*") if path.name.isdigit()}
+
     for _ in range(kills):
-        before = set(checkpoints.glob("*")) if checkpoints.exists() else set()
+        before = kept()
         process = start_elsewhere(out, devices=2, stop_at=-1, checkpoint_seconds=0)
         deadline = time.monotonic() + 240
-        while not (checkpoints.exists() and set(checkpoints.glob("[0-9]*")) - before):
+        while not kept() - before:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -1,0 +1,135 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmarl_fac import parallel
+from jaxmarl_fac.parallel import (
+    EVERYWHERE,
+    SEEDS,
+    block_size,
+    over_seeds,
+    padded,
+    seed_mesh,
+    seed_sharding,
+    shard,
+    to_host,
+)
+
+ROOT = Path(__file__).parents[2]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+# One device per core
+
+
+def devices_of(code, **variables):
+    """How many devices a fresh process counts after `code`."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    }
+    command = [sys.executable, "-c", f"{code}\nimport jax\nprint(len(jax.devices('cpu')))"]
+    found = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return int(found.stdout)
+
+
+def test_a_cpu_counts_as_one_device_per_core():
+    assert devices_of("import jaxmarl_fac.all_cores") == CORES
+
+
+def test_xla_flags_have_the_last_word():
+    flags = "--xla_force_host_platform_device_count=3"
+    assert devices_of("import jaxmarl_fac.all_cores", XLA_FLAGS=flags) == 3
+
+
+def test_too_late_it_changes_nothing():
+    assert devices_of("import jax; jax.devices(); import jaxmarl_fac.all_cores") == 1
+
+
+# Lanes over devices
+
+
+def mesh_of(devices, platform="cpu"):
+    return SimpleNamespace(size=devices, devices=np.asarray([SimpleNamespace(platform=platform)] * devices))
+
+
+def test_the_mesh_has_no_more_devices_than_lanes():
+    assert [seed_mesh(lanes).size for lanes in (1, 2, 3, 1000)] == [1, 2, 2, 2]
+    assert seed_mesh(4).axis_names == ("seeds",)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "devices", "block", "total"),
+    [
+        (1, 1, 1, 1),
+        (3, 2, 2, 4),
+        (64, 2, 16, 64),
+        (17, 1, 9, 18),
+        (310, 2, 16, 320),
+        (33, 2, 9, 36),
+        (32, 8, 4, 32),
+    ],
+)
+def test_blocks_of_lanes(monkeypatch, lanes, devices, block, total):
+    monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
+    mesh = mesh_of(devices)
+    assert block_size(lanes, mesh) == block
+    assert padded(lanes, mesh, block) == total
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+def test_blocks_are_even_and_waste_little(devices):
+    mesh = mesh_of(devices)
+    for lanes in range(devices, 400):
+        block = block_size(lanes, mesh)
+        total = padded(lanes, mesh, block)
+        blocks = total // (devices * block)
+        assert 1 <= block <= parallel.CPU_BLOCK
+        assert total == blocks * devices * block >= lanes
+        assert total - lanes < devices * (
+            blocks + 1
+        )  # idle lanes: at most one per block and device, and a rest
+
+
+def test_an_accelerator_runs_all_its_lanes_at_once():
+    assert block_size(1000, mesh_of(4, "gpu")) == 250
+    assert block_size(1001, mesh_of(4, "tpu")) == 251
+    assert padded(1001, mesh_of(4, "tpu"), 251) == 1004
+
+
+def test_every_device_works_on_its_own_lanes_only():
+    mesh = seed_mesh(6)
+    assert mesh.size == 2
+
+    def share(lanes, scale):
+        return jnp.full_like(lanes, lanes.sum()) * scale
+
+    run = jax.jit(over_seeds(share, mesh, (SEEDS, EVERYWHERE), SEEDS))
+    np.testing.assert_array_equal(run(jnp.arange(6.0), 10.0), [30, 30, 30, 120, 120, 120])
+
+
+def test_there_and_back():
+    mesh = seed_mesh(4)
+    tree = {"a": np.arange(8.0).reshape(4, 2), "b": np.asarray([True, False, True, True])}
+    there = shard(tree, mesh)
+    for leaf in jax.tree.leaves(there):
+        assert leaf.sharding == seed_sharding(mesh)
+        assert [piece.data.shape[0] for piece in leaf.addressable_shards] == [2, 2]
+    back = to_host(there)
+    for name, array in tree.items():
+        assert isinstance(back[name], np.ndarray)
+        np.testing.assert_array_equal(back[name], array)
