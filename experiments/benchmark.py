@@ -108,8 +108,7 @@ def measure(algo: str, env: str, seeds: int, seconds: float) -> dict[str, Any]:
     start = time.perf_counter()
     compiled: Any = program.compile_chunk(lanes)
     compile_seconds = time.perf_counter() - start
-    # XLA counts the body of a loop once, so this is one iteration of one block on one device.
-    flops = compiled.cost_analysis()["flops"] / program.block
+    flops = program.flops_per_iteration()
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes)) / seeds
 

@@ -215,6 +215,17 @@ class Program:
         """The compiled chunk, for its costs; `chunk` itself compiles on its first call."""
         return self._chunk.lower(lanes, self.fixed, jnp.int32(0), jnp.int32(1)).compile()
 
+    def flops_per_iteration(self) -> float:
+        """Floating point operations of one lane's iteration with learning, by XLA's own count."""
+
+        def one_block(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype)
+
+        step = jax.vmap(functools.partial(self._iteration, learn=True), (0, 0, None))
+        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.fixed), self.fixed))
+        compiled: Any = jax.jit(step).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        return float(compiled.cost_analysis()["flops"]) / self.block
+
     def chunk(self, lanes: Lane, start: int, stop: int) -> tuple[Lane, np.ndarray]:
         """Iterations `start` to `stop`, and which lanes `(lanes,)` are finite after them."""
         lanes, healthy = self._chunk(lanes, self.fixed, jnp.int32(start), jnp.int32(stop))
