@@ -1,18 +1,20 @@
 # `make help` lists what there is. Every target makes the environment it needs, in $(VENV).
 
 VENV := .venv
-PYTHON :=
+PYTHON ?=
 ARGS :=
 
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14 python3.15
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODE := envs jaxmarl_fac baselines experiments tests
-PYTEST := $(BIN)/python -m pytest
+# Two processes, whole files in each: fixtures and compiled functions are shared within a file.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Prints "3.12" for Python 3.12, and fails for a Python that is too old or cannot make environments.
 VERSION := import sys, ensurepip, venv; v = sys.version_info; v >= (3, 11) or sys.exit(1); print("%d.%d" % v[:2])
 
+MAKEFLAGS += --no-print-directory
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -24,7 +26,6 @@ help: ## List the targets
 
 reproduce: environment ## Train, draw and judge QTRAN's matrix games (minutes)
 	$(BIN)/python experiments/reproduce_qtran.py --scale quick --out runs/qtran
-	@echo "The report is runs/qtran/report.html"
 
 test: lint ## Lint, format and type checks, then the tests but the slow ones
 	$(PYTEST) $(ARGS)
@@ -72,7 +73,7 @@ environment:
 			"$$python" -m venv --clear $(VENV); \
 		fi; \
 	fi
-	@$(MAKE) --no-print-directory $(STAMP)
+	@$(MAKE) $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV)"

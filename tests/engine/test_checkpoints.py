@@ -183,7 +183,9 @@ def test_a_damaged_checkpoint(bad_input, folder, harm):
         restore(folder)
 
 
-@pytest.mark.parametrize("harm", [cut, garble, drop])
+@pytest.mark.parametrize(
+    "harm", [pytest.param(cut, marks=pytest.mark.slow), garble, pytest.param(drop, marks=pytest.mark.slow)]
+)
 def test_no_damage_to_any_one_file_passes_for_a_checkpoint(written, tmp_path, harm):
     """With any one file harmed, it is read in full or refused in one line: never wrongly."""
     from_here = [path.relative_to(written) for path in files_of(written)]

@@ -210,6 +210,7 @@ def test_odd_chunks_change_nothing(whole):
     assert_same(program.unpadded(lanes.learner), whole.learner)
 
 
+@pytest.mark.slow
 def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
     """Blocks of 7 lanes on two devices: 32 of 35 lanes each have work."""
     assert Program(BASE).block == 16
@@ -222,6 +223,7 @@ def one_device(lanes):
     return Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
 
 
+@pytest.mark.slow
 def test_one_device_and_two(whole, monkeypatch, tmp_path):
     """One device for the first half, two for the second: the numbers of two from start to end."""
     assert Program(BASE).mesh.size == 2
