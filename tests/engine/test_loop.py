@@ -465,6 +465,31 @@ def test_epsilon_is_that_of_the_environment_steps():
     assert abs(is_greedy[:, 4:12].mean() - 1 / 9) < 5 * np.sqrt(8 / 81 / 512)
 
 
+def test_the_newest_step_is_sampled_too():
+    """The first update, after two steps, learns from both: its loss is a mixture of their losses."""
+    env = matrix_game(np.arange(100.0).reshape(10, 10))
+    settings = {**SMALL, "learning_starts": 1, "batch_size": 64, "epsilon_end": 1.0}
+    algorithm = baselines.make("vdn", **settings)
+    program = Program(changed(algorithm=algorithm, environment=env))
+    lanes = program.initial_lanes()
+    params = jax.tree.map(np.asarray, lanes.learner.params)
+    lanes, _ = program.chunk(lanes, 0, 2)
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+
+    def loss(params, row):
+        item = _from_bytes(row, program.replay._example(env))
+        value = algorithm.joint_values(env, params, observation, item["actions"].astype(jnp.int32))["q_tot"]
+        return jnp.square(value - item["reward"])
+
+    both = np.asarray(jax.jit(jax.vmap(jax.vmap(loss, (None, 0))))(params, lanes.buffer[:, :2]))  # (lanes, 2)
+    first, newest = both.T
+    apart = np.abs(newest - first) > 1
+    share = ((np.asarray(lanes.sums["loss"]) - first) / (newest - first))[apart]
+    assert apart.sum() > 50
+    # Of 64 samples in every lane half are the newest: 5 standard deviations over all lanes.
+    assert abs(share.mean() - 0.5) < 5 * 0.5 / np.sqrt(64 * apart.sum())
+
+
 # Batches of games
 
 
