@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from matplotlib.ticker import EngFormatter, LogLocator
 from tqdm import tqdm
 
 import baselines
@@ -186,6 +187,8 @@ def plot(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) ->
     axes[0, 0].set(xscale="log", yscale="log", xlabel="seeds", ylabel="seed-updates per second")
     axes[0, 0].set_xticks([row["seeds"] for row in rows], [f"{row['seeds']:,}" for row in rows])
     axes[0, 0].minorticks_off()
+    axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes[0, 0].yaxis.set_major_formatter(EngFormatter(sep=""))  # 200k
     axes[0, 0].grid(alpha=0.25)
     axes[0, 0].legend(frameon=False)
     save(figure, path)
