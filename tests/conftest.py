@@ -19,9 +19,14 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+import hypothesis
 import pytest
 
 from envs.errors import BadInputError
+
+# `make test` tries the same examples everywhere; `make test-slow` draws new ones.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:

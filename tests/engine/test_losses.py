@@ -103,8 +103,8 @@ def test_the_appendix_construction_meets_condition_7():
 
 @settings(max_examples=30, deadline=None)
 @given(
-    payoff=arrays(np.float32, (3, 3), elements=st.floats(-10, 10, width=16)),
-    raises=arrays(np.float32, (2, 3), elements=st.floats(0, 5, width=16)),
+    payoff=arrays(np.float32, (3, 3), elements=st.floats(-10, 10, width=16, allow_subnormal=False)),
+    raises=arrays(np.float32, (2, 3), elements=st.floats(0, 5, width=16, allow_subnormal=False)),
 )
 def test_tighten_keeps_the_greedy_action_of_every_game(payoff, raises):
     """From any utilities that meet (9) at the optimum, to (7), with the same value there."""
@@ -278,12 +278,12 @@ def test_gradients_of_the_factorisation_losses():
     np.testing.assert_array_equal(gradient, [[1, 0], [0, -2]])  # 2 gap / n at the least one only
 
 
-# Choosing
+# Choosing. Subnormal numbers are left out: XLA's sum flushes them to zero, where its gather copies them.
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    utilities=arrays(np.float32, (4, 5), elements=st.floats(-1e6, 1e6, width=32)),
+    utilities=arrays(np.float32, (4, 5), elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False)),
     actions=arrays(np.int32, (4,), elements=st.integers(0, 4)),
 )
 def test_chosen_is_a_gather_and_so_is_its_gradient(utilities, actions):

@@ -254,7 +254,7 @@ def test_game_i_is_the_same_however_many_are_drawn():
 
 
 def payoffs(*shape):
-    return arrays(np.float32, shape, elements=st.floats(-100, 100, width=32))
+    return arrays(np.float32, shape, elements=st.floats(-100, 100, width=32, allow_subnormal=False))
 
 
 @settings(max_examples=25, deadline=None)
