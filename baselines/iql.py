@@ -1,6 +1,7 @@
 """Independent Q-learning (Tan, 1993): every agent learns as if it were alone."""
 
 import dataclasses
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -33,11 +34,13 @@ class IndependentNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IQL(QLearner):
-    """Independent Q-learning: every agent fits its own Q_i to the team's reward.
+    """Independent Q-learning: every agent fits its own Q_i to its reward.
 
     The loss is the mean over agents of `(Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, with u_i' greedy by the
-    online network.
+    online network; in a game with a reward per agent, r is the agent's own.
     """
+
+    general_sum: ClassVar[bool] = True
 
     def network(self, env: TeamEnvironment) -> IndependentNetwork:
         """The agent network."""

@@ -8,9 +8,9 @@ from baselines.qmix import QMIX
 from baselines.qtran import QTranAlt, QTranBase
 from baselines.vdn import VDN
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import QLearner
+from jaxmarl_fac.algorithm import Algorithm
 
-ALGORITHMS: dict[str, type[QLearner]] = {
+ALGORITHMS: dict[str, type[Algorithm]] = {
     "iql": IQL,
     "vdn": VDN,
     "qmix": QMIX,
@@ -34,17 +34,18 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Training steps: the same tables', and of Logical Team Q-learning's finite game.
+#: Training steps: the same tables', of Logical Team Q-learning's finite game, and ROMMEO's 200 x 25.
 FAMILY_ENV_STEPS = {
     "matrix": 20_000,
     "squeeze": 1_000_000,
     "predator-prey": 10_000_000,
     "team-mdp": 100_000,
+    "differential": 5_000,
     "pursuit": 1_000_000,
 }
 
 
-def lookup(algorithm_id: str) -> type[QLearner]:
+def lookup(algorithm_id: str) -> type[Algorithm]:
     """The class of `algorithm_id`.
 
     Raises:
@@ -55,7 +56,7 @@ def lookup(algorithm_id: str) -> type[QLearner]:
     return ALGORITHMS[algorithm_id]
 
 
-def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> QLearner:
+def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Algorithm:
     """The algorithm with the paper's settings for a family of environments, some of them overridden.
 
     Raises:

@@ -20,7 +20,7 @@ import envs
 from baselines.qtran import tighten
 from envs.matrix_games import QTRAN_PAYOFF, random_payoffs, two_gaussians_payoff
 from jaxmarl_fac import cli, report
-from jaxmarl_fac.algorithm import QLearner
+from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import annotated_matrix, bar_counts, heat_map, panels, utility_labels
 from jaxmarl_fac.inspection import joint_tables
@@ -56,7 +56,7 @@ PAPER_TABLE_6 = {"QTRAN=VDN=QMIX": 114, "QTRAN>VDN=QMIX": 177, "VDN>QMIX": 5, "Q
 GAMES = 310
 
 
-def learner(name: str) -> QLearner:
+def learner(name: str) -> Algorithm:
     """The algorithm of this name, which is an id or one of the variants above, with table 3's settings."""
     if name == PRINTED:
         return baselines.make("qtran-alt", nopt_min="printed")

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import baselines.registry as algorithms
 import envs.registry as environments
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
-from envs.matrix_games import load_payoff, matrix_game
+from envs.matrix_games import load_game
 from jaxmarl_fac import cli
-from jaxmarl_fac.algorithm import QLearner
+from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.checkpoints import prepare_folder
 from jaxmarl_fac.experiment import Experiment, to_json
 from jaxmarl_fac.loop import DivergedError, train
@@ -35,7 +37,8 @@ class Pair:
     Attributes:
         algo: id of the algorithm; --list names them.
         env: id of the environment; --list names them.
-        payoff: .json or .npy file with a payoff tensor, instead of --env: one axis per agent.
+        payoff: .json or .npy file with a payoff tensor, instead of --env: one axis per agent. For a reward
+            per agent, .json with {"payoffs": [R1, R2]}, one tensor per agent.
         list: only list the ids.
     """
 
@@ -105,6 +108,7 @@ def main(argv: Sequence[str]) -> int:
         evaluation_episodes=run.evaluation_episodes,
         root_key=run.root_key,
     )
+    experiment.algorithm.check(experiment.environment)
     prepare_folder(run.out)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
     tracker = None if run.wandb == "disabled" else start_wandb(pair, run, experiment)
@@ -129,9 +133,11 @@ def main(argv: Sequence[str]) -> int:
         steps = f"{result.history.last_env_steps:,} of {experiment.env_steps:,}"
         print(f"{name}: stopped after {steps} steps; the same command goes on", file=sys.stderr)
         return cli.STOPPED
-    score = bootstrap_interval(result.history.last["episode_return"])
+    returns = result.history.last["episode_return"]  # (seeds,), or (seeds, n)
+    scores = [bootstrap_interval(each) for each in np.reshape(returns, (len(returns), -1)).T]
+    shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
     print(
-        f"{name}: return IQM {score.value:.4g} [{score.low:.4g}, {score.high:.4g}] over {run.seeds} seed(s) "
+        f"{name}: return IQM {shown} over {run.seeds} seed(s) "
         f"after {experiment.env_steps:,} steps in {result.seconds:.1f} s; see {run.out}"
     )
     return cli.DONE
@@ -147,7 +153,7 @@ def list_ids() -> None:
         print(f"  {name:<20} {entry.about}")
 
 
-def resolve(pair: Pair) -> tuple[type[QLearner], str, dict[str, Any]]:
+def resolve(pair: Pair) -> tuple[type[Algorithm], str, dict[str, Any]]:
     """The algorithm's class, the environment's family, and its parameters with their defaults.
 
     Raises:
@@ -167,7 +173,7 @@ def resolve(pair: Pair) -> tuple[type[QLearner], str, dict[str, Any]]:
     return algorithm, entry.family, plain
 
 
-def settings_class(algorithm: type[QLearner], family: str, environment_parameters: dict[str, Any]) -> type:
+def settings_class(algorithm: type[Algorithm], family: str, environment_parameters: dict[str, Any]) -> type:
     """A dataclass with every flag of this pair, and the family's defaults."""
     fields = [(name, type(default), default) for name, default in environment_parameters.items()]
     parameters = dataclasses.make_dataclass("Environment", fields, frozen=True)
@@ -190,7 +196,7 @@ def settings_class(algorithm: type[QLearner], family: str, environment_parameter
 def build_environment(pair: Pair, parameters: Any) -> TeamEnvironment:
     """The environment of the pair."""
     if pair.payoff is not None:
-        return matrix_game(load_payoff(pair.payoff))
+        return load_game(pair.payoff)
     return environments.make(str(pair.env), **dataclasses.asdict(parameters))
 
 
@@ -209,7 +215,7 @@ def start_wandb(pair: Pair, run: Run, experiment: Experiment) -> WandbTracker:
     )
 
 
-def _id_of(algorithm: type[QLearner]) -> str:
+def _id_of(algorithm: type[Algorithm]) -> str:
     return next(name for name, known in algorithms.ALGORITHMS.items() if known is algorithm)
 
 

@@ -1,4 +1,4 @@
-"""What an algorithm is to the loop, and the part that all value-based ones share."""
+"""What an algorithm is to the loop, and the part that deep value-based ones share."""
 
 import abc
 import dataclasses
@@ -26,23 +26,110 @@ class Transition(NamedTuple):
     """
 
     observation: Observation
-    actions: jax.Array  # (n,)
-    reward: jax.Array  # ()
+    actions: jax.Array  # (n,) int32, or float32 where actions are numbers
+    reward: jax.Array  # (), or (n,) in a game with a reward per agent
     discount: jax.Array  # (), 0 after a termination, else 1
     next_observation: Observation
 
 
+class Trajectory(NamedTuple):
+    """One whole episode, padded to T steps; a batch of them has a leading axis `(B, ...)` on every leaf.
+
+    After the episode's end `mask` is 0 and all else is of no meaning. The last observation of an episode
+    of t steps is number t: `observation` has one more entry than there are steps.
+    """
+
+    observation: Observation  # (T + 1, ...)
+    actions: jax.Array  # (T, n)
+    reward: jax.Array  # (T,), or (T, n)
+    discount: jax.Array  # (T,), 0 after a termination, else 1
+    mask: jax.Array  # (T,) float32, 1 for the steps of the episode
+
+
 @struct.dataclass
 class LearnerState:
-    """All that learning changes."""
+    """All that learning changes; `()` where an algorithm has no such part."""
 
-    params: Params
+    params: Params  # what acting needs, and more
     target_params: Params
     opt_state: optax.OptState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QLearner(abc.ABC):
+class Algorithm(abc.ABC):
+    """What the loop asks of an algorithm: pure functions over a frozen configuration.
+
+    What is a class variable here, a subclass may turn into a setting.
+    """
+
+    #: What `update` is given: "transitions" or whole "episodes" drawn from replay (a `batch_size` of the
+    #: last `replay_size`), or "latest": the transition that each environment has just made.
+    consumes: ClassVar[Literal["transitions", "episodes", "latest"]]
+    #: Environment steps before the first update.
+    learning_starts: ClassVar[int] = 0
+    #: Updates between the loop's copies of `params` to `target_params`; 0 leaves them to `update`.
+    target_period: ClassVar[int] = 0
+    #: Steps of the environments between updates.
+    update_period: ClassVar[int] = 1
+    #: True if the algorithm can play games with a reward per agent.
+    general_sum: ClassVar[bool] = False
+
+    def check(self, env: TeamEnvironment) -> None:
+        """Refuse an environment that the algorithm cannot play.
+
+        Raises:
+            BadInputError: saying why.
+        """
+        if env.num_actions == 0:
+            raise BadInputError(
+                f"{type(self).__name__} chooses among discrete actions, which {type(env).__name__} has not: "
+                "take an algorithm for continuous actions"
+            )
+        if env.reward_spec.shape and not self.general_sum:
+            raise BadInputError(
+                f"{type(self).__name__} learns from a reward of the whole team, and {type(env).__name__} "
+                "has one per agent: take an algorithm for general-sum games"
+            )
+
+    @abc.abstractmethod
+    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
+        """A fresh learner."""
+
+    def initial_carry(self, env: TeamEnvironment) -> Any:
+        """What the agents remember within an episode, at its start."""
+        return ()
+
+    @abc.abstractmethod
+    def act(
+        self,
+        env: TeamEnvironment,
+        params: Params,
+        carry: Any,
+        observation: Observation,
+        epsilon: jax.Array,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Any]:
+        """Actions `(n,)` with exploration, and what is remembered."""
+
+    @abc.abstractmethod
+    def act_greedily(
+        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
+    ) -> tuple[jax.Array, Any]:
+        """Actions `(n,)` without exploration, ties to the lowest index, and what is remembered."""
+
+    def epsilon(self, env_steps: jax.Array) -> jax.Array:
+        """Exploration `()` after so many environment steps."""
+        return jnp.zeros(())
+
+    @abc.abstractmethod
+    def update(
+        self, env: TeamEnvironment, learner: LearnerState, batch: Any, progress: jax.Array, key: jax.Array
+    ) -> tuple[LearnerState, Metrics]:
+        """Learn from a batch; `progress ()` in [0, 1] says how much of training is done."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QLearner(Algorithm):
     """Off-policy learning of action values from single transitions, as DQN does.
 
     A subclass gives a network and a loss; all else is here. The defaults are QTRAN's table 3.
@@ -69,16 +156,15 @@ class QLearner(abc.ABC):
     max_grad_norm: float = 0.0
     batch_size: int = 32
     replay_size: int = 20_000
-    learning_starts: int = 32
+    learning_starts: int = 32  # type: ignore[misc]
     gamma: float = 0.99
-    target_period: int = 10_000
+    target_period: int = 10_000  # type: ignore[misc]
     hidden: tuple[int, ...] = (32, 32)
     epsilon_start: float = 1.0
     epsilon_end: float = 1.0
     epsilon_steps: int = 1
 
-    #: What the loop feeds to `update`: single transitions from replay.
-    consumes: ClassVar[str] = "transitions"
+    consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "transitions"
 
     def __post_init__(self) -> None:
         checks = {
@@ -153,26 +239,35 @@ class QLearner(abc.ABC):
         self,
         env: TeamEnvironment,
         params: Params,
+        carry: Any,
         observation: Observation,
         epsilon: jax.Array,
         key: jax.Array,
-    ) -> jax.Array:
+    ) -> tuple[jax.Array, Any]:
         """Epsilon-greedy actions `(n,)`, each agent for itself."""
         if self.epsilon_start == self.epsilon_end == 1.0:  # nobody looks at the utilities
             utilities = jnp.zeros(observation.action_mask.shape)
-            return epsilon_greedy(key, utilities, observation.action_mask, epsilon)
-        return epsilon_greedy(key, self.utilities(env, params, observation), observation.action_mask, epsilon)
+        else:
+            utilities = self.utilities(env, params, observation)
+        return epsilon_greedy(key, utilities, observation.action_mask, epsilon), carry
 
-    def act_greedily(self, env: TeamEnvironment, params: Params, observation: Observation) -> jax.Array:
+    def act_greedily(
+        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
+    ) -> tuple[jax.Array, Any]:
         """Every agent's best action `(n,)`, ties to the lowest index."""
-        return greedy_actions(self.utilities(env, params, observation))
+        return greedy_actions(self.utilities(env, params, observation)), carry
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
         """Exploration after so many environment steps."""
         return linear_epsilon(env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
 
     def update(
-        self, env: TeamEnvironment, learner: LearnerState, batch: Transition, progress: jax.Array
+        self,
+        env: TeamEnvironment,
+        learner: LearnerState,
+        batch: Transition,
+        progress: jax.Array,
+        key: jax.Array,
     ) -> tuple[LearnerState, Metrics]:
         """One gradient step on the mean loss of a batch; `progress` in [0, 1] drives the learning rate."""
         network = self.network(env)

@@ -14,10 +14,10 @@ import numpy as np
 
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import Metrics, Params, QLearner
+from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
-Probe = Callable[[QLearner, TeamEnvironment, Params], Metrics]
+Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Experiment:
         probe: more to record at every evaluation: a function at the top level of a module.
     """
 
-    algorithm: QLearner
+    algorithm: Algorithm
     environment: TeamEnvironment
     seeds: tuple[int, ...]
     env_steps: int

@@ -38,7 +38,7 @@ from jaxmarl_fac.parallel import (
     to_host,
 )
 from jaxmarl_fac.progress import ProgressBar
-from jaxmarl_fac.replay import Buffer, Replay
+from jaxmarl_fac.replay import Buffer, memory_for
 from jaxmarl_fac.tracking import History, Tracker
 
 #: The host wants to hear from the devices about this often, in seconds.
@@ -73,6 +73,7 @@ class Lane:
     learner: LearnerState
     buffer: Buffer
     env_states: Any  # of `num_envs` environments
+    carries: Any  # what the agents of each environment remember within its episode
     sums: dict[str, jax.Array]  # of the update metrics since the last evaluation
 
 
@@ -176,7 +177,6 @@ class Program:
     def __init__(self, experiment: Experiment):
         algorithm, steps = experiment.algorithm, experiment.iterations
         self.experiment = experiment
-        self.replay = Replay(algorithm.replay_size, algorithm.batch_size, experiment.num_envs)
         self.mesh = seed_mesh(experiment.lanes)
         #: Lanes that one device runs at a time, and how many such blocks each device has.
         self.block = block_size(experiment.lanes, self.mesh)
@@ -184,9 +184,17 @@ class Program:
         #: Which lane is where: all in their order, then some once more to fill up the devices.
         self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         self.fixed = shard(self._fixed_lanes(), self.mesh)
-        #: Iterations without learning at the start, and iterations between target-network copies.
+        env = jax.tree.map(lambda leaf: leaf[0], self.fixed.environment)
+        algorithm.check(env)
+        self.memory = memory_for(algorithm, env, experiment.num_envs)
+        #: Iterations without learning at the start: with episodes, until the first ones are over.
         self.warmup = -(-algorithm.learning_starts // experiment.num_envs)
-        self.target_every = max(1, algorithm.target_period // experiment.updates_per_step)
+        if algorithm.consumes == "episodes":
+            self.warmup = max(self.warmup, env.time_limit - 1)
+        #: Iterations between updates, and between target-network copies (0: none).
+        self.every = algorithm.update_period
+        copies = max(1, algorithm.target_period // experiment.updates_per_step)
+        self.target_every = copies * self.every if algorithm.target_period else 0
         #: Iterations at which the learners are evaluated; the first is 0, the last the end.
         self.points = [-(-k * steps // experiment.evaluations) for k in range(experiment.evaluations + 1)]
 
@@ -235,7 +243,7 @@ class Program:
         """Greedy play, the probe, and the update metrics' means since the last evaluation: `(lanes, ...)`."""
         row = self.unpadded(to_host(self._evaluate(lanes, self.fixed, jnp.int32(iteration))))
         last = self.points[max(0, bisect.bisect_left(self.points, iteration) - 1)]
-        updates = (iteration - max(last, self.warmup)) * self.experiment.updates_per_step
+        updates = (self._learned(iteration) - self._learned(last)) * self.experiment.updates_per_step
         for name, total in self.unpadded(to_host(lanes.sums)).items():
             row[name] = total / updates if updates > 0 else np.full_like(total, np.nan)
         return row, lanes.replace(sums=jax.tree.map(jnp.zeros_like, lanes.sums))  # type: ignore[attr-defined]
@@ -263,6 +271,10 @@ class Program:
             names = [f"game {game} {name}" for game in range(games) for name in names]
         return [name for name, named in zip(names, which, strict=True) if named]
 
+    def _learned(self, iteration: int) -> int:
+        """Iterations with learning among the first `iteration`."""
+        return -(-max(0, iteration - self.warmup) // self.every)
+
     def _fixed_lanes(self) -> Fixed:
         experiment = self.experiment
         root = jax.random.key(experiment.root_key)
@@ -288,10 +300,17 @@ class Program:
         algorithm, env = self.experiment.algorithm, fixed.environment
         learner_key, reset_key = jax.random.split(jax.random.fold_in(fixed.key, INITIAL))
         learner = algorithm.init(env, learner_key)
-        buffer = self.replay.init(env)
+        buffer = self.memory.init(env)
         env_states, _ = jax.vmap(env.reset)(_split(reset_key, self.experiment.num_envs))
+        carries = self._fresh_carries(env)
         metrics = jax.eval_shape(lambda: self._update(learner, buffer, env, jnp.int32(1), reset_key)[1])
-        return Lane(learner, buffer, env_states, jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics))
+        sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
+        return Lane(learner, buffer, env_states, carries, sums)
+
+    def _fresh_carries(self, env: TeamEnvironment) -> Any:
+        """For the start of an episode in every environment."""
+        carry = self.experiment.algorithm.initial_carry(env)
+        return jax.tree.map(lambda leaf: jnp.stack([leaf] * self.experiment.num_envs), carry)
 
     def _iteration(self, lane: Lane, fixed: Fixed, iteration: jax.Array, learn: bool) -> Lane:
         """Act in every environment, store, and learn."""
@@ -300,22 +319,23 @@ class Program:
         act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(fixed.key, iteration), 3)
         epsilon = algorithm.epsilon(env_steps)
 
-        def act(state: Any, key: jax.Array) -> jax.Array:
-            return algorithm.act(env, lane.learner.params, env.observe(state), epsilon, key)
+        def act(state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+            return algorithm.act(env, lane.learner.params, carry, env.observe(state), epsilon, key)
 
-        actions = jax.vmap(act)(lane.env_states, _split(act_key, experiment.num_envs))  # (E, n)
+        keys = _split(act_key, experiment.num_envs)
+        actions, carries = jax.vmap(act)(lane.env_states, lane.carries, keys)  # (E, n)
         after, timesteps = jax.vmap(env.step)(lane.env_states, actions)
-        buffer = self.replay.add(env, lane.buffer, iteration, lane.env_states, actions, timesteps, after)
+        buffer = self.memory.add(env, lane.buffer, iteration, lane.env_states, actions, timesteps, after)
         fresh, _ = jax.vmap(env.reset)(_split(reset_key, experiment.num_envs))
-        env_states = jax.vmap(lambda over, a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b))(
-            timesteps.last(), fresh, after
-        )
+        env_states, carries = jax.vmap(
+            lambda over, a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b)
+        )(timesteps.last(), (fresh, self._fresh_carries(env)), (after, carries))
         learner, sums = lane.learner, lane.sums
         if learn:
             for key in _split(sample_key, experiment.updates_per_step):
                 learner, metrics = self._update(learner, buffer, env, iteration + 1, key)
                 sums = jax.tree.map(jnp.add, sums, metrics)
-        return Lane(learner, buffer, env_states, sums)
+        return Lane(learner, buffer, env_states, carries, sums)
 
     def _update(
         self,
@@ -325,9 +345,10 @@ class Program:
         additions: jax.Array,
         key: jax.Array,
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        batch = self.replay.sample(env, buffer, additions, key)
+        batch = self.memory.sample(env, buffer, additions, key)
         progress = additions / self.experiment.iterations
-        return self.experiment.algorithm.update(env, learner, batch, progress)
+        update_key = jax.random.fold_in(key, 1)  # costs nothing where nobody uses it
+        return self.experiment.algorithm.update(env, learner, batch, progress, update_key)
 
     def _evaluate_lane(self, lane: Lane, fixed: Fixed, iteration: jax.Array) -> dict[str, jax.Array]:
         experiment, params = self.experiment, lane.learner.params
@@ -369,11 +390,34 @@ class Program:
             step = functools.partial(self._iteration, learn=learn)
             return lambda iteration, lanes: jax.vmap(step, (0, 0, None))(lanes, fixed, iteration)
 
+        def next_multiple(iteration: jax.Array, period: int) -> jax.Array:
+            """The first iteration after this one that is so many periods after the warm-up."""
+            return self.warmup + ((iteration - self.warmup) // period + 1) * period
+
+        def learning(iteration: jax.Array, end: jax.Array, lanes: Lane) -> Lane:
+            """Iterations `iteration` to `end`, learning in every one that is due."""
+            if self.every == 1:
+                return jax.lax.fori_loop(iteration, end, iterate(True), lanes)
+
+            def until_next_update(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
+                iteration, lanes = carry
+                due = jnp.where(
+                    (iteration - self.warmup) % self.every == 0,
+                    iteration,
+                    next_multiple(iteration, self.every),
+                )
+                acted = jnp.minimum(due, end)
+                lanes = jax.lax.fori_loop(iteration, acted, iterate(False), lanes)
+                learned = jnp.minimum(due + 1, end)
+                return learned, jax.lax.fori_loop(acted, learned, iterate(True), lanes)
+
+            return jax.lax.while_loop(lambda carry: carry[0] < end, until_next_update, (iteration, lanes))[1]
+
         def until_next_copy(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
             iteration, lanes = carry
-            due = self.warmup + ((iteration - self.warmup) // self.target_every + 1) * self.target_every
+            due = next_multiple(iteration, self.target_every)
             end = jnp.minimum(due, stop)
-            lanes = jax.lax.fori_loop(iteration, end, iterate(True), lanes)
+            lanes = learning(iteration, end, lanes)
             learner = lanes.learner
             target = jax.tree.map(
                 lambda new, old: jnp.where(end == due, new, old), learner.params, learner.target_params
@@ -382,6 +426,8 @@ class Program:
 
         learn_from = jnp.clip(self.warmup, start, stop)
         lanes = jax.lax.fori_loop(start, learn_from, iterate(False), lanes)
+        if not self.target_every:
+            return learning(learn_from, stop, lanes)
         _, lanes = jax.lax.while_loop(lambda carry: carry[0] < stop, until_next_copy, (learn_from, lanes))
         return lanes
 

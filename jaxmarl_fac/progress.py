@@ -40,5 +40,6 @@ class ProgressBar:
 
     def show(self, row: dict[str, np.ndarray]) -> None:
         """Put the latest evaluation's return beside the bar."""
-        centre = float(iqm(row["episode_return"]))
-        self._bar.set_postfix({"seeds": self._lanes, "return IQM": f"{centre:.3g}"}, refresh=False)
+        centres = np.atleast_1d(iqm(row["episode_return"]))  # one, or one per agent
+        shown = ", ".join(f"{centre:.3g}" for centre in centres)
+        self._bar.set_postfix({"seeds": self._lanes, "return IQM": shown}, refresh=False)

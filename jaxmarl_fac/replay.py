@@ -1,4 +1,6 @@
-"""Replay of single transitions, kept as compact environment states.
+"""What a learner remembers of its experience: transitions or whole episodes, kept as compact states.
+
+`memory_for` gives an algorithm what it consumes. All memories are pure functions over their arrays.
 
 A ring of our own, not flashbax's, for two reasons, measured on one core with QTRAN-base on the 3x3 game
 and 128 seeds. Flashbax's sampling (two bounded integers, four key splits) took 11 % of an iteration,
@@ -7,17 +9,61 @@ bytes: a sample is one gather, where three arrays needed three and were copied w
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jumanji.types import TimeStep
 
 from envs.base import TeamEnvironment
-from jaxmarl_fac.algorithm import Transition
+from jaxmarl_fac.algorithm import Algorithm, Trajectory, Transition
 
-Buffer = jax.Array
+Buffer = Any
+
+
+class Memory(Protocol):
+    """What the loop does with one lane's experience."""
+
+    def init(self, env: TeamEnvironment) -> Buffer:
+        """An empty buffer."""
+
+    def add(
+        self,
+        env: TeamEnvironment,
+        buffer: Buffer,
+        additions: jax.Array,
+        states: Any,
+        actions: jax.Array,
+        timesteps: TimeStep,
+        after: Any,
+    ) -> Buffer:
+        """Store one step of each environment, over the oldest ones where the buffer is full.
+
+        Args:
+            env: the game.
+            buffer: to add to.
+            additions: `()`, how often something was added before; the same for all seeds.
+            states: before the step, as all that follows with a leading axis `(E,)`.
+            actions: joint actions.
+            timesteps: what the environments answered.
+            after: the states that the steps led to.
+        """
+
+    def sample(self, env: TeamEnvironment, buffer: Buffer, additions: jax.Array, key: jax.Array) -> Any:
+        """A batch from what `additions` have stored."""
+
+
+def memory_for(algorithm: Algorithm, env: TeamEnvironment, num_envs: int) -> Memory:
+    """The memory that the algorithm consumes, for `num_envs` environments side by side."""
+    if algorithm.consumes == "latest":
+        return Latest(num_envs)
+    settings: Any = algorithm  # an algorithm that learns from replay says how much
+    if algorithm.consumes == "transitions":
+        return Replay(settings.replay_size, settings.batch_size, num_envs)
+    recent = getattr(settings, "recent_episodes", 0), getattr(settings, "recent_fraction", 0.0)
+    return EpisodeReplay(settings.replay_size, settings.batch_size, num_envs, env.time_limit, *recent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +91,7 @@ class Replay:
 
     def bytes_per_transition(self, env: TeamEnvironment) -> int:
         """Bytes that one transition takes."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._example(env)))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_example(env)))
 
     def init(self, env: TeamEnvironment) -> Buffer:
         """An empty buffer: `(size, bytes)` uint8."""
@@ -61,17 +107,7 @@ class Replay:
         timesteps: TimeStep,
         after: Any,
     ) -> Buffer:
-        """Store one step of each environment, over the oldest ones where the buffer is full.
-
-        Args:
-            env: the game.
-            buffer: to add to.
-            additions: `()`, how often something was added before; the same for all seeds.
-            states: before the step, as all that follows with a leading axis `(E,)`.
-            actions: joint actions.
-            timesteps: what the environments answered.
-            after: the states that the steps led to.
-        """
+        """Store one step of each environment; see `Memory`."""
         rows = jax.vmap(lambda *step: _to_bytes(_pack(env, *step)))(states, actions, timesteps, after)
         place = (additions * self.num_envs) % self.size
         return jax.lax.dynamic_update_slice_in_dim(buffer, rows, place, 0)
@@ -86,36 +122,213 @@ class Replay:
         filled = jnp.minimum(additions * self.num_envs, self.size).astype(jnp.uint32)
         # Reducing 32 random bits modulo at most a million favours some items by less than 1 in 4,000.
         places = (jax.random.bits(key, (self.batch_size,)) % filled).astype(jnp.int32)
-        items = jax.vmap(lambda row: _from_bytes(row, self._example(env)))(buffer[places])
-        if env.stateless:
-            # The one observation there is: any state shows it.
-            before = after = env.observe(env.reset(key)[0])
-        else:
-            before, after = jax.vmap(env.observe)(items["state"]), jax.vmap(env.observe)(items["next_state"])
-        return Transition(
-            before,
-            items["actions"].astype(jnp.int32),
-            items["reward"],
-            items["discount"].astype(jnp.float32),
-            after,
+        return _transitions(env, jax.vmap(lambda row: _from_bytes(row, _example(env)))(buffer[places]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Latest:
+    """The transition that each of E environments has just made, for those who learn as they go.
+
+    Args:
+        num_envs: E.
+    """
+
+    num_envs: int = 1
+
+    def init(self, env: TeamEnvironment) -> Buffer:
+        """Transitions of zeros: arrays `(E, ...)`."""
+        return jax.tree.map(lambda leaf: jnp.zeros((self.num_envs, *leaf.shape), leaf.dtype), _example(env))
+
+    def add(
+        self,
+        env: TeamEnvironment,
+        buffer: Buffer,
+        additions: jax.Array,
+        states: Any,
+        actions: jax.Array,
+        timesteps: TimeStep,
+        after: Any,
+    ) -> Buffer:
+        """Put the new transitions in the old ones' place; see `Memory`."""
+        return jax.vmap(lambda *step: _pack(env, *step))(states, actions, timesteps, after)
+
+    def sample(
+        self, env: TeamEnvironment, buffer: Buffer, additions: jax.Array, key: jax.Array
+    ) -> Transition:
+        """All E of them. For the axes see `Transition`."""
+        return _transitions(env, buffer)
+
+
+@struct.dataclass
+class Episodes:
+    """What `EpisodeReplay` keeps. A slot holds one episode; every environment has slots of its own."""
+
+    rows: jax.Array  # (E, slots, T + 1, bytes) uint8: one step each; the last one's state ends the episode
+    lengths: jax.Array  # (E, slots) int32, steps of the episode in each slot
+    steps: jax.Array  # (E,) int32, steps so far of the episode that each environment is in
+    finished: jax.Array  # (E,) int32, episodes that each environment has ended
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeReplay:
+    """A uniform replay buffer of whole episodes for one seed.
+
+    Environments step side by side and end their episodes when they do: each writes into a slot of its
+    own, and its next slot holds its oldest episode. Only episodes that are over are sampled. States are
+    kept once, as `Replay` does without keys, and observations are recomputed.
+
+    Args:
+        capacity: episodes to keep, besides those that are being played; rounded up to a multiple of E.
+        batch_size: episodes in a sample.
+        num_envs: E.
+        time_limit: T, steps of the longest episode.
+        recent: how many of the newest episodes the recent part of a batch is drawn from, rounded up to
+            a multiple of E.
+        recent_fraction: share of a batch that is drawn from those.
+    """
+
+    capacity: int
+    batch_size: int
+    num_envs: int
+    time_limit: int
+    recent: int = 0
+    recent_fraction: float = 0.0
+
+    @property
+    def slots(self) -> int:
+        """Slots of each environment; one of them is being written."""
+        return -(-self.capacity // self.num_envs) + 1
+
+    def init(self, env: TeamEnvironment) -> Episodes:
+        """No episodes."""
+        width = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_example_step(env)))
+        nothing = jnp.zeros((self.num_envs,), jnp.int32)
+        return Episodes(
+            rows=jnp.zeros((self.num_envs, self.slots, self.time_limit + 1, width), jnp.uint8),
+            lengths=jnp.zeros((self.num_envs, self.slots), jnp.int32),
+            steps=nothing,
+            finished=nothing,
         )
 
-    def _example(self, env: TeamEnvironment) -> Any:
-        def first(key: jax.Array) -> Any:
-            state, timestep = env.reset(key)
-            return _pack(env, state, jnp.zeros((env.num_agents,), jnp.int32), timestep, state)
+    def add(
+        self,
+        env: TeamEnvironment,
+        buffer: Episodes,
+        additions: jax.Array,
+        states: Any,
+        actions: jax.Array,
+        timesteps: TimeStep,
+        after: Any,
+    ) -> Episodes:
+        """Store one step of each environment; see `Memory`."""
 
-        return jax.eval_shape(first, jax.random.key(0))
+        def rows_of(state: Any, actions: jax.Array, timestep: TimeStep, after: Any) -> jax.Array:
+            step = _to_bytes(_pack_step(env, state, actions, timestep))
+            return jnp.stack([step, _to_bytes(_pack_step(env, after, actions, timestep))])  # (2, bytes)
+
+        rows = jax.vmap(rows_of)(states, actions, timesteps, after)  # (E, 2, bytes)
+        slot = buffer.finished % self.slots  # (E,)
+        # The state after the step is written too, and overwritten by the next step if there is one.
+        place = jnp.stack([buffer.steps, buffer.steps + 1], axis=1)  # (E, 2)
+        each = jnp.arange(self.num_envs)
+        over = timesteps.last()
+        return Episodes(
+            rows=buffer.rows.at[each[:, None], slot[:, None], place].set(rows),
+            lengths=buffer.lengths.at[each, slot].set(buffer.steps + 1),
+            steps=jnp.where(over, 0, buffer.steps + 1),
+            finished=buffer.finished + over,
+        )
+
+    def sample(
+        self, env: TeamEnvironment, buffer: Episodes, additions: jax.Array, key: jax.Array
+    ) -> Trajectory:
+        """A batch drawn with replacement: part of it from the newest episodes, the rest from all kept."""
+        kept = jnp.minimum(buffer.finished, self.slots - 1)  # (E,)
+        newest = jnp.minimum(kept, max(1, -(-self.recent // self.num_envs)))
+        recent = jnp.arange(self.batch_size) < round(self.recent_fraction * self.batch_size)  # (B,)
+        bits = jax.random.bits(key, (self.batch_size,))
+
+        def draw(bits: jax.Array, recent: jax.Array) -> Trajectory:
+            ends = jnp.cumsum(jnp.where(recent, newest, kept))  # (E,)
+            index = (bits % jnp.maximum(ends[-1], 1).astype(jnp.uint32)).astype(jnp.int32)
+            each = jnp.searchsorted(ends, index, side="right")
+            back = ends[each] - index  # 1 is this environment's last finished episode
+            slot = (buffer.finished[each] - back) % self.slots
+            return self._trajectory(env, buffer.rows[each, slot], buffer.lengths[each, slot])
+
+        return jax.vmap(draw)(bits, recent)
+
+    def _trajectory(self, env: TeamEnvironment, rows: jax.Array, length: jax.Array) -> Trajectory:
+        """The episode in the rows `(T + 1, bytes)`, of which `length` are steps."""
+        # What lies behind the end is left from an older episode: the last state stands in for it.
+        rows = rows[jnp.minimum(jnp.arange(self.time_limit + 1), length)]
+        items = jax.vmap(lambda row: _from_bytes(row, _example_step(env)))(rows)
+        mask = jnp.arange(self.time_limit) < length  # (T,)
+
+        def steps(leaf: jax.Array) -> jax.Array:
+            """The first T entries, with zeros after the episode's end."""
+            return jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf[:-1], 0)
+
+        return Trajectory(
+            observation=jax.vmap(env.observe)(items["state"]),
+            actions=steps(_widened(items["actions"])),
+            reward=steps(items["reward"]),
+            discount=steps(items["discount"]).astype(jnp.float32),
+            mask=mask.astype(jnp.float32),
+        )
+
+
+def _transitions(env: TeamEnvironment, items: dict[str, Any]) -> Transition:
+    """Packed steps `(B, ...)` as a batch, with their observations recomputed."""
+    if env.stateless:
+        # The one observation there is: any state shows it.
+        before = after = env.observe(env.reset(jax.random.key(0))[0])
+    else:
+        before, after = jax.vmap(env.observe)(items["state"]), jax.vmap(env.observe)(items["next_state"])
+    return Transition(
+        before, _widened(items["actions"]), items["reward"], items["discount"].astype(jnp.float32), after
+    )
+
+
+def _widened(actions: jax.Array) -> jax.Array:
+    return actions if jnp.issubdtype(actions.dtype, jnp.floating) else actions.astype(jnp.int32)
+
+
+def _example(env: TeamEnvironment) -> Any:
+    """Shapes and dtypes of a packed transition."""
+    state, actions, timestep = _first_step(env)
+    return jax.eval_shape(lambda *step: _pack(env, *step), state, actions, timestep, state)
+
+
+def _example_step(env: TeamEnvironment) -> Any:
+    """Shapes and dtypes of a packed step of an episode."""
+    return jax.eval_shape(lambda *first: _pack_step(env, *first), *_first_step(env))
+
+
+def _first_step(env: TeamEnvironment) -> Any:
+    """Shapes and dtypes of a state, a joint action and a time step."""
+    discrete = env.num_actions > 0
+    actions = jax.ShapeDtypeStruct((env.num_agents,), jnp.int32 if discrete else jnp.float32)
+    state, _ = jax.eval_shape(env.reset, jax.random.key(0))
+    return state, actions, jax.eval_shape(env.step, state, actions)[1]
 
 
 def _pack(
     env: TeamEnvironment, state: Any, actions: jax.Array, timestep: TimeStep, after: Any
 ) -> dict[str, Any]:
-    """One step in as few bytes as it can be kept in."""
-    kept = {} if env.stateless else {"state": state.replace(key=None), "next_state": after.replace(key=None)}
+    """One transition in as few bytes as it can be kept in."""
+    step = _pack_step(env, state, actions, timestep)
+    if env.stateless:
+        del step["state"]
+        return step
+    return {**step, "next_state": after.replace(key=None)}
+
+
+def _pack_step(env: TeamEnvironment, state: Any, actions: jax.Array, timestep: TimeStep) -> dict[str, Any]:
+    """One step, without the state that it leads to."""
     return {
-        **kept,
-        "actions": actions.astype(jnp.int8),
+        "state": state.replace(key=None),
+        "actions": actions.astype(jnp.int8) if env.num_actions else actions,
         "reward": jnp.asarray(timestep.reward, jnp.float32),
         "discount": timestep.discount.astype(jnp.int8),
     }

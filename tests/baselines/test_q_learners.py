@@ -229,7 +229,9 @@ def test_one_observation_for_all_samples_equals_one_for_each(algorithm_id):
     explicit = batch._replace(observation=each, next_observation=each)
 
     def update(env, batch):
-        return jax.jit(functools.partial(algorithm.update, env))(learner, batch, jnp.float32(0))
+        return jax.jit(functools.partial(algorithm.update, env))(
+            learner, batch, jnp.float32(0), jax.random.key(0)
+        )
 
     (shared, metrics), (single, other_metrics) = update(ONE_SHOT, batch), update(REPEATED, explicit)
     for name, value in metrics.items():
@@ -280,7 +282,7 @@ def test_an_update_is_adam_on_the_mean_loss():
     for _ in range(3):
         directions, state = adam.update(jax.jit(jax.grad(mean_loss))(expected), state)
         expected = optax.apply_updates(expected, directions)
-        learner, _ = update(learner, batch, jnp.float32(0))
+        learner, _ = update(learner, batch, jnp.float32(0), jax.random.key(0))
     for a, b in zip(jax.tree.leaves(learner.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     for a, b in zip(jax.tree.leaves(learner.target_params), jax.tree.leaves(target), strict=True):
@@ -314,7 +316,7 @@ def step_from_random(algorithm, progress=0.0, scale=1.0):
     learner = random_learner(algorithm, ONE_SHOT, 5)
     batch = batch_of(ONE_SHOT)
     batch = batch._replace(reward=batch.reward * scale)
-    after, _ = compiled_update(algorithm)(learner, batch, jnp.float32(progress))
+    after, _ = compiled_update(algorithm)(learner, batch, jnp.float32(progress), jax.random.key(0))
     return jax.tree.map(jnp.subtract, after.params, learner.params)
 
 
@@ -346,11 +348,13 @@ def test_masked_actions_are_never_played(algorithm_id):
     params = random_params(algorithm, ONE_SHOT, 7)
     bias = params["params"]["agent"]["Dense_0"]["bias"]
     params["params"]["agent"]["Dense_0"]["bias"] = bias.at[2].set(1e6)  # by far the best, were it there
-    act = jax.jit(jax.vmap(lambda key: algorithm.act(ONE_SHOT, params, observation, jnp.float32(0.5), key)))
+    act = jax.jit(
+        jax.vmap(lambda key: algorithm.act(ONE_SHOT, params, (), observation, jnp.float32(0.5), key)[0])
+    )
     actions = np.asarray(act(jax.random.split(jax.random.key(0), 2000)))
     assert set(actions[:, 0]) == {0, 1}
     assert (actions[:, 1:] == 2).mean() > 0.6  # the others' best
-    greedy = algorithm.act_greedily(ONE_SHOT, params, observation).tolist()
+    greedy = algorithm.act_greedily(ONE_SHOT, params, (), observation)[0].tolist()
     assert greedy[0] < 2
     assert greedy[1:] == [2, 2]
 
@@ -360,7 +364,7 @@ def test_exploring_all_the_time_looks_at_no_utilities():
     algorithm = baselines.make("vdn", **SMALL)
     nothing = jax.tree.map(lambda leaf: leaf * jnp.nan, random_params(algorithm, ONE_SHOT, 0))
     act = jax.jit(
-        jax.vmap(lambda key: algorithm.act(ONE_SHOT, nothing, seen(ONE_SHOT, 0), jnp.float32(1), key))
+        jax.vmap(lambda key: algorithm.act(ONE_SHOT, nothing, (), seen(ONE_SHOT, 0), jnp.float32(1), key)[0])
     )
     actions = np.asarray(act(jax.random.split(jax.random.key(1), 9000)))
     for agent, count in enumerate(COUNTS):

@@ -455,7 +455,9 @@ def test_epsilon_is_that_of_the_environment_steps():
     start = program.initial_lanes()
     env, algorithm = MANY.environment, MANY.algorithm
     observation = env.observe(env.reset(jax.random.key(0))[0])
-    greedy = jax.vmap(lambda params: algorithm.act_greedily(env, params, observation))(start.learner.params)
+    greedy = jax.vmap(lambda params: algorithm.act_greedily(env, params, (), observation)[0])(
+        start.learner.params
+    )
     lanes, _ = program.chunk(start, 0, 3)
     decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, program.replay._example(env))))
     actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, size, n)

@@ -150,7 +150,7 @@ def test_an_unrestricted_joint_value_has_it_not():
         params = algorithm.init(env, key).params
         values = jax.vmap(lambda joint: algorithm.joint_values(env, params, observation, joint))(joints)
         best_jt, best_prime = jnp.argmax(values["q_jt"]), jnp.argmax(values["q_prime"])
-        return best_jt, best_prime, algorithm.act_greedily(env, params, observation)
+        return best_jt, best_prime, algorithm.act_greedily(env, params, (), observation)[0]
 
     q_jt, q_prime, greedy = map(np.asarray, look(jax.random.split(jax.random.key(0), 200)))
     place = np.ravel_multi_index(tuple(greedy.T), (3, 3))
