@@ -19,7 +19,7 @@ from jaxmarl_fac import loop, parallel
 from jaxmarl_fac.experiment import Experiment, save_experiment
 from jaxmarl_fac.loop import DivergedError, Program, train
 from jaxmarl_fac.parallel import AXIS
-from jaxmarl_fac.replay import _from_bytes
+from jaxmarl_fac.replay import _example, _from_bytes
 
 SMALL = {
     "hidden": (8,),
@@ -459,7 +459,7 @@ def test_epsilon_is_that_of_the_environment_steps():
         start.learner.params
     )
     lanes, _ = program.chunk(start, 0, 3)
-    decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, program.replay._example(env))))
+    decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, _example(env))))
     actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, size, n)
     is_greedy = (actions == np.asarray(greedy)[:, None]).all(axis=-1)
     assert is_greedy[:, :4].all()
@@ -479,7 +479,7 @@ def test_the_newest_step_is_sampled_too():
     observation = env.observe(env.reset(jax.random.key(0))[0])
 
     def loss(params, row):
-        item = _from_bytes(row, program.replay._example(env))
+        item = _from_bytes(row, _example(env))
         value = algorithm.joint_values(env, params, observation, item["actions"].astype(jnp.int32))["q_tot"]
         return jnp.square(value - item["reward"])
 

@@ -1,4 +1,5 @@
 import functools
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from scipy import stats
 
 from envs.matrix_games import matrix_game, random_state_game, staged_game, two_step_game
 from envs.predator_prey import PredatorPrey
-from jaxmarl_fac.replay import Replay, _from_bytes, _to_bytes
+from jaxmarl_fac.replay import EpisodeReplay, Latest, Replay, _from_bytes, _to_bytes
 
 #: A one-shot game whose rewards tell all joint actions apart.
 NUMBERED = matrix_game(np.arange(100.0).reshape(10, 10))
@@ -247,6 +248,117 @@ def test_a_stateless_game_has_one_observation_for_the_whole_batch():
     np.testing.assert_array_equal(batch.actions, [[4, 2]] * 5)
     np.testing.assert_array_equal(batch.reward, [42] * 5)
     np.testing.assert_array_equal(batch.discount, [0] * 5)
+
+
+# The latest step
+
+
+@pytest.mark.parametrize("env", [NUMBERED, two_step_game()], ids=["stateless", "two-step"])
+def test_the_latest_memory_holds_the_last_step_of_every_environment(env):
+    memory = Latest(num_envs=3)
+    actions = np.random.default_rng(0).integers(2, size=(7, 3, env.num_agents))
+    buffer, seen = record(env, memory, 7, jnp.asarray(actions), jax.random.key(4))
+    batch = memory.sample(env, buffer, jnp.int32(7), jax.random.key(1))
+    np.testing.assert_array_equal(batch.actions, actions[-1])
+    np.testing.assert_array_equal(batch.reward, seen[2][-3:])
+    np.testing.assert_array_equal(batch.discount, seen[3][-3:])
+    if not env.stateless:
+        np.testing.assert_array_equal(batch.observation.agents_view, seen[0].agents_view[-3:])
+        np.testing.assert_array_equal(batch.next_observation.agents_view, seen[4].agents_view[-3:])
+
+
+# Episodes
+
+
+def ragged_game():
+    """Five stages, each leading to later ones or out: episodes of 1 to 5 steps, no two steps alike."""
+    rng = np.random.default_rng(5)
+    ways = rng.integers(0, 5, size=(5, 3, 4))
+    ways = np.where(ways <= np.arange(5)[:, None, None], -1, ways)
+    return staged_game(rng.normal(size=(5, 3, 4)), ways, [0.8, 0.2, 0, 0, 0], time_limit=5)
+
+
+def names(observations, actions, rewards, discounts, lengths):
+    """Each episode's bytes, as a whole: all arrays `(episodes, time, ...)`."""
+    return [
+        b"".join(
+            np.asarray(leaf[i, : length + extra]).tobytes()
+            for extra, tree in ((1, observations), (0, (actions, rewards, discounts)))
+            for leaf in jax.tree.leaves(tree)
+        )
+        for i, length in enumerate(lengths)
+    ]
+
+
+def happened(seen, num_envs, time_limit):
+    """Names of the finished episodes of every environment, oldest first, and of how many steps they are."""
+    by_env = jax.tree.map(
+        lambda leaf: np.moveaxis(leaf.reshape(-1, num_envs, *leaf.shape[1:]), 1, 0), tuple(seen)
+    )  # (E, iterations, ...)
+    found = []
+    for e in range(num_envs):
+        before, actions, reward, discount, following = jax.tree.map(lambda leaf, e=e: leaf[e], by_env)
+        start, episodes = 0, []
+        for t in range(len(reward)):
+            if discount[t] == 0 or t + 1 - start == time_limit:
+                part = slice(start, t + 1)
+                watched = jax.tree.map(
+                    lambda a, b, part=part, t=t: np.concatenate([a[part], b[t : t + 1]])[None],
+                    before,
+                    following,
+                )
+                name = names(
+                    watched, actions[None, part], reward[None, part], discount[None, part], [t + 1 - start]
+                )
+                episodes.append((name[0], t + 1 - start))
+                start = t + 1
+        found.append(episodes)
+    return found
+
+
+@pytest.mark.parametrize("capacity", [1000, 6, 1])
+@pytest.mark.parametrize(
+    "env",
+    [ragged_game(), PredatorPrey(jnp.float32(0.5), time_limit=7)],
+    ids=["of any length", "cut off by the clock"],
+)
+def test_sampled_episodes_are_those_that_happened(env, capacity):
+    """Bit for bit and whole, padded behind their end, and none that is unfinished or forgotten."""
+    num_envs, iterations = 2, 60
+    memory = EpisodeReplay(capacity, batch_size=1000, num_envs=num_envs, time_limit=env.time_limit)
+    rng = np.random.default_rng(1)
+    actions = rng.integers(3, size=(iterations, num_envs, 2))
+    buffer, seen = record(env, memory, iterations, jnp.asarray(actions), jax.random.key(3))
+    batch = jax.jit(functools.partial(memory.sample, env))(buffer, jnp.int32(0), jax.random.key(2))
+    batch = jax.tree.map(np.asarray, batch)
+
+    lengths = batch.mask.sum(axis=1).astype(int)
+    np.testing.assert_array_equal(batch.mask, np.arange(env.time_limit) < lengths[:, None])
+    for leaf in (batch.actions, batch.reward, batch.discount):
+        assert not leaf[batch.mask == 0].any()
+    per_env = -(-capacity // num_envs)
+    kept = [episode for each in happened(seen, num_envs, env.time_limit) for episode in each[-per_env:]]
+    assert len(kept) == 2 * per_env or capacity == 1000
+    sampled = names(*batch[:4], lengths)
+    assert set(zip(sampled, lengths, strict=True)) == set(kept)
+
+
+def test_episodes_are_drawn_uniformly_and_the_recent_part_from_the_newest():
+    env, num_envs, iterations = ragged_game(), 2, 80
+    memory = EpisodeReplay(40, 20_000, num_envs, env.time_limit, recent=4, recent_fraction=0.25)
+    actions = np.random.default_rng(2).integers(3, size=(iterations, num_envs, 2))
+    buffer, seen = record(env, memory, iterations, jnp.asarray(actions), jax.random.key(5))
+    batch = jax.jit(functools.partial(memory.sample, env))(buffer, jnp.int32(0), jax.random.key(2))
+    batch = jax.tree.map(np.asarray, batch)
+    sampled = names(*batch[:4], batch.mask.sum(axis=1).astype(int))
+    each = happened(seen, num_envs, env.time_limit)
+    assert min(map(len, each)) > 25  # the rings have gone round
+    for part, newest in ((sampled[:5000], 2), (sampled[5000:], 20)):
+        kept = Counter(name for episodes in each for name, _ in episodes[-newest:])
+        drawn = Counter(part)
+        assert set(drawn) == set(kept)
+        expected = [kept[name] / (2 * newest) * len(part) for name in drawn]
+        assert stats.chisquare(list(drawn.values()), expected).pvalue > 1e-4
 
 
 # Size
