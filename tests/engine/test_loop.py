@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 import baselines
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
 from jaxmarl_fac import loop, parallel
+from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.experiment import Experiment, save_experiment
 from jaxmarl_fac.loop import DivergedError, Program, train
 from jaxmarl_fac.parallel import AXIS
@@ -256,6 +257,7 @@ import jaxmarl_fac.all_cores
 import os, signal
 import jax
 from jaxmarl_fac import loop, parallel
+from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.experiment import load_experiment
 
 out, devices, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -582,3 +584,95 @@ def test_every_seed_that_diverges_is_named():
     long = DivergedError([f"seed {i}" for i in range(64)], 100, caught.value.history)
     assert "environment step 100: seed 0, seed 1," in str(long)
     assert "seed 9 and 54 more" in str(long)
+
+
+# What an algorithm may ask of the loop
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clerk(Algorithm):
+    """Writes down what the loop does with it. Agents play the number of steps they remember, modulo 2."""
+
+    consumes = "latest"
+    learning_starts: int = 0
+    target_period: int = 0
+    update_period: int = 1
+
+    def init(self, env, key):
+        params = {"updates": jnp.zeros(()), "seen": jnp.zeros((40,))}
+        return LearnerState(params, params, ())
+
+    def initial_carry(self, env):
+        return jnp.zeros((), jnp.int32)
+
+    def act(self, env, params, carry, observation, epsilon, key):
+        return jnp.full((env.num_agents,), carry % 2), carry + 1
+
+    def act_greedily(self, env, params, carry, observation):
+        return self.act(env, params, carry, observation, 0, None)
+
+    def update(self, env, learner, batch, progress, key):
+        count = learner.params["updates"].astype(int)
+        code = 10 * batch.actions[0, 0] + batch.reward[0]
+        params = {
+            "updates": learner.params["updates"] + 1,
+            "seen": learner.params["seen"].at[count].set(code),
+        }
+        return learner.replace(params=params), {"code": code.astype(jnp.float32)}
+
+
+#: Two steps to an episode. Agents that remember play (0, 0), which leads to the stage that pays 7 for
+#: everything; so the steps are (action 0, reward 0) and (action 1, reward 7), in turn.
+CLERK = Experiment(
+    algorithm=Clerk(), environment=two_step_game(), seeds=(0, 1, 2), env_steps=40, evaluations=2
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "updates", "copied"),
+    [
+        ({}, range(40), 0),
+        ({"learning_starts": 5}, range(5, 40), 0),
+        ({"update_period": 3}, range(0, 40, 3), 0),
+        ({"update_period": 3, "learning_starts": 5}, range(5, 40, 3), 0),
+        ({"update_period": 3, "learning_starts": 5, "target_period": 4}, range(5, 40, 3), 8),
+        ({"target_period": 7}, range(40), 35),
+    ],
+)
+@pytest.mark.parametrize("cuts", [(40,), (1, 2, 3, 7, 8, 20, 40)])
+def test_updates_and_copies_come_when_they_are_due(settings, updates, copied, cuts):
+    """Whatever the chunks; each update sees the latest step; memory starts anew with every episode."""
+    program = Program(changed(CLERK, algorithm=Clerk(**settings)))
+    lanes, start = program.initial_lanes(), 0
+    for stop in cuts:
+        lanes, healthy = program.chunk(lanes, start, stop)
+        start = stop
+    assert healthy.all()
+    params, target = (
+        jax.tree.map(np.asarray, t) for t in (lanes.learner.params, lanes.learner.target_params)
+    )
+    steps = np.asarray(updates)
+    expected = np.zeros(40)
+    expected[: len(steps)] = np.where(steps % 2 == 0, 0, 17)
+    for lane in range(3):
+        assert params["updates"][lane] == len(steps)
+        np.testing.assert_array_equal(params["seen"][lane], expected)
+        assert target["updates"][lane] == copied
+    row, _ = program.evaluate(lanes, 40)
+    assert (row["episode_return"] == 7).all()
+    late = [0 if step % 2 == 0 else 17 for step in steps if step >= 20]
+    if cuts == (40,):  # the sums run from the start, and are divided by the updates since the last point
+        assert row["code"][0] == pytest.approx(expected.sum() / len(late))
+
+
+def test_an_algorithm_for_team_rewards_refuses_a_game_with_one_per_agent(bad_input):
+    @dataclasses.dataclass(frozen=True)
+    class Selfish:
+        num_actions: int = 2
+        reward_spec: object = dataclasses.field(default_factory=lambda: jnp.zeros((2,)))
+
+    with bad_input("VDN learns from a reward of the whole team, and Selfish has one per agent"):
+        baselines.make("vdn").check(Selfish())
+    baselines.make("iql").check(Selfish())
+    with bad_input("VDN chooses among discrete actions, which Selfish has not"):
+        baselines.make("vdn").check(Selfish(num_actions=0))
