@@ -1,0 +1,76 @@
+"""Other people's environments under this suite's ids: `jumanji:NAME`, `smax:MAP` and `mpe:NAME`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from envs.adapters import from_jaxmarl, from_jumanji
+from envs.base import TeamEnvironment
+from envs.errors import BadInputError
+
+
+class Adapted(NamedTuple):
+    """One environment, as an `Entry` of envs/registry.py describes it."""
+
+    build: Callable[..., TeamEnvironment]
+    family: str
+    about: str
+
+
+class RemixMap(NamedTuple):
+    """One of ReMIX's StarCraft maps, and what SMAX has of it."""
+
+    name: str
+    difficulty: str
+    env_id: str | None  # the same map here, or None
+    nearest: tuple[str, ...]  # ids to take in its place
+    why: str
+
+
+#: The maps of ReMIX's figure 2. SMAX is not SMAC: other rewards (a return of at most 2), no shields, walls
+#: that kill, 101 steps. Numbers do not compare with the paper's, only orders of algorithms do.
+REMIX_MAPS = (
+    RemixMap("1c3s5z", "easy", None, ("smax:3s5z",), "SMAX has no colossus"),
+    RemixMap("3s_vs_5z", "hard", "smax:3s_vs_5z", (), "the same units"),
+    RemixMap(
+        "another hard map", "hard", None, ("smax:5m_vs_6m",), "the text does not name it; this one stands in"
+    ),
+    RemixMap("6h_vs_8z", "super-hard", "smax:6h_vs_8z", (), "the same units"),
+    RemixMap(
+        "MMM2",
+        "super-hard",
+        None,
+        ("smax:27m_vs_30m", "smax:3s5z_vs_3s6z"),
+        "SMAX has no medivac, and nobody heals",
+    ),
+    RemixMap(
+        "corridor",
+        "super-hard",
+        None,
+        (),
+        "SMAX has its zealots and zerglings but no terrain: without the choke point it is another task",
+    ),
+)
+
+#: Every form of an id with a line about it, for lists.
+ADAPTED_IDS: dict[str, str] = {
+    **{f"jumanji:{name}": about for name, about in from_jumanji.about_games().items()},
+    "smax:MAP": "JaxMARL's SMAX against its scripted enemy, for example smax:3s_vs_5z; needs JaxMARL",
+    "mpe:simple_spread": "JaxMARL's three agents that cover three landmarks; needs JaxMARL",
+}
+
+
+def lookup(env_id: str) -> Adapted:
+    """What is behind an id with a colon.
+
+    Raises:
+        BadInputError: if there is no such environment, or the package that it is from is missing.
+    """
+    prefix, _, name = env_id.partition(":")
+    if prefix == "jumanji":
+        build, about = from_jumanji.lookup(name)
+        return Adapted(build, "jumanji", about)
+    if prefix == "smax":
+        return Adapted(from_jaxmarl.lookup_map(name), "smax", f"JaxMARL's SMAX, map {name}")
+    if prefix == "mpe":
+        return Adapted(from_jaxmarl.lookup_mpe(name), "mpe", ADAPTED_IDS["mpe:simple_spread"])
+    raise BadInputError(f"unknown environment {env_id!r}: with a colon there are {', '.join(ADAPTED_IDS)}")

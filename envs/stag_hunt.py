@@ -1,0 +1,299 @@
+"""DCG's predator-prey, the stag hunt: two agents catch together, one that tries alone is punished."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jumanji.types import TimeStep
+
+from envs import grid
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+from envs.stag_hunt_viewer import StagHuntViewer
+
+#: The six actions, in the order of DCG's release. `grid` has another order for QTRAN's moves.
+RIGHT, DOWN, LEFT, UP, STAY, CATCH = range(6)
+NUM_ACTIONS = 6
+#: What the four moves add to x and to y.
+STEP_X = np.asarray([1, 0, -1, 0])
+STEP_Y = np.asarray([0, 1, 0, -1])
+#: Divisible by 1, 2, 3 and 4: a draw below it is fair among any number of free cells beside a prey.
+NUM_CHOICES = 12
+#: Agents, stags, and DCG's hares, of which these games have none.
+NUM_CHANNELS = 3
+
+
+@struct.dataclass
+class StagHuntState:
+    """Where everybody is. Cells are numbered `y * width + x`, in int8 on grids of up to 128 cells.
+
+    Who has left the grid, a caught prey or a frozen agent, has `-1 - c`, where c was its last cell. With
+    eight agents and eight prey this is 26 bytes without the key.
+    """
+
+    key: jax.Array | None
+    agents: jax.Array  # (n,) cells
+    prey: jax.Array  # (m,) cells
+    catchers: jax.Array  # (m,) int8, agents that tried to catch each prey in the last step; 0 at the start
+    step_count: jax.Array  # () int16 for 200 steps
+
+
+@struct.dataclass(eq=False)
+class StagHunt(TeamEnvironment):
+    """`n` agents hunt `m` prey on a bounded grid. A catch takes two and freezes them.
+
+    At the start all stand on different, uniformly random cells. An agent has six actions: 0 right (x + 1),
+    1 down (y + 1), 2 left, 3 up, 4 stay, 5 catch. Moves off the grid are not available, and catch is so
+    only with a prey on one of the four neighbouring cells. Moves into occupied cells are available, and do
+    nothing.
+
+    A step has two halves. First the agents move, one after the other in a random order. Then the prey have
+    their turns, in a random order: at its turn a prey counts the agents beside it that chose catch.
+
+    - Two or more: it is caught. The team gets `capture_reward`, the prey leaves the grid, and all those
+      agents are frozen and leave the grid as well, so that they count for no later prey.
+    - One: the team gets `punishment`, and the prey moves. An agent alone between two prey is punished
+      for both.
+    - None: the prey moves, to one of the free cells beside it, uniformly at random. It rests only if there
+      is none.
+
+    A frozen agent can only stay. The game is over when all prey are caught or all agents are frozen, and
+    is cut off after `time_limit` steps (a truncation, discount 1). The best return with the paper's eight
+    agents, eight prey and a reward of 10 is 40: four catches by two; a third catcher wastes an agent.
+
+    An agent sees the `view` by `view` cells around itself, row by row, with three numbers for each cell:
+    whether an agent is there (itself included), whether a prey is, and 0 for DCG's hares. Cells off the
+    grid and all of a frozen agent's are 0. The agent's id and its last action are left to the networks.
+    The global state is the whole grid in the same form.
+
+    Source: Böhmer et al., Deep Coordination Graphs (2020), section 6.1, and the order of moves from the
+    authors' release; used by Weighted QMIX and ReMIX.
+
+    Args:
+        capture_reward: `()`, for the team. An array leaf: `jax.vmap` over it is a batch of games.
+        punishment: `()`, the papers' p <= 0, added to the reward. Also an array leaf.
+        num_agents: `n`.
+        num_prey: `m`.
+        height, width: of the grid, in cells.
+        view: side of the square that an agent sees, in cells; odd.
+        time_limit: in steps.
+    """
+
+    capture_reward: jax.Array
+    punishment: jax.Array
+    num_agents: int = struct.field(pytree_node=False, default=8)
+    num_prey: int = struct.field(pytree_node=False, default=8)
+    height: int = struct.field(pytree_node=False, default=10)
+    width: int = struct.field(pytree_node=False, default=10)
+    view: int = struct.field(pytree_node=False, default=5)
+    time_limit: int = struct.field(pytree_node=False, default=200)
+
+    num_actions = NUM_ACTIONS
+
+    @property
+    def num_entities(self) -> int:
+        """`n + m`."""
+        return self.num_agents + self.num_prey
+
+    def reset(self, key: jax.Array) -> tuple[StagHuntState, TimeStep[Observation]]:
+        """Put everybody on different, uniformly random cells."""
+        key, draw = jax.random.split(key)
+        free = self.height * self.width - np.arange(self.num_entities)  # cells left for each
+        # The remainder of 32 random bits favours no cell by more than one part in 2^24.
+        draws = jax.random.bits(draw, (self.num_entities,)) % jnp.asarray(free, jnp.uint32)
+        state = self.place(grid.distinct_cells(draws.astype(jnp.int32)), key)
+        return state, self.first_timestep(state)
+
+    def place(self, cells: jax.Array, key: jax.Array | None = None) -> StagHuntState:
+        """The fresh state with everybody on `cells (n + m,)`, agents first."""
+        cells = cells.astype(grid.compact_dtype(self.height * self.width - 1))
+        return StagHuntState(
+            key=key,
+            agents=cells[: self.num_agents],
+            prey=cells[self.num_agents :],
+            catchers=jnp.zeros((self.num_prey,), jnp.int8),
+            step_count=jnp.zeros((), grid.compact_dtype(self.time_limit)),
+        )
+
+    def step(self, state: StagHuntState, actions: jax.Array) -> tuple[StagHuntState, TimeStep[Observation]]:
+        """Play the joint action `actions (n,)`. An action that is not available does nothing."""
+        key, draw = jax.random.split(state.key)  # type: ignore[arg-type]
+        bits = jax.random.bits(draw, (self.num_entities + self.num_prey,))
+        agent_turns, prey_turns = (
+            turns(bits[: self.num_agents]),
+            turns(bits[self.num_agents : -self.num_prey]),
+        )
+        choices = (bits[-self.num_prey :] % NUM_CHOICES).astype(jnp.int32)
+        state, reward = self.move(state, actions, agent_turns, prey_turns, choices)
+        state = state.replace(key=key)  # type: ignore[attr-defined]
+        terminated = (state.prey < 0).all() | (state.agents < 0).all()
+        return state, self.next_timestep(state, reward, terminated, state.step_count >= self.time_limit)
+
+    def move(
+        self,
+        state: StagHuntState,
+        actions: jax.Array,
+        agent_turns: jax.Array,
+        prey_turns: jax.Array,
+        choices: jax.Array,
+    ) -> tuple[StagHuntState, jax.Array]:
+        """One step with the random choices given: the next state, with the old key, and the reward `()`.
+
+        Args:
+            state: the state before.
+            actions: `(n,)`.
+            agent_turns: `(n,)`, a permutation of 0 to n - 1: when each agent moves.
+            prey_turns: `(m,)`, the same for the prey.
+            choices: `(m,)` below `NUM_CHOICES`: a prey with f > 0 free cells beside it goes to the
+                `choices[i] % f`-th of them, in the order right, down, left, up.
+        """
+        agents, prey = state.agents.astype(jnp.int32), state.prey.astype(jnp.int32)
+        x, y = grid.coordinates(agents, self.width)
+        x = jnp.clip(x + (actions == RIGHT) - (actions == LEFT), 0, self.width - 1)
+        y = jnp.clip(y + (actions == DOWN) - (actions == UP), 0, self.height - 1)
+        # Who stays wants its own cell, which is taken. So does who is frozen: nobody else has that number.
+        wanted = jnp.where(agents >= 0, y * self.width + x, agents)
+        catching = actions == CATCH
+
+        # Turns are masks rather than indices: no gathers and scatters, which are slow when vmapped.
+        def agent_turn(turn: jax.Array, agents: jax.Array) -> jax.Array:
+            mine = agent_turns == turn
+            target = jnp.where(mine, wanted, 0).sum()
+            taken = (agents == target).any() | (prey == target).any()
+            return jnp.where(mine & ~taken, target, agents)
+
+        def prey_turn(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            agents, prey, catchers = carry
+            mine = prey_turns == turn
+            cell, choice = jnp.where(mine, prey, 0).sum(), jnp.where(mine, choices, 0).sum()
+            beside = catching & (agents >= 0) & grid.neighbours(cell[None], agents, self.width)[0]
+            count = jnp.where(cell >= 0, beside.sum(dtype=jnp.int32), 0)
+            caught = count >= 2
+            agents = jnp.where(beside & caught, ~agents, agents)  # ~c is -1 - c
+            moved = jnp.where(caught, ~cell, self._wander(cell, choice, jnp.concatenate([agents, prey])))
+            prey = jnp.where(mine & (cell >= 0), moved, prey)
+            return agents, prey, jnp.where(mine, count, catchers)
+
+        agents = jax.lax.fori_loop(0, self.num_agents, agent_turn, agents)
+        nobody = jnp.zeros((self.num_prey,), jnp.int32)
+        agents, prey, catchers = jax.lax.fori_loop(0, self.num_prey, prey_turn, (agents, prey, nobody))
+        reward = self.capture_reward * (catchers >= 2).sum() + self.punishment * (catchers == 1).sum()
+        following = StagHuntState(
+            key=state.key,
+            agents=agents.astype(state.agents.dtype),
+            prey=prey.astype(state.prey.dtype),
+            catchers=catchers.astype(jnp.int8),
+            step_count=state.step_count + jnp.ones((), state.step_count.dtype),
+        )
+        return following, reward
+
+    def _wander(self, cell: jax.Array, choice: jax.Array, taken: jax.Array) -> jax.Array:
+        """The cell `()` that a prey on `cell ()` goes to if the cells `taken (E,)` are taken."""
+        x, y = grid.coordinates(cell, self.width)
+        x, y = x + STEP_X, y + STEP_Y
+        beside = y * self.width + x  # (4,)
+        inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
+        free = inside & ~(beside[:, None] == taken).any(axis=1)
+        count = free.sum(dtype=jnp.int32)
+        before = (free & np.tri(4, k=-1, dtype=bool)).sum(axis=1, dtype=jnp.int32)  # free ones before each
+        chosen = free & (before == choice % jnp.maximum(count, 1))
+        return jnp.where(count > 0, jnp.where(chosen, beside, 0).sum(), cell)
+
+    def observe(self, state: StagHuntState) -> Observation:
+        """What stands where, around each agent and on the whole grid; see the class."""
+        agents, prey = state.agents.astype(jnp.int32), state.prey.astype(jnp.int32)
+        (x, y), active = grid.coordinates(agents, self.width), agents >= 0
+        around = []
+        for others in (agents, prey):
+            other_x, other_y = grid.coordinates(others, self.width)
+            column = other_x - x[:, None] + self.view // 2  # (n, E), in the square around agent i
+            row = other_y - y[:, None] + self.view // 2
+            seen = (column >= 0) & (column < self.view) & (row >= 0) & (row < self.view)
+            seen &= active[:, None] & (others >= 0)
+            around.append(occupied(jnp.where(seen, row * self.view + column, -1), self.view**2))
+        whole = [occupied(cells, self.height * self.width) for cells in (agents, prey)]
+        inside = jnp.stack([x < self.width - 1, y < self.height - 1, x > 0, y > 0], axis=1)  # (n, 4)
+        near = (grid.neighbours(agents, prey, self.width) & (prey >= 0)).any(axis=1)
+        always = jnp.ones((self.num_agents,), bool)
+        active = active[:, None]
+        return Observation(
+            agents_view=channels(around).reshape(self.num_agents, -1),
+            global_state=channels(whole).reshape(-1),
+            action_mask=jnp.concatenate([inside & active, always[:, None], near[:, None] & active], axis=1),
+            step_count=state.step_count.astype(jnp.int32),
+        )
+
+    def render(self, state: StagHuntState, save_path: str | None = None) -> Any:
+        """Draw the grid, what was caught in the last step, and who has left."""
+        return self._viewer().render(state, save_path)
+
+    def animate(self, states: list[StagHuntState], interval: int = 300, save_path: str | None = None) -> Any:
+        """Draw one frame for each state; `interval` in milliseconds; `save_path` may end in .gif."""
+        return self._viewer().animate(states, interval, save_path)
+
+    def _viewer(self) -> StagHuntViewer:
+        return StagHuntViewer(self.height, self.width, float(self.capture_reward), float(self.punishment))
+
+
+def turns(draws: jax.Array) -> jax.Array:
+    """The rank of each draw, int32 `(E,)`: a uniformly random permutation if draws are; ties by index."""
+    index = np.arange(draws.shape[0])
+    before = (draws < draws[:, None]) | ((draws == draws[:, None]) & (index < index[:, None]))
+    return before.sum(axis=1, dtype=jnp.int32)
+
+
+def occupied(cells: jax.Array, count: int) -> jax.Array:
+    """Which of the cells 0 to `count` - 1 are among `cells (..., E)`: `(..., count)` bool."""
+    return (jnp.arange(count)[:, None] == cells[..., None, :]).any(axis=-1)
+
+
+def channels(layers: list[jax.Array]) -> jax.Array:
+    """Layers `(..., C)` of agents and of prey as numbers `(..., C, NUM_CHANNELS)`, the last channel 0."""
+    return jnp.stack([*layers, jnp.zeros_like(layers[0])], axis=-1).astype(jnp.float32)
+
+
+def stag_hunt(
+    agents: int = 8,
+    prey: int = 8,
+    height: int = 10,
+    width: int = 10,
+    punishment: float = -2.0,
+    capture_reward: float = 10.0,
+    view: int = 5,
+    time_limit: int = 200,
+) -> StagHunt:
+    """A stag hunt; see `StagHunt`.
+
+    Raises:
+        BadInputError: for fewer than two agents or one prey, a grid that is too small for them, a
+            punishment above 0 or a reward that is not a number, an even view, or no time.
+    """
+    if agents < 2 or prey < 1:
+        raise BadInputError(
+            f"a stag hunt needs at least 2 agents and 1 prey, not {agents} and {prey}: a catch takes two"
+        )
+    if height < 1 or width < 1 or height * width < agents + prey:
+        raise BadInputError(
+            f"a grid of {height} x {width} is too small for {agents} agents and {prey} prey: "
+            f"it needs at least {agents + prey} cells"
+        )
+    if not -np.inf < punishment <= 0:
+        raise BadInputError(f"the punishment must be a number <= 0 (it is added), not {punishment}")
+    if not np.isfinite(capture_reward):
+        raise BadInputError(f"the capture reward must be a number, not {capture_reward}")
+    if view < 1 or view % 2 == 0:
+        raise BadInputError(f"the view must be an odd number of cells, 1 or more, not {view}")
+    if time_limit < 1:
+        raise BadInputError(f"the time limit must be at least 1 step, not {time_limit}")
+    return StagHunt(
+        capture_reward=jnp.asarray(capture_reward, jnp.float32),
+        punishment=jnp.asarray(punishment, jnp.float32),
+        num_agents=agents,
+        num_prey=prey,
+        height=height,
+        width=width,
+        view=view,
+        time_limit=time_limit,
+    )
