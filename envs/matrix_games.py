@@ -1,6 +1,8 @@
-"""Matrix games: any payoff tensor for n >= 2 agents, and small games made of several of them."""
+"""Matrix games for n >= 2 agents: any payoff tensor, one per team or one per agent, and games of several."""
 
 import json
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jumanji import specs
 from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
 
@@ -31,23 +34,25 @@ class MatrixGameState:
 
 @struct.dataclass(eq=False)
 class MatrixGame(TeamEnvironment):
-    """A team plays one of `K` payoff tensors at a time; each joint action pays and leads on, or ends.
+    """Agents play one of `K` payoff tensors at a time; each joint action pays and leads on, or ends.
 
     Every agent i picks one of its A_i actions at the same time, and the team is paid
-    `payoff[stage, u_1, ..., u_n]`. Then the game moves to stage `next_stage[stage, u_1, ..., u_n]`, or
-    ends where that is -1. The first stage is drawn with probabilities `start`. With one stage and no
-    way on, this is the one-shot matrix game of the papers.
+    `payoff[stage, u_1, ..., u_n]`, or each agent its own entry of it (`general_sum`). Then the game moves
+    to stage `next_stage[stage, u_1, ..., u_n]`, or ends where that is -1. The first stage is drawn with
+    probabilities `start`. With one stage and no way on, this is the one-shot matrix game of the papers.
 
     Every agent sees the stage as a one-hot vector, `agents_view (n, K)`; so does the learner,
     `global_state (K,)`. Agents with fewer actions than the others have the rest masked; to play a
     masked action is the same as to play the agent's last one.
 
     Args:
-        payoff: `(K, A_1, ..., A_n)` float32. An array leaf: `jax.vmap` over it is a batch of games.
+        payoff: `(K, A_1, ..., A_n)` float32, or `(K, A_1, ..., A_n, n)` if `general_sum`. An array leaf:
+            `jax.vmap` over it is a batch of games.
         next_stage: `(K, A_1, ..., A_n)` int8.
         start: `(K,)` probabilities of the first stage.
         action_counts: `(A_1, ..., A_n)`.
         time_limit: the longest way from a first stage to an end.
+        general_sum: whether each agent has a payoff of its own; rewards are then `(n,)`.
     """
 
     payoff: jax.Array
@@ -55,6 +60,7 @@ class MatrixGame(TeamEnvironment):
     start: jax.Array
     action_counts: tuple[int, ...] = struct.field(pytree_node=False)
     time_limit: int = struct.field(pytree_node=False, default=1)
+    general_sum: bool = struct.field(pytree_node=False, default=False)
 
     fully_observable = True
 
@@ -78,6 +84,11 @@ class MatrixGame(TeamEnvironment):
         """True for a one-shot game: there is nothing to tell apart."""
         return self.num_stages == 1
 
+    @cached_property
+    def reward_spec(self) -> specs.Array:
+        """One number, or `(n,)` of them if `general_sum`."""
+        return specs.Array((self.num_agents,) if self.general_sum else (), jnp.float32, "reward")
+
     def reset(self, key: jax.Array) -> tuple[MatrixGameState, TimeStep[Observation]]:
         """Draw the first stage."""
         stage = jnp.zeros((), jnp.int8)
@@ -90,7 +101,7 @@ class MatrixGame(TeamEnvironment):
             step_count=jnp.zeros((), jnp.int8),
             last_actions=jnp.full((self.num_agents,), -1, jnp.int8),
         )
-        return state, self.first_timestep(state)
+        return state, self.first_timestep(state).replace(reward=self.reward_spec.generate_value())  # type: ignore[attr-defined]
 
     def step(
         self, state: MatrixGameState, actions: jax.Array
@@ -119,18 +130,21 @@ class MatrixGame(TeamEnvironment):
         )
 
     def joint_payoff(self) -> jax.Array:
-        """The payoff tensor of the first stage, `(A_1, ..., A_n)`."""
+        """The payoff tensor of the first stage, `(A_1, ..., A_n)`; `(A_1, ..., A_n, n)` if `general_sum`."""
         return self.payoff[0]
 
     def render(self, state: MatrixGameState, save_path: str | None = None) -> Any:
         """Draw the payoff of the current stage as a heat map, the last joint action marked."""
-        return MatrixGameViewer(np.asarray(self.payoff)).render(state, save_path)
+        return self._viewer().render(state, save_path)
 
     def animate(
         self, states: list[MatrixGameState], interval: int = 400, save_path: str | None = None
     ) -> Any:
         """Draw one frame for each state; `interval` in milliseconds."""
-        return MatrixGameViewer(np.asarray(self.payoff)).animate(states, interval, save_path)
+        return self._viewer().animate(states, interval, save_path)
+
+    def _viewer(self) -> MatrixGameViewer:
+        return MatrixGameViewer(np.asarray(self.payoff), self.general_sum)
 
 
 def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
@@ -160,17 +174,53 @@ def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
 
 
 def matrix_game(payoff: ArrayLike) -> MatrixGame:
-    """The one-shot game with this payoff tensor `(A_1, ..., A_n)`.
+    """The one-shot game that pays the team by this tensor `(A_1, ..., A_n)`.
 
     Raises:
         BadInputError: see `check_payoff`.
     """
     table = check_payoff(payoff)
+    return _one_shot(table, table.shape)
+
+
+def general_sum_game(payoffs: Sequence[ArrayLike]) -> MatrixGame:
+    """The one-shot game that pays agent i by `payoffs[i]`, a tensor `(A_1, ..., A_n)` like all the others.
+
+    Raises:
+        BadInputError: unless there is one tensor for each axis and they have one shape; see `check_payoff`.
+    """
+    tables = [check_payoff(payoff, f"the payoff of agent {i}") for i, payoff in enumerate(payoffs, start=1)]
+    shapes = [table.shape for table in tables]
+    if len(set(shapes)) > 1:
+        raise BadInputError(
+            f"the agents' payoffs have shapes {', '.join(map(str, shapes))}: in one game all need the same"
+        )
+    if not tables or len(shapes[0]) != len(tables):
+        axes = f", with {len(shapes[0])} axes" if tables else ""
+        raise BadInputError(
+            f"got {len(tables)} payoff(s), one per agent{axes}: "
+            "a game of n >= 2 agents needs n payoffs of n axes"
+        )
+    return _one_shot(np.stack(tables, axis=-1), shapes[0], general_sum=True)
+
+
+def zero_sum_game(payoff: ArrayLike) -> MatrixGame:
+    """The two-player game that pays agent 1 what agent 2 loses: `payoff (A_1, A_2)` is agent 1's.
+
+    Raises:
+        BadInputError: see `general_sum_game`.
+    """
+    table = check_payoff(payoff)
+    return general_sum_game([table, 0 - table])  # 0 - 0 is 0, and -0 would be drawn as such
+
+
+def _one_shot(payoff: np.ndarray, action_counts: tuple[int, ...], general_sum: bool = False) -> MatrixGame:
     return MatrixGame(
-        payoff=jnp.asarray(table)[None],
-        next_stage=jnp.full((1, *table.shape), END, jnp.int8),
+        payoff=jnp.asarray(payoff)[None],
+        next_stage=jnp.full((1, *action_counts), END, jnp.int8),
         start=jnp.ones((1,)),
-        action_counts=table.shape,
+        action_counts=action_counts,
+        general_sum=general_sum,
     )
 
 
@@ -186,18 +236,22 @@ def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, tim
     )
 
 
-def load_payoff(path: str | Path) -> np.ndarray:
-    """Read a payoff tensor from a .json (nested lists) or .npy file.
+def load_game(path: str | Path) -> MatrixGame:
+    """Read a one-shot game from a file.
+
+    A .json (nested lists) or .npy file with one tensor is the payoff of a team, one axis per agent. A .json
+    object `{"payoffs": [R1, R2]}` holds one tensor per agent: with two agents, a pair of matrices.
 
     Raises:
-        BadInputError: if the file cannot be read, or what it holds is no payoff (`check_payoff`).
+        BadInputError: if the file cannot be read, or what it holds is no payoff (`check_payoff`,
+            `general_sum_game`).
     """
     path = Path(path)
     try:
         if path.suffix == ".json":
-            payoff = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         elif path.suffix == ".npy":
-            payoff = np.load(path, allow_pickle=False)
+            content = np.load(path, allow_pickle=False)
         else:
             raise BadInputError(f"payoff file {path} must end in .json or .npy")
     except OSError as error:
@@ -206,7 +260,14 @@ def load_payoff(path: str | Path) -> np.ndarray:
         if isinstance(error, BadInputError):
             raise
         raise BadInputError(f"payoff file {path} is not valid {path.suffix[1:]}: {error}") from error
-    return check_payoff(payoff, f"payoff file {path}")
+    try:
+        if not isinstance(content, dict):
+            return matrix_game(content)
+        if set(content) != {"payoffs"} or not isinstance(content["payoffs"], list):
+            raise BadInputError('an object must be {"payoffs": [...]}, with a list of one tensor per agent')
+        return general_sum_game(content["payoffs"])
+    except BadInputError as error:
+        raise BadInputError(f"payoff file {path}: {error}") from error
 
 
 # The games of the papers. Agent 1 picks the row.
@@ -224,6 +285,8 @@ THESIS_PAYOFF = [[2, 3, 3], [1, 4, 0], [1, 0, 10]]
 #: The climbing game as in malib, and its transpose as in Claus and Boutilier.
 CLIMBING_PAYOFF = [[11, -30, 0], [-30, 7, 6], [0, 0, 5]]
 CLIMBING_T_PAYOFF = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
+#: PR2's game, one matrix per agent: its only equilibrium is for both to mix half and half.
+PR2_PAYOFFS = [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]
 
 
 def penalty_payoff(k: float = -100.0) -> list[list[float]]:

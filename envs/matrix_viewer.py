@@ -16,36 +16,49 @@ MOST_NUMBERS = 144
 class MatrixGameViewer(FrameViewer):
     """Draws the payoff tensor of the current stage; tensors of more than two agents as rows of blocks.
 
+    Where each agent has its own payoff, all are written in the cells, and the colours are agent 1's.
+
     Args:
-        payoff: `(K, A_1, ..., A_n)`.
+        payoff: `(K, A_1, ..., A_n)`, or `(K, A_1, ..., A_n, n)` if `general_sum`.
+        general_sum: whether each agent has its own.
         render_mode: "human" opens a window, "rgb_array" returns pixels.
     """
 
-    def __init__(self, payoff: np.ndarray, render_mode: str = "rgb_array"):
-        self._payoff = payoff
+    def __init__(self, payoff: np.ndarray, general_sum: bool = False, render_mode: str = "rgb_array"):
+        #: `(K, A_1, ..., A_n, m)` with m = n or 1.
+        self._payoff = payoff if general_sum else payoff[..., None]
         super().__init__("Matrix game", render_mode, figure_size=(5.0, 5.0))
 
     def draw(self, figure: Figure, states: Sequence[Any]) -> None:
         """The payoff table of the last state's stage."""
         axes, state = figure.add_subplot(), states[-1]
         payoff = self._payoff[int(state.stage)]
-        rows, columns = int(np.prod(payoff.shape[:-1])), payoff.shape[-1]
-        table = payoff.reshape(rows, columns)  # agents 1..n-1 down, agent n across
+        *above, columns, _ = payoff.shape
+        rows, agents = int(np.prod(above)), len(above) + 1
+        cells = payoff.reshape(rows, columns, -1)  # agents 1..n-1 down, agent n across
+        table = cells[..., 0]
         axes.imshow(table, cmap="viridis", aspect="auto")
         if table.size <= MOST_NUMBERS:
             middle = (table.max() + table.min()) / 2
             for (row, column), value in np.ndenumerate(table):
                 colour = "white" if value < middle else "black"
-                axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=colour)
+                axes.text(column, row, _written(cells[row, column]), ha="center", va="center", color=colour)
         actions = np.asarray(state.last_actions)
         title = f"stage {int(state.stage)}"
         if (actions >= 0).all() and int(state.step_count) > 0:
-            row, column = int(np.ravel_multi_index(actions[:-1], payoff.shape[:-1])), int(actions[-1])
+            row, column = int(np.ravel_multi_index(actions[:-1], above)), int(actions[-1])
             box = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=3)
             axes.add_patch(box)
-            title = f"joint action {tuple(int(action) for action in actions)} pays {table[row, column]:.3g}"
+            title = (
+                f"joint action {tuple(int(action) for action in actions)} pays {_written(cells[row, column])}"
+            )
         axes.set_title(title)
-        axes.set_ylabel("agent 1" if payoff.ndim == 2 else f"agents 1 to {payoff.ndim - 1}")
-        axes.set_xlabel(f"agent {payoff.ndim}")
+        axes.set_ylabel("agent 1" if agents == 2 else f"agents 1 to {agents - 1}")
+        axes.set_xlabel(f"agent {agents}")
         axes.set_xticks(range(columns) if columns <= 12 else range(0, columns, 5))
         axes.set_yticks(range(rows) if rows <= 12 else range(0, rows, max(1, rows // 5)))
+
+
+def _written(payoffs: np.ndarray) -> str:
+    """What a cell pays, to the team or to each agent."""
+    return ", ".join(f"{payoff:.3g}" for payoff in payoffs)

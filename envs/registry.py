@@ -5,7 +5,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from envs import catch_prey, gaussian_squeeze, matrix_games, predator_prey, team_mdp
+from envs import (
+    catch_prey,
+    differential_game,
+    gaussian_squeeze,
+    matrix_games,
+    predator_prey,
+    stag_hunt,
+    team_mdp,
+)
+from envs.adapters import ADAPTED_IDS
+from envs.adapters import lookup as lookup_adapted
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 
@@ -33,7 +43,24 @@ def _penalty(k: float = -100.0) -> TeamEnvironment:
     return matrix_games.matrix_game(matrix_games.penalty_payoff(k))
 
 
-FOUR_PREDATORS = partial(predator_prey.predator_prey, predators=4, prey=2, height=7, width=7)
+def _predator_prey(predators: int, penalty: float, full_view: bool = False) -> Entry:
+    side, prey = {2: (5, 1), 4: (7, 2)}[predators]  # QTRAN, supplement C.1
+    size = {"predators": predators, "prey": prey, "height": side, "width": side}
+    about = f"QTRAN's predator-prey, {side}x{side}, {predators} predators, {prey} prey, P = {penalty:g}"
+    return Entry(
+        partial(predator_prey.predator_prey, **size, penalty=penalty, full_view=full_view),
+        "predator-prey",
+        about + (", the release's full view" if full_view else ""),
+    )
+
+
+def _stag_hunt(punishment: float) -> Entry:
+    return Entry(
+        partial(stag_hunt.stag_hunt, punishment=punishment),
+        "stag-hunt",
+        f"DCG's predator-prey, 10x10, 8 agents, 8 prey, p = {punishment:g}, optimum 40",
+    )
+
 
 ENVIRONMENTS: dict[str, Entry] = {
     "matrix-qtran": Entry(_payoff(matrix_games.QTRAN_PAYOFF), "matrix", "QTRAN's 3x3 game, optimum 8"),
@@ -45,6 +72,16 @@ ENVIRONMENTS: dict[str, Entry] = {
         _payoff(matrix_games.LTQL_PAYOFF), "matrix", "Logical Team Q-learning's 2x3 game, two optima of 2"
     ),
     "matrix-thesis": Entry(_payoff(matrix_games.THESIS_PAYOFF), "matrix", "the thesis's equation 3.1"),
+    "matrix-thesis-zero-sum": Entry(
+        lambda: matrix_games.zero_sum_game(matrix_games.THESIS_PAYOFF),
+        "matrix",
+        "the thesis's equation 3.1 with agent 2 paid the negative; a reward per agent",
+    ),
+    "matrix-pr2": Entry(
+        lambda: matrix_games.general_sum_game(matrix_games.PR2_PAYOFFS),
+        "matrix",
+        "PR2's 2x2 game, one mixed equilibrium; a reward per agent",
+    ),
     "matrix-climbing": Entry(
         _payoff(matrix_games.CLIMBING_PAYOFF), "matrix", "climbing game, malib's orientation"
     ),
@@ -83,34 +120,47 @@ ENVIRONMENTS: dict[str, Entry] = {
         "squeeze",
         "multi-domain squeeze of QTRAN's release",
     ),
-    "predator-prey-2": Entry(
-        predator_prey.predator_prey, "predator-prey", "QTRAN's predator-prey, 5x5, 2 predators, 1 prey"
+    "predator-prey-2": _predator_prey(2, 0.5),
+    "predator-prey-2-p1": _predator_prey(2, 1.0),
+    "predator-prey-2-p1.5": _predator_prey(2, 1.5),
+    "predator-prey-4": _predator_prey(4, 0.5),
+    "predator-prey-4-p1": _predator_prey(4, 1.0),
+    "predator-prey-4-p1.5": _predator_prey(4, 1.5),
+    "predator-prey-2-full": _predator_prey(2, 0.5, full_view=True),
+    "predator-prey-2-p1-full": _predator_prey(2, 1.0, full_view=True),
+    "predator-prey-2-p1.5-full": _predator_prey(2, 1.5, full_view=True),
+    "predator-prey-4-full": _predator_prey(4, 0.5, full_view=True),
+    "predator-prey-4-p1-full": _predator_prey(4, 1.0, full_view=True),
+    "predator-prey-4-p1.5-full": _predator_prey(4, 1.5, full_view=True),
+    "stag-hunt-p0": _stag_hunt(0.0),
+    "stag-hunt-p05": _stag_hunt(-0.5),
+    "stag-hunt-p1": _stag_hunt(-1.0),
+    "stag-hunt-p125": _stag_hunt(-1.25),
+    "stag-hunt-p15": _stag_hunt(-1.5),
+    "stag-hunt-p2": _stag_hunt(-2.0),
+    "differential": Entry(
+        differential_game.differential_game,
+        "differential",
+        "max of two quadratics, continuous actions, optimum 10 at (5, 5)",
     ),
-    "predator-prey-4": Entry(
-        FOUR_PREDATORS, "predator-prey", "QTRAN's predator-prey, 7x7, 4 predators, 2 prey"
-    ),
-    "predator-prey-2-full": Entry(
-        partial(predator_prey.predator_prey, full_view=True),
-        "predator-prey",
-        "predator-prey-2 with the release's full view",
-    ),
-    "predator-prey-4-full": Entry(
-        partial(FOUR_PREDATORS, full_view=True),
-        "predator-prey",
-        "predator-prey-4 with the release's full view",
+    "differential-grid": Entry(
+        differential_game.differential_grid_game, "matrix", "max of two quadratics on a grid of actions"
     ),
     "catch-prey": Entry(catch_prey.catch_prey, "pursuit", "predators surround a faster prey on the plane"),
 }
 
 
 def lookup(env_id: str) -> Entry:
-    """The entry of `env_id`.
+    """The entry of `env_id`; one with a colon is another library's, see `envs.adapters`.
 
     Raises:
-        BadInputError: if there is none.
+        BadInputError: if there is none, or the library that it is from is missing.
     """
+    if ":" in env_id:
+        return Entry(*lookup_adapted(env_id))
     if env_id not in ENVIRONMENTS:
-        raise BadInputError(f"unknown environment {env_id!r}: choose one of {', '.join(ENVIRONMENTS)}")
+        known = ", ".join([*ENVIRONMENTS, *ADAPTED_IDS])
+        raise BadInputError(f"unknown environment {env_id!r}: choose one of {known}")
     return ENVIRONMENTS[env_id]
 
 

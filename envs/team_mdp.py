@@ -311,7 +311,12 @@ def from_matrix_game(game: MatrixGame) -> TeamMDP:
     """A (staged) matrix game as a team decision process: its stages are states, its end a terminal one.
 
     Pure: it can be vmapped over games. The state is the stage, and the last state is the end.
+
+    Raises:
+        BadInputError: for a game with a reward per agent.
     """
+    if game.general_sum:
+        raise BadInputError("a team MDP has one reward for all: give a matrix game that pays the team")
     stages, agents = game.num_stages, game.num_agents
     following = jnp.where(game.next_stage == END, stages, game.next_stage)  # (K, A_1, ..., A_n)
     after = jnp.full((1, *game.action_counts), stages, following.dtype)

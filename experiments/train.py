@@ -18,6 +18,7 @@ import numpy as np
 
 import baselines.registry as algorithms
 import envs.registry as environments
+from envs.adapters import ADAPTED_IDS
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from envs.matrix_games import load_game
@@ -151,6 +152,8 @@ def list_ids() -> None:
     print("environments (--env):")
     for name, entry in environments.ENVIRONMENTS.items():
         print(f"  {name:<20} {entry.about}")
+    for name, about in ADAPTED_IDS.items():
+        print(f"  {name:<20} {about}")
 
 
 def resolve(pair: Pair) -> tuple[type[Algorithm], str, dict[str, Any]]:

@@ -16,9 +16,13 @@ from PIL import Image
 from envs import registry
 from envs.matrix_games import (
     END,
+    PR2_PAYOFFS,
     QTRAN_PAYOFF,
+    THESIS_PAYOFF,
+    MatrixGame,
     check_payoff,
-    load_payoff,
+    general_sum_game,
+    load_game,
     matrix_game,
     penalty_payoff,
     random_game,
@@ -27,6 +31,7 @@ from envs.matrix_games import (
     staged_game,
     two_gaussians_payoff,
     two_step_game,
+    zero_sum_game,
 )
 from tests.reference import matrix_game as reference
 
@@ -105,6 +110,73 @@ def test_jumanji_finds_nothing(env_id):
     assert env.fully_observable
     assert env.stateless == (env_id not in ("two-step", "random-state"))
     np.testing.assert_array_equal(env.action_spec.num_values, [env.num_actions] * env.num_agents)
+
+
+# A reward per agent
+
+
+def test_zero_sum_game_of_the_thesis():
+    env = registry.make("matrix-thesis-zero-sum")
+    thesis = np.asarray(THESIS_PAYOFF, float)
+    for joint in np.ndindex(3, 3):
+        _, (first, last) = play(env, [joint])
+        np.testing.assert_array_equal(first.reward, [0, 0])
+        np.testing.assert_array_equal(last.reward, [thesis[joint], -thesis[joint]])
+        assert float(last.discount) == 0 and bool(last.last())
+    np.testing.assert_array_equal(env.joint_payoff(), np.stack([thesis, -thesis], -1))
+    assert env.reward_spec.shape == (2,)
+    assert registry.make("matrix-thesis").reward_spec.shape == ()
+
+
+def test_pr2s_game_has_no_pure_equilibrium_and_mixes_half_and_half():
+    """FACTS 10.3; each agent is indifferent where the other mixes half and half."""
+    payoff = np.asarray(registry.make("matrix-pr2").joint_payoff())
+    np.testing.assert_array_equal(payoff[..., 0], [[0, 3], [1, 2]])
+    np.testing.assert_array_equal(payoff[..., 1], [[3, 2], [0, 1]])
+    np.testing.assert_array_equal(payoff[..., 0] @ [0.5, 0.5], [1.5, 1.5])
+    np.testing.assert_array_equal([0.5, 0.5] @ payoff[..., 1], [1.5, 1.5])
+
+
+def test_three_agents_with_a_reward_each():
+    payoffs = np.random.default_rng(0).normal(size=(3, 2, 3, 4)).astype(np.float32)
+    env = general_sum_game(payoffs)
+    assert env.action_counts == (2, 3, 4) and env.num_agents == 3
+    for joint in np.ndindex(2, 3, 4):
+        np.testing.assert_array_equal(play(env, [joint])[1][1].reward, payoffs[(slice(None), *joint)])
+
+
+def test_a_batch_of_pairs_equals_each_alone():
+    payoffs = jax.random.normal(jax.random.key(0), (20, 2, 3, 2))
+    template = general_sum_game(payoffs[0])
+    moved = jnp.moveaxis(payoffs, 1, -1)[:, None]  # (20, 1, 3, 2, 2)
+
+    def reward(payoff):
+        env = template.replace(payoff=payoff)
+        return env.step(env.reset(KEY)[0], jnp.asarray([2, 1]))[1].reward
+
+    np.testing.assert_array_equal(jax.jit(jax.vmap(reward))(moved), payoffs[:, :, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("payoffs", "says"),
+    [
+        ([[[1, 2]], [[1], [2]]], "shapes (1, 2), (2, 1)"),
+        ([[[1, 2], [3, 4]]], "got 1 payoff(s), one per agent, with 2 axes"),
+        ([[[1, 2], [3, 4]]] * 3, "got 3 payoff(s), one per agent, with 2 axes: a game of n >= 2 agents"),
+        (np.zeros((2, 2, 2, 2)), "got 2 payoff(s), one per agent, with 3 axes"),
+        ([], "got 0 payoff(s), one per agent: a game of n >= 2 agents needs n payoffs of n axes"),
+        ([[[1, 2], [3, 4]], [[1, 2], [3]]], "the payoff of agent 2 is ragged"),
+        ([[[1, float("inf")]], [[1, 2]]], "the payoff of agent 1 holds NaN or infinite"),
+    ],
+)
+def test_bad_payoffs_per_agent(bad_input, payoffs, says):
+    with bad_input(says):
+        general_sum_game(payoffs)
+
+
+def test_zero_sum_games_are_for_two(bad_input):
+    with bad_input("got 2 payoff(s), one per agent, with 3 axes"):
+        zero_sum_game(np.zeros((2, 2, 2)))
 
 
 # Several stages
@@ -331,11 +403,19 @@ def test_payoff_files(tmp_path):
     table = [[1.5, 2, 3], [4, 5, 6]]
     (tmp_path / "game.json").write_text(json.dumps(table))
     np.save(tmp_path / "game.npy", np.asarray(table))
-    for name in ("game.json", "game.npy"):
-        payoff = load_payoff(tmp_path / name)
-        assert payoff.dtype == np.float32
-        np.testing.assert_array_equal(payoff, table)
-    assert load_payoff(str(tmp_path / "game.json")).shape == (2, 3)
+    for path in (tmp_path / "game.json", str(tmp_path / "game.npy")):
+        env = load_game(path)
+        assert isinstance(env, MatrixGame) and not env.general_sum
+        np.testing.assert_array_equal(env.joint_payoff(), table)
+
+
+def test_payoff_files_with_a_payoff_per_agent(tmp_path):
+    (tmp_path / "game.json").write_text(json.dumps({"payoffs": PR2_PAYOFFS}))
+    env = load_game(tmp_path / "game.json")
+    np.testing.assert_array_equal(env.joint_payoff(), registry.make("matrix-pr2").joint_payoff())
+    # Without the word the same numbers are one payoff for three agents.
+    (tmp_path / "team.json").write_text(json.dumps(PR2_PAYOFFS))
+    assert load_game(tmp_path / "team.json").num_agents == 3
 
 
 @pytest.mark.parametrize(
@@ -345,7 +425,10 @@ def test_payoff_files(tmp_path):
         ("game.json", b"[[1, 2], [3, 4", "is not valid json"),
         ("game.json", b"", "is not valid json"),
         ("game.json", b"\xff\xfe\x00", "is not valid json"),
-        ("game.json", b'{"payoff": [[1]]}', "ragged or not numeric"),
+        ("game.json", b'{"payoff": [[1]]}', 'an object must be {"payoffs": [...]}'),
+        ("game.json", b'{"payoffs": 5}', 'an object must be {"payoffs": [...]}'),
+        ("game.json", b'{"payoffs": [[[1]], [[2]]], "name": "x"}', 'an object must be {"payoffs": [...]}'),
+        ("game.json", b'{"payoffs": [[[1, 2]], [[1], [2]]]}', "shapes (1, 2), (2, 1)"),
         ("game.json", b"[[1, 2], [3]]", "ragged or not numeric"),
         ("game.json", b'[["x", 2], [3, 4]]', "ragged or not numeric"),
         ("game.json", b"[[NaN, 2], [3, 4]]", "NaN or infinite"),
@@ -361,25 +444,25 @@ def test_bad_payoff_files(bad_input, tmp_path, name, content, says):
     path = tmp_path / name
     path.write_bytes(content)
     with bad_input(says):
-        load_payoff(path)
+        load_game(path)
     with bad_input(f"payoff file {path}"):
-        load_payoff(path)
+        load_game(path)
 
 
 def test_missing_payoff_files(bad_input, tmp_path):
     for path in (tmp_path / "nothing.json", tmp_path / "nothing.npy", tmp_path / "no-folder" / "game.npy"):
         with bad_input(f"payoff file {path} cannot be read: No such file"):
-            load_payoff(path)
+            load_game(path)
     folder = tmp_path / "folder.json"
     folder.mkdir()
     with bad_input("cannot be read"):
-        load_payoff(folder)
+        load_game(folder)
 
 
 def test_object_arrays_are_not_unpickled(bad_input, tmp_path):
     np.save(tmp_path / "game.npy", np.asarray([[1, None]], dtype=object), allow_pickle=True)
     with bad_input("is not valid npy"):
-        load_payoff(tmp_path / "game.npy")
+        load_game(tmp_path / "game.npy")
 
 
 # Pictures
@@ -438,6 +521,16 @@ def test_every_picture_starts_on_an_empty_sheet(axes):
     assert len(axes().texts) == 9
     assert len(axes().images) == 1
     np.testing.assert_array_equal(first, kept)  # the caller's pixels are the caller's
+
+
+def test_picture_of_a_reward_per_agent(axes):
+    env = registry.make("matrix-pr2")
+    env.render(play(env, [(1, 0)])[0][1])
+    assert marked(axes()) == [(1, 0)]
+    assert axes().get_title() == "joint action (1, 0) pays 1, 0"
+    numbers = {text.get_position(): text.get_text() for text in axes().texts}
+    assert numbers == {(0, 0): "0, 3", (1, 0): "3, 2", (0, 1): "1, 0", (1, 1): "2, 1"}
+    np.testing.assert_array_equal(axes().images[0].get_array(), PR2_PAYOFFS[0])
 
 
 def test_picture_of_a_large_game(axes):

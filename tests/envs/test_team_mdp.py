@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs.errors import BadInputError
-from envs.matrix_games import MatrixGame, matrix_game, random_state_game, two_step_game
+from envs.matrix_games import MatrixGame, matrix_game, random_state_game, two_step_game, zero_sum_game
 from envs.team_mdp import (
     MoveDraws,
     TeamMDP,
@@ -280,6 +280,11 @@ def test_a_staged_game_plays_the_same(game):
                         timestep.observation.agents_view[:, :-1], expected.observation.agents_view
                     )
     assert int(ours.state) == game.num_stages
+
+
+def test_a_reward_per_agent_makes_no_team(bad_input):
+    with bad_input("a team MDP has one reward for all"):
+        from_matrix_game(zero_sum_game([[1, 2], [3, 4]]))
 
 
 def test_a_batch_of_matrix_games_becomes_a_batch_of_processes():
