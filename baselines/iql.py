@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, td_target
@@ -61,4 +62,33 @@ class IQL(QLearner):
         best = greedy_actions(mask_unavailable(online.utilities(following), following.action_mask))
         next_q = chosen(target.utilities(following), best)  # (n,)
         y = td_target(transition.reward, transition.discount, self.gamma, next_q)
-        return jnp.mean(jnp.square(q - y)), {"mean_q": jnp.mean(q)}
+        return jnp.mean(self.weights(y - q) * jnp.square(y - q)), {"mean_q": jnp.mean(q)}
+
+    def weights(self, errors: jax.Array) -> jax.Array:
+        """How much each agent learns from its TD error, `(n,)` to `(n,)`: IQL from all alike."""
+        return jnp.ones_like(errors)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TabularIQL(TabularLearner):
+    """Independent Q-learning in tables: `Q_i(o, u) += step_size (r + gamma max Q_i(o', .) - Q_i(o, u))`."""
+
+    general_sum: ClassVar[bool] = True
+
+    def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> jax.Array:
+        """One table of action values."""
+        return jnp.full(shape, self.initial_value)
+
+    def preferences(self, tables: jax.Array) -> jax.Array:
+        """The action values."""
+        return tables
+
+    def learn(self, tables: jax.Array, step: TabularStep, rate: jax.Array, key: jax.Array) -> jax.Array:
+        """One step of every agent."""
+        y = tabular_target(tables, step, self.gamma)
+        errors = y - chosen(rows(tables, step.observed), step.actions)
+        return stepped(tables, step, rate * self.weights(errors) * errors)
+
+    def weights(self, errors: jax.Array) -> jax.Array:
+        """How much each agent learns from its TD error, `(n,)` to `(n,)`: IQL from all alike."""
+        return jnp.ones_like(errors)

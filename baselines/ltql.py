@@ -1,0 +1,180 @@
+"""Logical Team Q-learning (Cassano and Sayed, 2021): learn where the others played their best."""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
+from jaxmarl_fac.error_weights import logical_weights, others_greedy, played_greedily
+from jaxmarl_fac.losses import chosen, mask_unavailable, td_target
+from jaxmarl_fac.networks import MLP
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Logic:
+    """What both forms of LTQL have.
+
+    Attributes:
+        alpha: how much q_B learns from what was better than expected though somebody explored.
+        second_if: the second condition of the algorithm: "elif" as in the authors' code, or "if", as their
+            slide prints it; see `logical_weights`.
+    """
+
+    alpha: float = 1.0
+    second_if: Literal["elif", "if"] = "elif"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+        if not 0 <= self.alpha <= 1:
+            raise BadInputError(f"alpha must be in [0, 1], not {self.alpha}")
+        if self.second_if not in ("elif", "if"):
+            raise BadInputError(f"second_if must be elif or if, not {self.second_if}")
+
+
+class LogicalTables(NamedTuple):
+    """The two tables, each `(n, O, A)`."""
+
+    q_b: jax.Array  # optimistic: by which agents act, and tell whether the others played their best
+    q_u: jax.Array  # unbiased: from which targets bootstrap
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TabularLTQL(_Logic, TabularLearner):
+    """Logical Team Q-learning in tables.
+
+    With `y_k = r + gamma max q_U^k(s', .)`, for every agent k: if all others took a best action by q_B, then
+    q_B and q_U take a step towards y_k; otherwise, if y_k is above q_B, then q_B takes `alpha` of a step.
+    Whether somebody played its best is seen before anyone learns.
+    """
+
+    def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> LogicalTables:
+        """Both at `initial_value`."""
+        return LogicalTables(jnp.full(shape, self.initial_value), jnp.full(shape, self.initial_value))
+
+    def preferences(self, tables: LogicalTables) -> jax.Array:
+        """q_B."""
+        return tables.q_b
+
+    def learn(
+        self, tables: LogicalTables, step: TabularStep, rate: jax.Array, key: jax.Array
+    ) -> LogicalTables:
+        """One step of every agent."""
+        q_b, q_u = tables
+        y = tabular_target(q_u, step, self.gamma)
+        now = rows(q_b, step.observed)  # (n, A)
+        useful = others_greedy(played_greedily(mask_unavailable(now, step.action_mask), step.actions))
+        error_b = y - chosen(now, step.actions)
+        error_u = y - chosen(rows(q_u, step.observed), step.actions)
+        weight_b = logical_weights(error_b, useful, self.alpha, self.second_if == "if", rate)
+        return LogicalTables(
+            stepped(q_b, step, rate * weight_b * error_b), stepped(q_u, step, rate * useful * error_u)
+        )
+
+
+class PerActionNetwork(nn.Module):
+    """Action values from a network for each action: `(n, O)` to `(n, A)`.
+
+    Agents share parameters. With `bound` above 0 values are `bound tanh(.)`; with `ids` a one-hot id
+    tells agents apart.
+    """
+
+    num_actions: int
+    widths: tuple[int, ...]
+    bound: float
+    ids: bool
+
+    @nn.compact
+    def __call__(self, agents_view: jax.Array) -> jax.Array:
+        if self.ids:
+            names = jnp.eye(agents_view.shape[0], dtype=agents_view.dtype)
+            agents_view = jnp.concatenate([agents_view, names], axis=-1)
+        networks = nn.vmap(
+            MLP,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            out_axes=-1,
+            axis_size=self.num_actions,
+        )
+        values = networks(self.widths, 1)(agents_view)[:, 0]  # (n, A)
+        return self.bound * jnp.tanh(values) if self.bound else values
+
+
+class LogicalNetwork(nn.Module):
+    """q_B and q_U."""
+
+    num_actions: int
+    hidden: tuple[int, ...]
+    bound: float
+    ids: bool
+
+    def setup(self) -> None:
+        """The parts, named as in the parameters."""
+        parts = (self.num_actions, self.hidden, self.bound, self.ids)
+        self.q_b, self.q_u = PerActionNetwork(*parts), PerActionNetwork(*parts)
+
+    def __call__(self, observation: Observation) -> tuple[jax.Array, jax.Array]:
+        """Touches every parameter; for initialisation."""
+        return self.utilities(observation), self.unbiased(observation)
+
+    def utilities(self, observation: Observation) -> jax.Array:
+        """The optimistic values q_B, by which the agents act: `(n, A)`."""
+        return self.q_b(observation.agents_view)
+
+    def unbiased(self, observation: Observation) -> jax.Array:
+        """q_U: `(n, A)`."""
+        return self.q_u(observation.agents_view)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LTQL(_Logic, QLearner):
+    """Logical Team Q-learning with networks that the agents share.
+
+    Four sets of parameters: q_B and q_U are trained; their copies in the target network tell whether the
+    others played their best (q_B) and give the targets (q_U). Each transition is learned from once as
+    each agent. The loss is the mean over agents of `w (y - q_B)^2 + [useful] (y - q_U)^2`, with w of
+    `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself.
+
+    Attributes:
+        q_bound: bounds values by `q_bound tanh(.)`; the largest return that there can be. 0 leaves it out.
+        agent_ids: whether the network sees an agent's id. Without, a policy plays with any number of agents.
+    """
+
+    q_bound: float = 0.0
+    agent_ids: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.q_bound >= 0:
+            raise BadInputError(f"q_bound must be 0 (off) or above, not {self.q_bound}")
+
+    def network(self, env: TeamEnvironment) -> LogicalNetwork:
+        """Networks for q_B and q_U."""
+        return LogicalNetwork(env.num_actions, self.hidden, self.q_bound, self.agent_ids)
+
+    def joint_values(
+        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
+    ) -> Metrics:
+        """None: the agents' values are their own."""
+        return {}
+
+    def loss(
+        self, online: LogicalNetwork, target: LogicalNetwork, transition: Transition
+    ) -> tuple[jax.Array, Metrics]:
+        """The agents' mean weighted squared errors."""
+        observation, following = transition.observation, transition.next_observation
+        next_values = mask_unavailable(target.unbiased(following), following.action_mask)
+        y = td_target(transition.reward, transition.discount, self.gamma, jnp.max(next_values, axis=-1))
+        frozen = mask_unavailable(target.utilities(observation), observation.action_mask)
+        useful = others_greedy(played_greedily(frozen, transition.actions))  # (n,)
+        error_b = y - chosen(online.utilities(observation), transition.actions)
+        error_u = y - chosen(online.unbiased(observation), transition.actions)
+        weights = logical_weights(error_b, useful, self.alpha, self.second_if == "if")
+        loss = jnp.mean(weights * jnp.square(error_b) + useful * jnp.square(error_u))
+        return loss, {"useful_fraction": jnp.mean(useful.astype(jnp.float32))}

@@ -1,0 +1,340 @@
+"""Tabular learners: beside plain NumPy, at their golden limits, and acting."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+import envs
+from baselines import probes
+from baselines.tabular import TabularStep, tabular_steps
+from envs.base import Observation
+from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game
+from envs.team_mdp import line_world, random_team_mdp
+from jaxmarl_fac.algorithm import LearnerState, Transition
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.loop import train
+from tests.reference import tabular as reference
+
+IDS = ("ltql-tabular", "hysteretic-tabular", "distributed-tabular", "iql-tabular")
+COUNTS = np.array([2, 3, 3])
+SEEN = 4
+RATE, GAMMA = 0.25, 0.5
+
+
+def as_step(step):
+    mask = jnp.arange(COUNTS.max()) < jnp.asarray(COUNTS)[:, None]
+    return TabularStep(
+        jnp.asarray(step["seen"]),
+        mask,
+        jnp.asarray(step["actions"]),
+        jnp.full(len(COUNTS), step["reward"], jnp.float32),
+        jnp.float32(step["discount"]),
+        jnp.asarray(step["next"]),
+        mask,
+    )
+
+
+def learn_beside(algorithm, check, count=300):
+    """Feeds random transitions to the algorithm, and its tables and each transition to `check`."""
+    env = random_team_mdp(states=SEEN, agents=3, actions=3)
+    tables = algorithm.init(env, jax.random.key(0)).params
+    learn = jax.jit(algorithm.learn)
+    for step in reference.draw_steps(1, count, SEEN, COUNTS):
+        tables = learn(tables, as_step(step), jnp.float32(RATE), jax.random.key(0))
+        check(tables, step)
+
+
+@pytest.mark.parametrize("second_if", ["elif", "if"])
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_ltql_beside_plain_numpy(second_if, alpha):
+    q_b = np.zeros((3, SEEN, 3))
+    q_u = q_b.copy()
+
+    def check(tables, step):
+        reference.logical(q_b, q_u, step, RATE, GAMMA, alpha, second_if)
+        np.testing.assert_allclose(tables.q_b, q_b, atol=1e-5)
+        np.testing.assert_allclose(tables.q_u, q_u, atol=1e-5)
+
+    learn_beside(baselines.make("ltql-tabular", alpha=alpha, second_if=second_if, gamma=GAMMA), check)
+    assert np.abs(q_b - q_u).max() > 0.1 and np.abs(q_u).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "ratio"),
+    [
+        (baselines.make("iql-tabular", gamma=GAMMA), 1.0),
+        (baselines.make("hysteretic-tabular", gamma=GAMMA, ratio=0.25), 0.25),
+        (baselines.make("distributed-tabular", gamma=GAMMA), 0.0),
+    ],
+    ids=["iql", "hysteretic", "distributed"],
+)
+def test_independent_learners_beside_plain_numpy(algorithm, ratio):
+    table = np.zeros((3, SEEN, 3))
+
+    def check(tables, step):
+        reference.independent(table, step, RATE, GAMMA, ratio)
+        np.testing.assert_allclose(tables, table, atol=1e-5)
+
+    learn_beside(algorithm, check)
+    assert np.abs(table).max() > 0.5
+
+
+# Batches and settings
+
+
+def batch_of(env, seed, size):
+    """Transitions of random play."""
+    keys = jax.random.split(jax.random.key(seed), size)
+
+    def one(key):
+        reset_key, action_key = jax.random.split(key)
+        state, first = env.reset(reset_key)
+        actions = jax.random.randint(action_key, (env.num_agents,), 0, 2)
+        _, after = env.step(state, actions)
+        return Transition(first.observation, actions, after.reward, after.discount, after.observation)
+
+    return jax.vmap(one)(keys)
+
+
+def test_a_batch_is_learned_one_after_the_other():
+    env = line_world()
+    algorithm = baselines.make("ltql-tabular", step_size=0.5)
+    learner = algorithm.init(env, jax.random.key(0))
+    batch = batch_of(env, 3, 5)
+    update = jax.jit(lambda learner, batch: algorithm.update(env, learner, batch, 0.0, jax.random.key(0))[0])
+    at_once = update(learner, batch)
+    for i in range(5):
+        learner = update(learner, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch))
+    np.testing.assert_allclose(at_once.params.q_b, learner.params.q_b, atol=1e-6)
+    assert np.abs(learner.params.q_b).max() > 0.5
+
+
+def test_the_step_size_may_fall_to_nothing():
+    env = line_world()
+    algorithm = baselines.make("iql-tabular", step_size=0.5, step_size_schedule="linear")
+    learner, batch = algorithm.init(env, jax.random.key(0)), batch_of(env, 3, 1)
+    full, half, none = (
+        algorithm.update(env, learner, batch, jnp.float32(progress), jax.random.key(0))[0].params
+        for progress in (0.0, 0.5, 1.0)
+    )
+    assert np.abs(full).max() > 0.1
+    np.testing.assert_allclose(half, full / 2, rtol=1e-6)
+    assert (none == 0).all()
+
+
+def test_observations_of_stateless_games_are_repeated():
+    env = matrix_game(LTQL_PAYOFF)
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    actions = jnp.array([[0, 1], [1, 2], [0, 0]])
+    steps = tabular_steps(
+        Transition(observation, actions, jnp.array([2.0, 2.0, 0.0]), jnp.zeros(3), observation)
+    )
+    assert steps.observed.tolist() == [[0, 0]] * 3
+    assert steps.action_mask.tolist() == [[[True, True, False], [True, True, True]]] * 3
+    assert steps.reward.tolist() == [[2, 2], [2, 2], [0, 0]]
+
+
+def test_rewards_may_be_the_agents_own():
+    env = matrix_game(LTQL_PAYOFF)
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    rewards = jnp.array([[1.0, -1.0], [3.0, 5.0]])
+    batch = Transition(observation, jnp.zeros((2, 2), int), rewards, jnp.zeros(2), observation)
+    assert tabular_steps(batch).reward.tolist() == rewards.tolist()
+
+
+@pytest.mark.parametrize("algorithm_id", IDS)
+def test_tables_refuse_what_cannot_be_counted(algorithm_id, bad_input):
+    with bad_input("a table cannot hold the observations of CatchPrey: take a matrix game or a team MDP"):
+        baselines.make(algorithm_id).check(envs.make("catch-prey"))
+    baselines.make(algorithm_id).check(envs.make("team-mdp-line"))
+    baselines.make(algorithm_id).check(envs.make("two-step"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm_id", "settings", "says"),
+    [
+        ("iql-tabular", {"step_size": 0.0}, "step_size must be in (0, 1], not 0.0"),
+        ("iql-tabular", {"step_size": float("nan")}, "step_size must be in (0, 1]"),
+        ("iql-tabular", {"step_size_schedule": "cosine"}, "step_size_schedule must be constant or linear"),
+        ("iql-tabular", {"gamma": 1.1}, "gamma must be in [0, 1], not 1.1"),
+        ("iql-tabular", {"initial_value": float("inf")}, "initial_value must be a finite number"),
+        ("iql-tabular", {"acting": "boltzmann"}, "acting must be epsilon-greedy or softmax, not boltzmann"),
+        ("iql-tabular", {"temperature": 0.0}, "temperature must be above 0"),
+        ("iql-tabular", {"epsilon_end": -0.1}, "epsilon_end must be in [0, 1]"),
+        ("iql-tabular", {"epsilon_steps": 0}, "epsilon_steps must be at least 1"),
+        ("ltql-tabular", {"alpha": 1.5}, "alpha must be in [0, 1], not 1.5"),
+        ("ltql-tabular", {"second_if": "else"}, "second_if must be elif or if, not else"),
+        ("ltql", {"alpha": float("nan")}, "alpha must be in [0, 1], not nan"),
+        ("ltql", {"second_if": "else"}, "second_if must be elif or if, not else"),
+        ("ltql", {"q_bound": -1.0}, "q_bound must be 0 (off) or above, not -1.0"),
+        ("hysteretic-tabular", {"ratio": -0.1}, "ratio must be in [0, 1], not -0.1"),
+        ("hysteretic", {"ratio": 2.0}, "ratio must be in [0, 1], not 2.0"),
+    ],
+)
+def test_settings_that_cannot_be(algorithm_id, settings, says, bad_input):
+    with bad_input(says):
+        baselines.make(algorithm_id, **settings)
+
+
+def test_families_have_the_releases_constants():
+    """FACTS 6.2, 6.3 and 6.5."""
+    line = baselines.make("ltql-tabular", "team-mdp")
+    assert (line.step_size, line.alpha, line.gamma, line.second_if) == (0.025, 1.0, 0.99, "elif")
+    for step in (0, 40_000, 100_000, 190_000, 10**6):
+        assert float(line.epsilon(jnp.float32(step))) == pytest.approx(max(0.05, 1 - step / 2e5), abs=1e-6)
+    hysteretic = baselines.make("hysteretic-tabular", "team-mdp")
+    assert hysteretic.step_size * hysteretic.ratio == pytest.approx(0.01)
+    matrix = baselines.make("ltql-tabular", "matrix")
+    assert (matrix.step_size, matrix.alpha, matrix.epsilon_end) == (0.1, 1.0, 1.0)
+    hunt = baselines.make("ltql", "pursuit")
+    assert (hunt.batch_size, hunt.replay_size, hunt.learning_starts) == (1024, 200_000, 2048)
+    assert (hunt.hidden, hunt.learning_rate, hunt.gamma, hunt.target_period) == ((50, 50), 1e-5, 0.99, 50)
+    assert hunt.q_bound == pytest.approx(0.98667, abs=1e-5)
+    assert baselines.make("hysteretic", "pursuit").ratio == 0.1
+
+
+# Acting
+
+
+def seen_by_two(numbers, mask=None):
+    view = jax.nn.one_hot(jnp.asarray(numbers), 2)
+    mask = jnp.ones((2, 3), bool) if mask is None else jnp.asarray(mask)
+    return Observation(view, jnp.zeros(1), mask, jnp.int32(0))
+
+
+TABLE = jnp.array([[[0.0, 1.0, 1.0], [5.0, 0.0, 0.0]], [[0.0, 0.0, 3.0], [-1.0, 9.0, -2.0]]])  # (n, O, A)
+
+
+def test_greedy_play_reads_each_agents_row():
+    algorithm = baselines.make("iql-tabular")
+    env = line_world()
+
+    def greedy(*args):
+        return algorithm.act_greedily(env, TABLE, (), seen_by_two(*args))[0].tolist()
+
+    assert greedy((0, 0)) == [1, 2]  # of equal ones the lowest
+    assert greedy((1, 1)) == [0, 1]
+    assert greedy((0, 1), [[True, False, True], [True, False, True]]) == [2, 0]
+
+
+def test_ltql_acts_by_its_optimistic_table():
+    env = line_world()
+    algorithm = baselines.make("ltql-tabular")
+    tables = algorithm.init(env, jax.random.key(0)).params._replace(q_b=TABLE, q_u=-TABLE)
+    assert algorithm.act_greedily(env, tables, (), seen_by_two((1, 1)))[0].tolist() == [0, 1]
+
+
+def shares_of(algorithm, epsilon, mask):
+    act = jax.jit(
+        jax.vmap(
+            lambda key: algorithm.act(line_world(), TABLE, (), seen_by_two((1, 1), mask), epsilon, key)[0]
+        )
+    )
+    actions = np.asarray(act(jax.random.split(jax.random.key(2), 20_000)))
+    return np.stack([np.bincount(actions[:, agent], minlength=3) / 20_000 for agent in range(2)])
+
+
+#: Five standard errors of a share of 20,000.
+CLOSE = 5 * np.sqrt(0.25 / 20_000)
+
+
+def test_epsilon_greedy_and_softmax_play_as_often_as_they_should():
+    mask = [[True, True, True], [True, False, True]]
+    greedy = shares_of(baselines.make("iql-tabular"), 0.3, mask)
+    np.testing.assert_allclose(greedy, [[0.8, 0.1, 0.1], [0.85, 0, 0.15]], atol=CLOSE)
+    soft = shares_of(baselines.make("iql-tabular", acting="softmax", temperature=2.0), 0.0, mask)
+    weights = np.exp([[2.5, 0, 0], [-0.5, -np.inf, -1]])
+    np.testing.assert_allclose(soft, weights / weights.sum(1, keepdims=True), atol=CLOSE)
+    mixed = shares_of(baselines.make("iql-tabular", acting="softmax", temperature=2.0), 0.5, mask)
+    uniform = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0, 0.5]])
+    np.testing.assert_allclose(mixed, (soft + uniform) / 2, atol=2 * CLOSE)
+    assert (mixed[1, 1], soft[1, 1]) == (0, 0)
+
+
+# Learning, by rules that were fixed beforehand (FACTS 6.4): step .1, uniform actions
+
+
+def tables_of(algorithm_id, payoff, seeds, games, **settings):
+    experiment = Experiment(
+        algorithm=baselines.make(algorithm_id, **settings),
+        environment=matrix_game(payoff),
+        seeds=tuple(range(seeds)),
+        env_steps=games,
+        evaluations=1,
+        evaluation_episodes=1,
+        probe=probes.tables,
+    )
+    return train(experiment).history.last
+
+
+@pytest.mark.parametrize("second_if", ["elif", pytest.param("if", marks=pytest.mark.slow)])
+def test_ltql_finds_one_of_two_optima(second_if):
+    """Greedy play earns 2 on all seeds, about half of them in each equilibrium, with the limits of both."""
+    last = tables_of("ltql-tabular", LTQL_PAYOFF, 300, 500, second_if=second_if)
+    assert (last["episode_return"] == 2).all()
+    q_u = last["q_u"][:, :, 0]  # (seeds, 2, 3)
+    first = last["q_b"][:, 0, 0, :2].argmax(1) == 0
+    assert 0.4 <= first.mean() <= 0.6
+    # A step of .1 is far from done with the entries that are tried least.
+    np.testing.assert_allclose(q_u[first].mean(0), [[2, 1, 0], [0, 2, 0]], atol=0.1)
+    np.testing.assert_allclose(q_u[~first].mean(0), [[0, 2, 0], [0, 1, 2]], atol=0.1)
+
+
+@pytest.mark.slow
+def test_ltql_finds_the_optimum_that_others_miss():
+    """QTRAN's game: q_U is (8, -12, -12) for both agents."""
+    last = tables_of("ltql-tabular", QTRAN_PAYOFF, 300, 2000)
+    assert (last["episode_return"] == 8).all()
+    np.testing.assert_allclose(last["q_u"][:, :, 0].mean(0), [[8, -12, -12]] * 2, atol=0.05)
+
+
+def test_iql_averages_over_the_others():
+    last = tables_of("iql-tabular", LTQL_PAYOFF, 300, 1000, step_size_schedule="linear")
+    np.testing.assert_allclose(last["table"][:, :, 0].mean(0), [[2 / 3, 1, 0], [0, 1.5, 1]], atol=0.03)
+    assert (last["episode_return"] == 1).mean() >= 0.84
+
+
+@pytest.mark.slow
+def test_the_values_of_distributed_q_learning_tie():
+    last = tables_of("distributed-tabular", LTQL_PAYOFF, 300, 2000, step_size_schedule="linear")
+    np.testing.assert_allclose(last["table"][:, :, 0], [[[2, 2, 0], [0, 2, 2]]] * 300, atol=0.01)
+
+
+@pytest.mark.slow
+def test_ltql_wins_the_line_world_on_almost_all_seeds():
+    """FACTS 6.5: return 10 without noise on >= 95 % of seeds; IQL on half of them at most."""
+    won = {}
+    for algorithm_id in ("ltql-tabular", "iql-tabular"):
+        experiment = Experiment(
+            algorithm=baselines.make(algorithm_id, "team-mdp"),
+            environment=line_world(),
+            seeds=tuple(range(20)),
+            env_steps=100_000,
+            evaluations=1,
+            evaluation_episodes=1,
+            probe=probes.noise_free_return,
+        )
+        won[algorithm_id] = (train(experiment).history.last["noise_free_return"] == 10).mean()
+    assert won["ltql-tabular"] >= 0.95
+    assert won["iql-tabular"] <= 0.5
+
+
+def test_noise_free_return_of_a_known_policy():
+    """Walk left three times, then press and stay: +10; press all the way: -80."""
+    env = line_world()
+    algorithm = baselines.make("iql-tabular")
+    tables = np.zeros((2, 8, 3), np.float32)
+    tables[0, 3, 1] = 1  # at cell 0, in time: press
+    tables[1, [3, 5, 7], 1] = 1  # in time, not there: left
+    assert float(probes.noise_free_return(algorithm, env, jnp.asarray(tables))["noise_free_return"]) == 10
+    tables[0, :, 1] = 1
+    assert float(probes.noise_free_return(algorithm, env, jnp.asarray(tables))["noise_free_return"]) == -80
+
+
+def test_tables_keep_their_names():
+    learner = baselines.make("ltql-tabular").init(line_world(), jax.random.key(0))
+    assert isinstance(learner, LearnerState)
+    assert set(probes.tables(None, line_world(), learner.params)) == {"q_b", "q_u"}
+    assert list(probes.tables(None, line_world(), TABLE)) == ["table"]
