@@ -1,0 +1,181 @@
+"""Learners of iterated games to compare with: joint-action learner, WoLF-PHC, FMQ.
+
+Their defaults are those with which ROMMEO's authors ran them: nearly whole steps, one action in ten
+random, values that start uniform in [0, 1) (their library, malib).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from baselines.two_player import Experience, Memory, Rule, Seat, SelfPlay, Stage, WatchingRule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointActionRule(WatchingRule):
+    """Joint-action learner: the best reply to how often the other played each action of late.
+
+    `EV(a) = Σ_b freq(b) q(a,b)`, greedy, ties to the lowest action (Claus and Boutilier, 1998).
+    """
+
+    learning_rate: float = 1.0
+    rate_half_life: float = 10_000.0
+    gamma: float = 0.95
+    epsilon: float = 0.1
+    initial_spread: float = 1.0
+
+    def stage(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> Stage:
+        """The best expected value."""
+        opponent = self.frequencies(seat, memory, state)
+        expected = memory["q"][state] @ opponent  # (A,)
+        return Stage(jnp.max(expected), jax.nn.one_hot(jnp.argmax(expected), seat.own), opponent)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnValueRule(Rule):
+    """Q-learning of its own actions alone: `Q(s,a) ← Q + α (r + γ max Q(s',·) - Q)`."""
+
+    rate_half_life: float = 10_000.0
+    gamma: float = 0.95
+    initial_spread: float = 1.0
+
+    def q_learning(self, memory: Memory, experience: Experience, time: jax.Array) -> jax.Array:
+        """The table `q (S, A)` after one experience."""
+        q, cell = memory["q"], (experience.state, experience.own)
+        following = jnp.max(q[experience.next_state])
+        target = experience.rewards[0] + self.gamma * experience.discount * following
+        return q.at[cell].add(self.rate(time) * (target - q[cell]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WoLFRule(OwnValueRule):
+    """WoLF-PHC: a mixed policy climbs towards the greedy action, in small steps while it wins.
+
+    It wins while it expects more than its average policy would (Bowling and Veloso, 2002).
+
+    Attributes:
+        step_winning: probability moved in one update while it wins.
+        step_losing: and while it loses.
+    """
+
+    learning_rate: float = 1.0
+    epsilon: float = 0.1
+    step_winning: float = 0.0025
+    step_losing: float = 0.005
+
+    def further_checks(self) -> dict[str, tuple[bool, str]]:
+        """Steps are probabilities."""
+        return super().further_checks() | {
+            "step_winning": (0 <= self.step_winning <= 1, "in [0, 1]"),
+            "step_losing": (0 <= self.step_losing <= 1, "in [0, 1]"),
+        }
+
+    def init(self, seat: Seat, key: jax.Array) -> Memory:
+        """Values, policy and average policy `(S, A)`, and visits `(S,)`; the policies start uniform."""
+        uniform = jnp.full((seat.states, seat.own), 1 / seat.own)
+        return {
+            "q": self.fresh_values(key, uniform.shape),
+            "policy": uniform,
+            "average": uniform,
+            "visits": jnp.zeros((seat.states,)),
+        }
+
+    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+        """The policy that it has climbed to, `(A,)`."""
+        return memory["policy"][state]
+
+    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+        """Values first, then the average, then one step of the policy."""
+        state, q = experience.state, self.q_learning(memory, experience, time)
+        policy, visits = memory["policy"][state], memory["visits"][state] + 1
+        average = memory["average"][state] + (policy - memory["average"][state]) / visits
+        wins = policy @ q[state] > average @ q[state]
+        step = jnp.where(wins, self.step_winning, self.step_losing)
+        return {
+            "q": q,
+            "policy": memory["policy"].at[state].set(hill_climb(policy, q[state], step)),
+            "average": memory["average"].at[state].set(average),
+            "visits": memory["visits"].at[state].set(visits),
+        }
+
+
+def hill_climb(policy: jax.Array, values: jax.Array, step: jax.Array) -> jax.Array:
+    """Policy hill climbing: every action gives up to `step / (A - 1)` to the greedy one, `(A,)` to `(A,)`.
+
+    Ties go to the lowest action (Bowling and Veloso, 2002).
+    """
+    best = jax.nn.one_hot(jnp.argmax(values), policy.size)
+    given = jnp.minimum(policy, step / max(1, policy.size - 1)) * (1 - best)
+    return policy - given + best * jnp.sum(given)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FMQRule(OwnValueRule):
+    """FMQ: actions are worth more if their largest reward comes often (Kapetanakis and Kudenko, 2002).
+
+    `EV(a) = Q(a) + c f(a) R(a)` with R(a) the largest reward that a has brought and f(a) the share of
+    its plays that did; `π(a) ∝ e^{EV(a)/T}` with `T = T_0 e^{-time/10} + 1`.
+
+    Attributes:
+        weight: c.
+        temperature: T_0.
+    """
+
+    learning_rate: float = 0.9
+    rate_half_life: float = 0.0
+    weight: float = 10.0
+    temperature: float = 500.0
+
+    def further_checks(self) -> dict[str, tuple[bool, str]]:
+        """A temperature and a weight."""
+        return super().further_checks() | {
+            "weight": (0 <= self.weight < math.inf, "0 or above"),
+            "temperature": (0 <= self.temperature < math.inf, "0 or above"),
+        }
+
+    def init(self, seat: Seat, key: jax.Array) -> Memory:
+        """Values, largest rewards, plays, and how many of them brought the largest reward, all `(S, A)`."""
+        nothing = jnp.zeros((seat.states, seat.own))
+        q = self.fresh_values(key, nothing.shape)
+        return {"q": q, "largest": nothing, "plays": nothing, "hits": nothing}
+
+    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+        """Boltzmann's over EV, `(A,)`."""
+        frequency = memory["hits"][state] / jnp.maximum(memory["plays"][state], 1)
+        expected = memory["q"][state] + self.weight * frequency * memory["largest"][state]
+        return jax.nn.softmax(expected / (self.temperature * jnp.exp(-0.1 * time) + 1))
+
+    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+        """Values, and the count of the largest reward, which starts anew with a larger one."""
+        cell, reward = (experience.state, experience.own), experience.rewards[0]
+        plays, largest, hits = (memory[name][cell] for name in ("plays", "largest", "hits"))
+        larger = (plays == 0) | (reward > largest)
+        return {
+            "q": self.q_learning(memory, experience, time),
+            "largest": memory["largest"].at[cell].set(jnp.where(larger, reward, largest)),
+            "plays": memory["plays"].at[cell].add(1),
+            "hits": memory["hits"].at[cell].set(jnp.where(larger, 1, hits + (reward == largest))),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointActionLearner(SelfPlay):
+    """Joint-action learners on both sides (Claus and Boutilier, 1998)."""
+
+    rule: JointActionRule = JointActionRule()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WoLFPHC(SelfPlay):
+    """WoLF-PHC on both sides: win or learn fast (Bowling and Veloso, 2002)."""
+
+    rule: WoLFRule = WoLFRule()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FMQ(SelfPlay):
+    """Frequency maximum Q-value on both sides (Kapetanakis and Kudenko, 2002)."""
+
+    rule: FMQRule = FMQRule()

@@ -1,0 +1,522 @@
+import itertools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+import envs
+from baselines.equilibrium_q import FoeQ, FoeRule, FriendRule, NashQ, NashRule
+from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule, hill_climb
+from baselines.opponent_modelling import (
+    BalancingRule,
+    GR2Rule,
+    PR2Rule,
+    ProbabilisticBalancingRule,
+    RommeoQ,
+    RommeoRule,
+    RommeoThesisRule,
+    SoftQRule,
+)
+from baselines.two_player import Experience, Match, Seat, joint_policy
+from envs.matrix_games import CLIMBING_PAYOFF, THESIS_PAYOFF, matrix_game, penalty_payoff, zero_sum_game
+from jaxmarl_fac.algorithm import Transition
+from jaxmarl_fac.experiment import Experiment, from_json, to_json
+from jaxmarl_fac.loop import train
+from tests.reference import two_player as reference
+from tests.reference.equilibria import max_min_value
+
+THESIS, CLIMBING = np.array(THESIS_PAYOFF, float), np.array(CLIMBING_PAYOFF, float)
+IDS = (
+    *("soft-q", "pr2-q", "rommeo-q", "rommeo-q-emp", "rommeo-q-thesis", "balancing-q"),
+    *("balancing-q-probabilistic", "gr2-q", "gr2-q-mixture", "nash-q", "friend-q", "foe-q"),
+    *("jal", "wolf-phc", "fmq"),
+)
+INF = math.inf
+#: Two states; two actions against three.
+SEAT = Seat(first=True, states=2, own=2, other=3)
+#: At the thesis's game, from either side.
+ROW, COLUMN = Seat(True, 1, 3, 3), Seat(False, 1, 3, 3)
+
+
+@pytest.fixture
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def experiences(count, seed=0):
+    """Random transitions, one in five of them a termination; rewards that repeat, for FMQ."""
+    rng = np.random.default_rng(seed)
+    return Experience(
+        state=rng.integers(0, SEAT.states, count),
+        own=rng.integers(0, SEAT.own, count),
+        other=rng.integers(0, SEAT.other, count),
+        rewards=rng.integers(-3, 4, (count, 2)).astype(float),
+        discount=(rng.random(count) > 0.2).astype(float),
+        next_state=rng.integers(0, SEAT.states, count),
+    )
+
+
+def live(rule, seat, lessons):
+    """The policy in every state before each lesson, `(T, S, A)`, and the tables after all."""
+
+    def step(carry, lesson):
+        memory, time = carry
+        states = jnp.arange(seat.states)
+        played = jax.vmap(lambda state: rule.policy(seat, memory, state, time))(states)
+        return (rule.learn(seat, memory, lesson, time), time + 1), played
+
+    start = rule.init(seat, jax.random.key(0)), jnp.zeros((), jnp.int32)
+    (memory, _), played = jax.jit(lambda lessons: jax.lax.scan(step, start, lessons))(
+        jax.tree.map(jnp.asarray, lessons)
+    )
+    return np.asarray(played), jax.tree.map(np.asarray, memory)
+
+
+def relive(learner, lessons):
+    """The same of a slow version."""
+    played = []
+    for lesson in zip(*lessons, strict=True):
+        played.append([learner.policy(s) for s in range(SEAT.states)])
+        state, own, other, rewards, discount, following = lesson
+        learner.learn(state, own, other, rewards, discount, following)
+    return played
+
+
+# Each rule beside its slow version
+
+
+COMMON = {"learning_rate": 0.6, "rate_half_life": 30.0, "gamma": 0.9}
+SLOW = {"rate": 0.6, "half_life": 30.0, "gamma": 0.9}
+PRIORS = {"own_prior": (0.3, 0.7), "other_prior": (0.2, 0.5, 0.3)}
+SOFT = {**COMMON, **PRIORS, "beta": 0.4, "beta_growth": 1.02}
+SLOW_SOFT = {**SLOW, **PRIORS, "beta": 0.4, "beta_other": 0.4, "growth": 1.02}
+POISSON = (8 / 17, 6 / 17, 3 / 17)
+SIZE = SEAT[1:]
+
+
+def harmonic(time):
+    return 0.8 * 30 / (30 + time)
+
+
+def exponential(time):
+    return 0.8 * np.exp(-0.1 * time) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("rule", "learner", "table"),
+    [
+        (SoftQRule(**SOFT), lambda: reference.SoftQ(*SIZE, order="", **SLOW_SOFT), "values"),
+        (PR2Rule(**SOFT), lambda: reference.Soft(*SIZE, order="agent", **SLOW_SOFT), "q"),
+        (RommeoThesisRule(**SOFT), lambda: reference.Soft(*SIZE, order="opponent", **SLOW_SOFT), "q"),
+        *(
+            (
+                kind(**SOFT, beta_other=beta_other),
+                lambda beta_other=beta_other: reference.Soft(
+                    *SIZE, order="agent", **{**SLOW_SOFT, "beta_other": beta_other}
+                ),
+                "q",
+            )
+            for kind, beta_other in ((BalancingRule, -0.5), (ProbabilisticBalancingRule, 0.9))
+        ),
+        (
+            GR2Rule(**SOFT, mixture=True),
+            lambda: reference.Levels(*SIZE, order="", weights=POISSON, **SLOW_SOFT),
+            "tables",
+        ),
+        (
+            RommeoRule(**COMMON, initial_spread=0.0, temperature=0.8, window=7),
+            lambda: reference.Rommeo(*SIZE, alpha=harmonic, empirical=False, window=7, **SLOW),
+            "q",
+        ),
+        (
+            RommeoRule(
+                **COMMON,
+                initial_spread=0.0,
+                temperature=0.8,
+                temperature_schedule="exponential",
+                window=7,
+                model="empirical",
+            ),
+            lambda: reference.Rommeo(*SIZE, alpha=exponential, empirical=True, window=7, **SLOW),
+            "q",
+        ),
+        (
+            JointActionRule(**COMMON, initial_spread=0.0, window=7),
+            lambda: reference.JointAction(*SIZE, window=7, **SLOW),
+            "q",
+        ),
+        (FriendRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=False, **SLOW), "q"),
+        (FoeRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=True, **SLOW), "q"),
+        (
+            WoLFRule(**COMMON, initial_spread=0.0, step_winning=0.03, step_losing=0.07),
+            lambda: reference.WoLF(*SIZE, winning=0.03, losing=0.07, **SLOW),
+            "values",
+        ),
+        (
+            FMQRule(**COMMON, initial_spread=0.0, weight=2.0, temperature=5.0),
+            lambda: reference.FMQ(*SIZE, weight=2.0, temperature=5.0, **SLOW),
+            "values",
+        ),
+    ],
+)
+def test_rules_live_as_their_slow_versions(float64, rule, learner, table):
+    lessons, slow = experiences(60), learner()
+    played, memory = live(rule, SEAT, lessons)
+    replayed = relive(slow, lessons)
+    np.testing.assert_allclose(memory["q"], getattr(slow, table), rtol=1e-9, atol=1e-10)
+    if not isinstance(rule, FoeRule):
+        np.testing.assert_allclose(played, replayed, rtol=1e-9, atol=1e-10)
+
+
+# Policies on the papers' games (FACTS 9, 10)
+
+
+def stage_policy(rule, payoff, seat=ROW, time=0, **memory):
+    tables = {"q": jnp.asarray(payoff)[None], **memory}
+    return rule.policy(seat, tables, jnp.asarray(0), jnp.asarray(time, jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("rule", "payoff", "time", "policy"),
+    [
+        (PR2Rule(), THESIS, 0, (0.317717, 0.291454, 0.390830)),
+        (RommeoThesisRule(), THESIS, 0, (0.317717, 0.291454, 0.390830)),
+        (PR2Rule(beta=1.0, beta_growth=1.0), THESIS, 7, (0.002149, 0.002634, 0.995217)),
+        (BalancingRule(), THESIS, 0, (0.344180, 0.307453, 0.348367)),
+        (ProbabilisticBalancingRule(), THESIS, 0, (0.344180, 0.307453, 0.348367)),
+        # The adversary's own table: it is paid the negative, and its action comes first.
+        (BalancingRule(), -THESIS.T, 0, (0.389043, 0.347529, 0.263429)),
+        (BalancingRule(beta_growth=10.0), THESIS, 1, (0.745606, 0.126353, 0.128041)),  # ω = 10
+        (FoeRule(), THESIS, 0, (1, 0, 0)),
+        (FriendRule(), THESIS, 0, (0, 0, 1)),
+    ],
+)
+def test_policies_on_the_thesis_game(float64, rule, payoff, time, policy):
+    np.testing.assert_allclose(stage_policy(rule, payoff, time=time), policy, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "policy"),
+    [
+        (1.0, (0.973174, 0.024381, 0.002445)),
+        (0.5, (0.975139, 0.024027, 0.000835)),
+        (5.0, (0.768275, 0.088768, 0.142957)),
+    ],
+)
+def test_published_rommeo_on_the_climbing_game(float64, alpha, policy):
+    nothing = jnp.full((1, 50), -1, jnp.int32)  # before it has seen the other play, its prior is uniform
+    ours = stage_policy(RommeoRule(temperature=alpha), CLIMBING, seen=nothing)
+    np.testing.assert_allclose(ours, policy, atol=1e-6)
+
+
+def test_published_rommeo_takes_its_prior_from_what_it_saw(float64):
+    seen = jnp.asarray([[0, 1, 1, 2, 2, 2, 2, 2, 2, 2, -1, -1]])  # P = (.1, .2, .7)
+    ours = stage_policy(RommeoRule(window=12), CLIMBING, seen=seen)
+    np.testing.assert_allclose(ours, (0.908111, 0.076088, 0.015801), atol=1e-6)
+    rule = RommeoRule(window=12, model="empirical")
+    tables = {"q": jnp.asarray(CLIMBING)[None], "seen": seen}
+    model = rule.opponent_model(ROW, tables, jnp.asarray(0), jnp.asarray(0))
+    np.testing.assert_allclose(model, (0.1, 0.2, 0.7), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [BalancingRule, ProbabilisticBalancingRule])
+@pytest.mark.parametrize(
+    ("beta", "beta_other", "value", "policy"),
+    [
+        (INF, INF, 10, (0, 0, 1)),  # a team
+        (INF, -INF, 2, (1, 0, 0)),  # a zero-sum game
+        (INF, 0.0, 11 / 3, (0, 0, 1)),  # the best row against a uniform column
+        (0.0, -INF, 2 / 3, (1 / 3, 1 / 3, 1 / 3)),  # a uniform row against the worst column
+        (0.0, 0.0, 24 / 9, (1 / 3, 1 / 3, 1 / 3)),  # nobody chooses
+        (-INF, -INF, 0, (0, 0.5, 0.5)),  # both harm; rows 2 and 3 tie
+        (-INF, INF, 3, (1, 0, 0)),  # harms itself, the other helps: (3, 4, 10)
+    ],
+)
+def test_limits_of_balancing_q(float64, kind, beta, beta_other, value, policy):
+    """FACTS 10.5: +inf team, -inf minimax, 0 the mean, on either side; late and early."""
+    rule = kind(beta=beta, beta_other=beta_other, gamma=1.0, learning_rate=1.0)
+    for time in (0, 10**6):
+        np.testing.assert_allclose(stage_policy(rule, THESIS, time=time), policy, atol=1e-9)
+    lesson = Experience(*map(jnp.asarray, (0, 1, 2, jnp.zeros(2), 1.0, 0)))
+    learned = rule.learn(ROW, {"q": jnp.asarray(THESIS)[None]}, lesson, jnp.asarray(0))["q"]
+    np.testing.assert_allclose(learned[0, 1, 2], value, atol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [-INF, -3e38, -1.0, -1e-40, 0.0, 1e-38, 0.1, 1e6, INF])
+def test_temperatures_keep_their_sign_and_never_become_nan(beta):
+    """In float32 too, and when ω has overflowed."""
+    rule = SoftQRule(beta=beta)
+    for time in (0, 50, 10**4, 10**6):
+        grown = float(rule.at(beta, jnp.asarray(time)))
+        assert not math.isnan(grown)
+        assert np.sign(grown) in (np.sign(beta), 0)  # subnormal numbers are 0 to XLA
+        if abs(beta) >= 0.1:
+            assert abs(grown) >= abs(beta) * 0.999
+
+
+@pytest.mark.parametrize(
+    "kind", [PR2Rule, RommeoThesisRule, BalancingRule, ProbabilisticBalancingRule, SoftQRule, GR2Rule]
+)
+def test_policies_are_greedy_in_the_end(kind):
+    """After ω has overflowed float32 they are distributions still, and learning leaves finite tables."""
+    shape = {SoftQRule: (1, 3), GR2Rule: (2, 1, 3, 3)}.get(kind, (1, 3, 3))
+    values = np.random.default_rng(1).normal(scale=30, size=shape).astype(np.float32)
+    memory, time = {"q": jnp.asarray(values)}, jnp.asarray(10**5)
+    policy = np.asarray(kind().policy(ROW, memory, jnp.asarray(0), time))
+    assert sorted(policy) == [0, 0, 1]
+    lesson = Experience(*map(jnp.asarray, (0, 1, 2, np.ones(2, np.float32), 1.0, 0)))
+    assert np.isfinite(kind().learn(ROW, memory, lesson, time)["q"]).all()
+
+
+def test_both_sides_of_a_tie_pick_the_same_joint_action():
+    """The penalty game has two optima, (A, A) and (C, C), and both sides name the first."""
+    payoff = np.asarray(penalty_payoff(-10.0))
+    friends = stage_policy(FriendRule(), payoff), stage_policy(FriendRule(), payoff.T, COLUMN)
+    pair = {"q": jnp.asarray(np.stack([payoff, payoff]))[:, None]}
+    nash = [NashRule().policy(seat, pair, jnp.asarray(0), jnp.asarray(0)) for seat in (ROW, COLUMN)]
+    for row, column in (friends, nash):
+        np.testing.assert_array_equal(row, [1, 0, 0])
+        np.testing.assert_array_equal(column, [1, 0, 0])
+    # Row-major order seen from both sides: (1, 0) comes before (0, 1) only in the column's own table.
+    other = np.array([[0.0, 5.0], [5.0, 0.0]])
+    row, column = Seat(True, 1, 2, 2), Seat(False, 1, 2, 2)
+    np.testing.assert_array_equal(stage_policy(FriendRule(), other, row), [1, 0])
+    np.testing.assert_array_equal(stage_policy(FriendRule(), other.T, column), [0, 1])
+
+
+def test_both_nash_learners_keep_the_same_tables(float64):
+    """Each sees the other's actions and rewards, so both solve the same game."""
+    lessons = jax.tree.map(jnp.asarray, experiences(20))
+    mirrored = lessons._replace(own=lessons.other, other=lessons.own, rewards=lessons.rewards[:, ::-1])
+
+    def tables(seat, lessons):
+        rule, time = NashRule(**COMMON), jnp.zeros((), jnp.int32)
+        start = rule.init(seat, jax.random.key(0))
+        return jax.lax.scan(lambda m, lesson: (rule.learn(seat, m, lesson, time), None), start, lessons)[0][
+            "q"
+        ]
+
+    rows = jax.jit(lambda lessons: tables(SEAT, lessons))(lessons)
+    columns = jax.jit(lambda lessons: tables(Seat(False, 2, 3, 2), lessons))(mirrored)
+    assert np.abs(rows).max() > 1
+    np.testing.assert_array_equal(rows, columns)
+
+
+def test_hill_climbing_never_takes_more_than_there_is():
+    policy = hill_climb(jnp.asarray([0.5, 0.49, 0.01]), jnp.asarray([1.0, 2.0, 2.0]), jnp.asarray(0.1))
+    np.testing.assert_allclose(policy, [0.45, 0.55, 0.0], atol=1e-7)
+    np.testing.assert_array_equal(hill_climb(jnp.ones(1), jnp.zeros(1), jnp.asarray(0.1)), [1])
+
+
+# In the loop
+
+
+def run(algorithm, env, seeds, steps, num_envs=1, games=0):
+    experiment = Experiment(
+        algorithm=algorithm,
+        environment=env,
+        seeds=tuple(range(seeds)),
+        env_steps=steps * num_envs,
+        num_envs=num_envs,
+        games=games,
+        evaluations=3,
+        evaluation_episodes=1,
+        probe=joint_policy,
+    )
+    return train(experiment)
+
+
+def test_pr2_against_an_adversary_as_in_the_thesis():
+    """FACTS 10.6: exact limit 1, simulated mean 1.93, 1.21 near .85 to 1 at steps 100, 200, 300."""
+    match = Match(row=PR2Rule(), column=BalancingRule(), learn_from="first")
+    history = run(match, envs.make("matrix-thesis-zero-sum"), 64, 300, num_envs=10).history
+    rows, columns = history.last["row_policy"][:, 0], history.last["column_policy"][:, 0]
+    expected = np.einsum("sa,ab,sb->s", rows, THESIS, columns)
+    assert (rows.argmax(1) == 2).mean() >= 0.95 and (columns.argmax(1) == 0).mean() >= 0.95
+    assert expected.mean() == pytest.approx(0.98, abs=0.05)
+    last = history.last
+    np.testing.assert_allclose(last["row_reward"], -last["column_reward"], rtol=1e-6)
+    np.testing.assert_array_equal(last["episode_return"], np.tile([1, -1], (64, 1)))
+    assert history.arrays()["row_reward"][2].mean() == pytest.approx(1.2, abs=0.35)  # steps 101 to 200
+
+
+@pytest.mark.slow
+def test_nash_q_mixes_half_and_half_in_pr2s_game():
+    """FACTS 10.3: the only equilibrium of the game."""
+    result = run(NashQ(rule=NashRule(learning_rate=1.0)), envs.make("matrix-pr2"), 8, 60)
+    np.testing.assert_allclose(result.history.last["row_policy"][:, 0], np.full((8, 2), 0.5), atol=1e-5)
+    np.testing.assert_allclose(result.history.last["column_policy"][:, 0], np.full((8, 2), 0.5), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_foe_q_on_a_batch_of_games():
+    """After every joint action was tried, each policy guarantees the value that linear programming finds."""
+    payoffs = np.random.default_rng(5).uniform(-1, 1, (12, 2, 3)).astype(np.float32)
+    games = [zero_sum_game(payoff) for payoff in payoffs]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *games)
+    result = run(FoeQ(rule=FoeRule(learning_rate=1.0)), batch, 2, 80, games=12)
+    row, column = (
+        result.history.last[f"{side}_policy"][:, 0].reshape(12, 2, -1) for side in ("row", "column")
+    )
+    for game, payoff in enumerate(payoffs.astype(float)):
+        value = max_min_value(payoff)
+        np.testing.assert_allclose((row[game] @ payoff).min(1), value, atol=1e-5)
+        np.testing.assert_allclose((column[game] @ payoff.T).max(1), value, atol=1e-5)
+
+
+def test_learning_from_all_roll_outs_is_learning_one_by_one():
+    """Two environments at a time teach "all" both transitions and "first" the first."""
+    env, key = matrix_game(THESIS), jax.random.key(3)
+    rule = PR2Rule(gamma=0.5)
+    observation = env.observe(env.reset(key)[0])
+    from_two = {}
+    for learn_from in ("all", "first"):
+        algorithm = Match(row=rule, column=rule, learn_from=learn_from)
+        learner = algorithm.init(env, key)
+        actions, reward = jnp.asarray([[0, 2], [2, 1]]), jnp.asarray([3.0, 0.5])
+        batch = one_shot_batch(observation, actions, reward)
+        learned, metrics = algorithm.update(env, learner, batch, jnp.zeros(()), key)
+        from_two[learn_from] = learned.params
+        assert float(metrics["row_reward"]) == float(metrics["column_reward"]) == 1.75
+        assert int(learned.params["time"]) == 1
+    np.testing.assert_allclose(
+        from_two["first"]["row"]["q"][0], [[0, 0, 1.8], [0, 0, 0], [0, 0, 0]], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        from_two["all"]["row"]["q"][0], [[0, 0, 1.8], [0, 0, 0], [0, 0.3, 0]], rtol=1e-6
+    )
+    np.testing.assert_allclose(from_two["all"]["column"]["q"][0].T, from_two["all"]["row"]["q"][0], rtol=1e-6)
+
+
+def one_shot_batch(observation, actions, reward):
+    """A batch as the loop makes it for a stateless game."""
+    return Transition(observation, actions, reward, jnp.zeros(len(reward)), observation)
+
+
+@pytest.mark.parametrize(
+    ("algorithm_id", "env_id"),
+    list(zip(IDS, itertools.cycle(["matrix-ltql", "matrix-pr2", "two-step", "team-mdp-line"]), strict=False)),
+)
+def test_every_id_takes_small_games(algorithm_id, env_id):
+    """Shapes only, without running: one-shot and staged games, unequal actions, one reward or two."""
+    algorithm, env = baselines.make(algorithm_id), envs.make(env_id)
+    algorithm.check(env)
+
+    def once(key):
+        learner = algorithm.init(env, key)
+        state, _ = env.reset(key)
+        observation = env.observe(state)
+        actions, _ = algorithm.act(env, learner.params, (), observation, jnp.zeros(()), key)
+        _, timestep = env.step(state, actions)
+        batch = jax.tree.map(
+            lambda leaf: leaf[None],
+            Transition(observation, actions, timestep.reward, timestep.discount, timestep.observation),
+        )
+        after, _ = algorithm.update(env, learner, batch, jnp.zeros(()), key)
+        return learner, after, actions, joint_policy(algorithm, env, after.params)
+
+    before, after, actions, policies = jax.eval_shape(once, jax.random.key(0))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), before) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), after
+    )
+    states = env.observation_spec.agents_view.shape[-1]
+    assert actions.shape == (2,)
+    assert policies["row_policy"].shape == (states, env.action_counts[0])
+    assert policies["column_policy"].shape == (states, env.action_counts[1])
+
+
+def test_experiments_with_rules_are_saved_and_read():
+    experiment = Experiment(
+        algorithm=Match(row=RommeoRule(model="empirical"), column=BalancingRule(own_prior=(0.5, 0.5))),
+        environment=envs.make("matrix-pr2"),
+        seeds=(0,),
+        env_steps=10,
+        evaluations=1,
+        probe=joint_policy,
+    )
+    again = from_json(json.loads(json.dumps(to_json(experiment), allow_nan=False)))
+    assert again.algorithm == experiment.algorithm
+    assert again.environment.general_sum
+    assert again.probe is joint_policy
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env_id", "says"),
+    [
+        (RommeoQ(), "differential", "RommeoQ chooses among discrete actions"),
+        (RommeoQ(), "predator-prey-2", "a table cannot hold the observations of PredatorPrey"),
+        (FoeQ(), "differential-grid", "a 41x41 game is too large"),
+        (NashQ(), "matrix-21x21", "a 21x21 game is too large"),
+        (
+            Match(row=PR2Rule(own_prior=(0.5, 0.6, 0.1)), column=PR2Rule()),
+            "matrix-thesis",
+            "own_prior sums to 1.2",
+        ),
+        (
+            Match(row=PR2Rule(), column=GR2Rule(other_prior=(0.5, 0.5))),
+            "matrix-thesis",
+            "other_prior has shape (2,)",
+        ),
+        (
+            Match(row=PR2Rule(own_prior=(1.5, -0.5)), column=PR2Rule()),
+            "matrix-pr2",
+            "own_prior holds negative",
+        ),
+    ],
+)
+def test_games_that_cannot_be_played(bad_input, algorithm, env_id, says):
+    with bad_input(says):
+        algorithm.check(envs.make(env_id))
+
+
+def test_three_players_are_refused(bad_input):
+    with bad_input("PR2Q is for two players, and this MatrixGame has 3 agents"):
+        baselines.make("pr2-q").check(envs.make("matrix-random", agents=3))
+
+
+def test_team_learners_refuse_a_reward_per_agent(bad_input):
+    for algorithm_id in ("vdn", "qmix", "qtran-base", "qtran-alt"):
+        with bad_input("learns from a reward of the whole team"):
+            baselines.make(algorithm_id).check(envs.make("matrix-pr2"))
+        with bad_input("chooses among discrete actions"):
+            baselines.make(algorithm_id).check(envs.make("differential"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "says"),
+    [
+        (PR2Rule, {"learning_rate": 0.0}, "learning_rate must be in (0, 1], not 0.0"),
+        (PR2Rule, {"rate_half_life": -1.0}, "rate_half_life must be 0 (never) or above"),
+        (PR2Rule, {"gamma": 1.1}, "gamma must be in [0, 1]"),
+        (PR2Rule, {"epsilon": -0.1}, "epsilon must be in [0, 1]"),
+        (PR2Rule, {"initial_spread": INF}, "initial_spread must be 0 or above"),
+        (PR2Rule, {"beta": math.nan}, "beta must be a number, which may be 0, negative or infinite"),
+        (PR2Rule, {"beta_growth": 0.9}, "beta_growth must be at least 1"),
+        (BalancingRule, {"beta_other": math.nan}, "beta_other must be a number"),
+        (RommeoRule, {"temperature": -1.0}, "temperature must be 0 or above"),
+        (RommeoRule, {"model": "none"}, "model must be inferred or empirical, not none"),
+        (
+            RommeoRule,
+            {"temperature_schedule": "x"},
+            "temperature_schedule must be constant or harmonic or exponential",
+        ),
+        (RommeoRule, {"window": 0}, "window must be at least 1"),
+        (GR2Rule, {"levels": 0}, "levels must be at least 1"),
+        (GR2Rule, {"poisson_mean": -1.0}, "poisson_mean must be 0 or above"),
+        (WoLFRule, {"step_losing": 2.0}, "step_losing must be in [0, 1]"),
+        (FMQRule, {"weight": math.nan}, "weight must be 0 or above"),
+    ],
+)
+def test_settings_that_cannot_be(bad_input, kind, setting, says):
+    with bad_input(says):
+        kind(**setting)
+    with bad_input("learn_from must be all or first, not some"):
+        Match(row=PR2Rule(), column=PR2Rule(), learn_from="some")
