@@ -61,7 +61,8 @@ def memory_for(algorithm: Algorithm, env: TeamEnvironment, num_envs: int) -> Mem
         return Latest(num_envs)
     settings: Any = algorithm  # an algorithm that learns from replay says how much
     if algorithm.consumes == "transitions":
-        return Replay(settings.replay_size, settings.batch_size, num_envs)
+        newest = getattr(settings, "newest_transitions", 0)
+        return Replay(settings.replay_size, settings.batch_size, num_envs, newest)
     recent = getattr(settings, "recent_episodes", 0), getattr(settings, "recent_fraction", 0.0)
     return EpisodeReplay(settings.replay_size, settings.batch_size, num_envs, env.time_limit, *recent)
 
@@ -78,11 +79,14 @@ class Replay:
         capacity: transitions to keep, rounded up to a multiple of `num_envs`.
         batch_size: transitions in a sample.
         num_envs: E, transitions that are added at a time.
+        newest: so many of the newest transitions follow the `batch_size` drawn ones in every sample, the
+            newest first, and from the start again while there are fewer.
     """
 
     capacity: int
     batch_size: int
     num_envs: int = 1
+    newest: int = 0
 
     @property
     def size(self) -> int:
@@ -115,13 +119,16 @@ class Replay:
     def sample(
         self, env: TeamEnvironment, buffer: Buffer, additions: jax.Array, key: jax.Array
     ) -> Transition:
-        """A batch drawn uniformly with replacement from what `additions` have stored.
+        """A batch drawn uniformly with replacement from what `additions` have stored, and the newest.
 
         For its axes see `Transition`.
         """
         filled = jnp.minimum(additions * self.num_envs, self.size).astype(jnp.uint32)
         # Reducing 32 random bits modulo at most a million favours some items by less than 1 in 4,000.
         places = (jax.random.bits(key, (self.batch_size,)) % filled).astype(jnp.int32)
+        if self.newest:
+            newest = (additions * self.num_envs - 1 - jnp.arange(self.newest)) % filled.astype(jnp.int32)
+            places = jnp.concatenate([places, newest])
         return _transitions(env, jax.vmap(lambda row: _from_bytes(row, _example(env)))(buffer[places]))
 
 

@@ -1,0 +1,479 @@
+"""The actor-critics: what each network learns from, exact games of two states, and small games of numbers."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+import envs
+from baselines.actor_critic import Bound, Seen, SquashedNormal, Step, seen_by_all, turns
+from baselines.stein import stein_loss
+from envs.differential_game import DifferentialGame, differential_game
+from envs.matrix_games import matrix_game
+from envs.team_mdp import team_mdp
+from jaxmarl_fac.algorithm import Transition
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.loop import train
+from jaxmarl_fac.replay import memory_for
+from jaxmarl_fac.soft_backups import TwoPlayerModel, agent_outer, soft_value_iteration
+
+CONTINUOUS = ("ddpg", "ddpg-om", "maddpg", "masql", "sac", "pr2-ac", "rommeo-ac")
+DISCRETE = ("sac-discrete", "balancing-ac")
+GAME, MATRIX = differential_game(), matrix_game([[1.0, 2.0], [3.0, 4.0]])
+GAMMA = 0.8
+
+
+# What each network learns from
+
+
+def one_agent(algorithm, env, seed=0):
+    """The networks of the first of all agents, with random parameters: fresh heads would be 0."""
+    shapes = jax.eval_shape(functools.partial(algorithm.init, env), jax.random.key(0)).params
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        return jnp.asarray(0.5 * rng.normal(size=leaf.shape[1:]), jnp.float32)
+
+    return algorithm.network(env), jax.tree.map(draw, shapes), jax.tree.map(draw, shapes)
+
+
+def step_of(env, **changes):
+    """A transition of the first of two agents that goes on."""
+    seen = jax.tree.map(lambda leaf: leaf[0], seen_by_all(env.observe(env.reset(jax.random.key(0))[0])))
+    numbers = env.num_actions == 0
+    step = Step(
+        seen=seen,
+        own=jnp.float32(0.3) if numbers else jnp.int32(1),
+        others=jnp.asarray([-0.6] if numbers else [0]),
+        reward=jnp.float32(2.0),
+        discount=jnp.float32(1.0),
+        next_seen=seen,
+        next_actions=jnp.asarray([0.1, -0.4] if numbers else [0, 1]),
+    )
+    return step._replace(**changes)
+
+
+@functools.cache
+def differentiated(name, env):
+    """A jitted function of a step: gradients of the whole loss and of the critic's error, and that error."""
+    algorithm = baselines.make(name, hidden=(4,), batch_size=2)
+    network, params, target = one_agent(algorithm, env)
+
+    def losses(params, step):
+        bound = Bound(*(network.bind(p) for p in (params, jax.lax.stop_gradient(params), target)))
+        total, metrics = algorithm.loss(bound, step, jnp.float32(0.5), jax.random.key(1))
+        return jnp.stack([total, metrics["critic_loss"]])
+
+    @jax.jit
+    def look(step):
+        values, pull = jax.vjp(lambda params: losses(params, step), params)
+        return jax.vmap(pull)(jnp.eye(2))[0], values[1]
+
+    return look
+
+
+def gradients(name, env, step):
+    """The gradient of the loss, and of the critic's error alone, by network and flat; and the error."""
+    both, error = differentiated(name, env)(step)
+
+    def flat(which):
+        return {
+            network: np.concatenate([np.ravel(leaf[which]) for leaf in jax.tree.leaves(part)])
+            for network, part in both["params"].items()
+        }
+
+    return flat(0), flat(1), float(error)
+
+
+@pytest.mark.parametrize("name", [*CONTINUOUS, *DISCRETE])
+def test_critics_learn_from_their_error_alone_and_actors_never_from_the_reward(name):
+    env = GAME if name in CONTINUOUS else MATRIX
+    total, alone, error = gradients(name, env, step_of(env))
+    richer, _, other_error = gradients(name, env, step_of(env, reward=jnp.float32(7.0)))
+    np.testing.assert_allclose(total["critic"], alone["critic"], atol=1e-4)
+    assert np.abs(alone["critic"]).max() > 1e-3
+    assert error != pytest.approx(other_error)
+    for network in total:
+        if network in ("critic", "prior"):
+            continue
+        np.testing.assert_allclose(total[network], richer[network], atol=1e-6)
+        if (name, network) != ("ddpg-om", "opponent"):  # its model learns in `model_loss`
+            assert np.abs(total[network]).max() > 1e-4, network
+            np.testing.assert_array_equal(alone[network], 0)
+
+
+@pytest.mark.parametrize(("name", "hears", "asks"), [("ddpg", 0, 0), ("maddpg", 1, 1), ("ddpg-om", 1, 0)])
+def test_what_the_critics_of_ddpgs_family_see(name, hears, asks):
+    """`hears`: of the other's action in the sample; `asks`: for what the other's target policy does next."""
+    env = GAME
+    plain = gradients(name, env, step_of(env))[2]
+    heard = gradients(name, env, step_of(env, others=jnp.asarray([0.9])))[2]
+    asked = gradients(name, env, step_of(env, next_actions=jnp.asarray([0.1, 0.9])))[2]
+    assert (plain != heard) == hears
+    assert (plain != asked) == asks
+    assert plain != gradients(name, env, step_of(env, own=jnp.float32(-0.8)))[2]
+
+
+def test_models_learn_from_the_newest_transitions():
+    """The prior has the maximum likelihood of the newest actions, whatever else is in the batch."""
+    env = differential_game()
+    algorithm = baselines.make("rommeo-ac", batch_size=64, hidden=(8,))
+    rng = np.random.default_rng(0)
+    newest = np.tanh(0.5 + 0.3 * rng.normal(size=(64, 2)))
+    actions = 10 * np.concatenate([rng.uniform(-1, 1, (64, 2)), newest])
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    batch = Transition(observation, jnp.float32(actions), jnp.zeros(128), jnp.zeros(128), observation)
+
+    @jax.jit
+    def fit(key):
+        def update(learner, key):
+            return algorithm.update(env, learner, batch, jnp.float32(1), key)[0], None
+
+        return jax.lax.scan(update, algorithm.init(env, key), jax.random.split(key, 300))[0]
+
+    params = fit(jax.random.key(0)).params
+    raw = np.arctanh(newest)
+    for agent in (0, 1):
+        network = algorithm.network(env).bind(jax.tree.map(lambda leaf, i=agent: leaf[i], params))
+        prior = network.prior(observation.agents_view[agent])
+        found = prior.distribution.loc, prior.distribution.scale
+        np.testing.assert_allclose(found, (raw[:, 1 - agent].mean(), raw[:, 1 - agent].std()), atol=0.02)
+
+
+def test_the_newest_transitions_follow_the_drawn_ones():
+    env, algorithm = differential_game(), baselines.make("ddpg-om", batch_size=4, replay_size=5)
+    memory = memory_for(algorithm, env, num_envs=1)
+    buffer, (state, timestep) = memory.init(env), env.reset(jax.random.key(0))
+    timestep = jax.tree.map(lambda leaf: leaf[None], timestep)
+    states = jax.tree.map(lambda leaf: leaf[None], state)
+    for number in range(7):
+        actions = jnp.full((1, 2), float(number))
+        buffer = memory.add(env, buffer, jnp.int32(number), states, actions, timestep, states)
+        drawn = memory.sample(env, buffer, jnp.int32(number + 1), jax.random.key(number)).actions[:, 0]
+        assert drawn.shape == (8,)
+        assert set(drawn[:4].tolist()) <= set(range(max(0, number - 4), number + 1))
+        newest = [number - back % (number + 1) for back in range(4)]  # again from the start while too few
+        np.testing.assert_array_equal(drawn[4:], newest)
+
+
+def test_targets_follow_by_a_hundredth():
+    env, algorithm = differential_game(), baselines.make("maddpg", batch_size=4, hidden=(4,))
+    learner = jax.jit(functools.partial(algorithm.init, env))(jax.random.key(0))
+    learner = learner.replace(target_params=jax.tree.map(lambda leaf: leaf + 1, learner.params))
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    batch = Transition(observation, jnp.ones((4, 2)), jnp.ones(4), jnp.ones(4), observation)
+    after, _ = jax.jit(functools.partial(algorithm.update, env))(
+        learner, batch, jnp.float32(0), jax.random.key(0)
+    )
+    for old, new, target in zip(
+        *map(jax.tree.leaves, (learner.target_params, after.params, after.target_params)), strict=True
+    ):
+        np.testing.assert_allclose(target, 0.99 * old + 0.01 * new, atol=1e-6)
+    assert any(
+        np.abs(a - b).max() > 1e-3
+        for a, b in zip(jax.tree.leaves(learner.params), jax.tree.leaves(after.params), strict=True)
+    )
+
+
+# The parts
+
+
+def test_agents_count_from_themselves():
+    np.testing.assert_array_equal(turns(3), [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("iteration", "alpha"),
+    [(0, 500.1), (10, 500.1), (60, 0.1 + 500 * math.exp(-5)), (200, 0.1 + 500 * math.exp(-19))],
+)
+def test_entropy_weight_is_that_of_rommeos_release(iteration, alpha):
+    found = baselines.make("rommeo-ac").alpha(jnp.float32(iteration / 200))
+    assert float(found) == pytest.approx(alpha, rel=1e-4)
+
+
+def test_squashed_normal_is_a_density():
+    module = SquashedNormal((4,))
+    params = module.init(jax.random.key(0), jnp.ones(2))
+    params = jax.tree.map(lambda leaf: leaf + 0.3, params)
+    distribution = module.apply(params, jnp.ones(2))
+    loc, scale = float(distribution.distribution.loc), float(distribution.distribution.scale)
+    raw = np.linspace(-6, 6, 2001)  # even in what is squashed, since the density rises towards the bounds
+    density = np.exp(np.asarray(jax.vmap(distribution.log_prob)(jnp.tanh(raw)), float))
+    mass = 0.5 * (1 + math.erf((6 - loc) / scale / math.sqrt(2)))
+    mass -= 0.5 * (1 + math.erf((-6 - loc) / scale / math.sqrt(2)))
+    assert np.sum(density * (1 - np.tanh(raw) ** 2)) * 0.006 == pytest.approx(mass, abs=5e-3)
+    at = 0.25
+    raw = (math.atanh(at) - loc) / scale
+    by_hand = -0.5 * raw**2 - math.log(scale * math.sqrt(2 * math.pi)) - math.log(1 - at**2)
+    assert float(distribution.log_prob(at)) == pytest.approx(by_hand, abs=1e-5)
+    assert float(module.apply(params, jnp.ones(2), method="middle")) == pytest.approx(math.tanh(loc))
+
+
+def test_steins_loss_moves_half_of_the_particles():
+    raw = jnp.asarray([[-1.0], [1.0], [0.2], [0.7]])
+    gradient = np.asarray(jax.grad(stein_loss)(raw, lambda x: 2 * x[0]))[:, 0]
+    fixed, moved = np.array([-1.0, 1.0]), np.array([0.2, 0.7])
+    bandwidth = 4 / math.log(2)
+    score = 2 * (1 - np.tanh(fixed) ** 2) - 2 * np.tanh(fixed)  # of 2 tanh(u) + log(1 - tanh(u)^2)
+    away = moved[:, None] - fixed
+    kernel = np.exp(-(away**2) / bandwidth)
+    direction = np.mean(kernel * (score + 2 / bandwidth * away), axis=1)
+    np.testing.assert_allclose(gradient, [0, 0, *(-direction / 2)], atol=1e-5)
+
+
+# Games of two states against the tables
+
+
+def two_states(actions, others):
+    """A game of two states that never ends, with sure moves: the game, rewards and next states."""
+    rng = np.random.default_rng(1)
+    reward, following = rng.uniform(-1, 1, (2, actions, others)), rng.integers(0, 2, (2, actions, others))
+    return team_mdp(np.eye(2)[following], reward), reward, following
+
+
+def every_step(env, reward, following, zero_sum):
+    """Every state and joint action once, as a batch."""
+    state, *joint = (index.reshape(-1) for index in np.indices(reward.shape))
+    start, _ = env.reset(jax.random.key(0))
+    see = jax.vmap(lambda number: env.observe(start.replace(state=number)))
+    pay = jnp.float32(reward.reshape(-1))
+    return Transition(
+        see(jnp.int16(state)),
+        jnp.stack(joint, axis=1).astype(jnp.int32),
+        jnp.stack([pay, -pay], axis=1) if zero_sum else pay,
+        jnp.ones(len(state)),
+        see(jnp.int16(following.reshape(-1))),
+    )
+
+
+def learn(algorithm, env, batch, updates):
+    @jax.jit
+    def run(key):
+        def update(learner, number):
+            return algorithm.update(env, learner, batch, number / updates, key)
+
+        learner, _ = jax.lax.scan(update, algorithm.init(env, key), jnp.arange(updates))
+        return learner.params
+
+    return run(jax.random.key(3))
+
+
+def networks_by_state(algorithm, env, params, agent):
+    """The networks of an agent, and what it sees in both states."""
+    network = algorithm.network(env).bind(jax.tree.map(lambda leaf: leaf[agent], params))
+    start, _ = env.reset(jax.random.key(0))
+    observations = [env.observe(start.replace(state=jnp.int16(number))) for number in (0, 1)]
+    return network, [jax.tree.map(lambda leaf: leaf[agent], seen_by_all(each)) for each in observations]
+
+
+def exact(reward, following, beta_own, beta_other, agent, zero_sum=False):
+    """Tables q `(2, A, B)` and the backups of both states, as the agent sees the game."""
+    transition = np.eye(2)[following]
+    if agent:
+        reward, transition = reward.transpose(0, 2, 1), transition.transpose(0, 2, 1, 3)
+    reward = -reward if agent and zero_sum else reward
+    model = TwoPlayerModel(*(jnp.float32(part) for part in (reward, transition, GAMMA)))
+    stage = functools.partial(agent_outer, beta_own=beta_own, beta_other=beta_other)
+    return soft_value_iteration(model, stage)
+
+
+FAST = {
+    "hidden": (32, 32),
+    "gamma": GAMMA,
+    "actor_learning_rate": 1e-2,
+    "critic_learning_rate": 1e-2,
+    "learning_rate_schedule": "linear",
+    "target_rate": 0.2,
+}
+
+
+@pytest.mark.parametrize(
+    ("beta_own", "beta_other", "zero_sum"),
+    [
+        (2.0, 3.0, False),
+        (2.0, -3.0, True),
+        *(
+            pytest.param(*betas, marks=pytest.mark.slow)
+            for betas in [(-1.0, 2.0, False), (-2.0, -1.0, False), (1.0, 0.0, True), (0.0, 1.0, False)]
+        ),
+    ],
+)
+def test_balancing_ac_is_the_tabular_solution_of_two_states(beta_own, beta_other, zero_sum):
+    env, reward, following = two_states(3, 3)
+    algorithm = baselines.make(
+        "balancing-ac", beta_own=beta_own, beta_other=beta_other, batch_size=18, **FAST
+    )
+    params = learn(algorithm, env, every_step(env, reward, following, zero_sum), updates=600)
+    for agent in (0, 1):
+        q, backup = exact(reward, following, beta_own, beta_other, agent, zero_sum)
+        network, states = networks_by_state(algorithm, env, params, agent)
+        for state, seen in enumerate(states):
+            assert float(network.v(seen)) == pytest.approx(float(backup.value[state]), abs=1e-2)
+            np.testing.assert_allclose(network.q(seen), q[state], atol=1e-2)
+            np.testing.assert_allclose(network.actor(seen).probs, backup.policy[state], atol=1e-2)
+            np.testing.assert_allclose(network.model(seen).probs, backup.second_policy[state], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_sac_discrete_is_the_tabular_solution_of_two_states():
+    """The other agent has one action: V = α log Σ e^{q/α}, which is `agent_outer`'s and α log A."""
+    alpha = 0.5
+    env, reward, following = two_states(3, 1)
+    algorithm = baselines.make("sac-discrete", alpha=alpha, batch_size=6, **FAST)
+    params = learn(algorithm, env, every_step(env, reward, following, False), updates=600)
+    bonus = alpha * math.log(3)
+    q, backup = exact(reward, following, 1 / alpha, 1.0, agent=0)
+    # Every step earns the bonus once more: q rises by γ bonus / (1 - γ).
+    network, states = networks_by_state(algorithm, env, params, agent=0)
+    for state, seen in enumerate(states):
+        want = np.asarray(q)[state, :, 0] + GAMMA * bonus / (1 - GAMMA)
+        np.testing.assert_allclose(network.values(seen), [want, want], atol=1e-2)
+        np.testing.assert_allclose(network.actor(seen).probs, backup.policy[state], atol=1e-2)
+
+
+def test_sac_discrete_on_two_actions():
+    """FACTS 9: Q = (1, 2) and α = 1 make V = 2.313262 and π = (.268941, .731059)."""
+    env = matrix_game([[1.0], [2.0]])
+    algorithm = baselines.make("sac-discrete", alpha=1.0, batch_size=2, **FAST)
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    actions = jnp.asarray([[0, 0], [1, 0]], jnp.int32)
+    batch = Transition(observation, actions, jnp.asarray([1.0, 2.0]), jnp.zeros(2), observation)
+    params = learn(algorithm, env, batch, updates=400)
+    network = algorithm.network(env).bind(jax.tree.map(lambda leaf: leaf[0], params))
+    seen = jax.tree.map(lambda leaf: leaf[0], seen_by_all(observation))
+    probs = network.actor(seen).probs
+    np.testing.assert_allclose(probs[:2], [0.268941, 0.731059], atol=1e-3)
+    value = float(jnp.sum(probs * (network.values(seen)[0] - jnp.log(probs))))
+    assert value == pytest.approx(2.313262, abs=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beta_other", [3.0, -3.0])
+def test_balancing_ac_finds_the_tables_by_playing(beta_other):
+    """Through the loop, replay and both agents' own play: V within .01 on the mean of 8 seeds."""
+    env, reward, following = two_states(3, 3)
+    settings = {**FAST, "hidden": (32,), "target_rate": 0.05, "learning_starts": 200}
+    algorithm = baselines.make(
+        "balancing-ac", beta_own=1.0, beta_other=beta_other, batch_size=64, replay_size=50_000, **settings
+    )
+    experiment = Experiment(
+        algorithm=algorithm, environment=env, seeds=tuple(range(8)), env_steps=6000, evaluations=1
+    )
+    params = train(experiment).learner.params
+    for agent in (0, 1):
+        _, backup = exact(reward, following, 1.0, beta_other, agent)
+        found = []
+        for seed in range(8):
+            lane = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params)
+            network, states = networks_by_state(algorithm, env, lane, agent)
+            found.append([float(network.v(seen)) for seen in states])
+        np.testing.assert_allclose(np.mean(found, axis=0), backup.value, atol=1e-2)
+
+
+# Games of numbers
+
+
+def one_hill():
+    """A single hill of height 10 at (3, -4): nothing to be misled by."""
+    return DifferentialGame(
+        heights=jnp.asarray([10.0]),
+        centres=jnp.asarray([[3.0, -4.0]]),
+        widths=jnp.asarray([3.0]),
+        scales=jnp.asarray([1.0]),
+    )
+
+
+def climb(name):
+    settings = {"alpha": 0.1} if name == "sac" else {}
+    experiment = Experiment(
+        algorithm=baselines.make(name, hidden=(16, 16), batch_size=32, **settings),
+        environment=one_hill(),
+        seeds=tuple(range(8)),
+        env_steps=1500,
+        evaluations=1,
+        evaluation_episodes=1,
+    )
+    return train(experiment).history.arrays()["episode_return"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["maddpg", *(pytest.param(name, marks=pytest.mark.slow) for name in CONTINUOUS if name != "maddpg")],
+)
+def test_every_learner_climbs_a_hill(name):
+    """From (0, 0), which pays 10 - 25 / 9, to 9.5 on at least 6 of 8 seeds."""
+    returns = climb(name)
+    if name != "masql":  # its sampler starts anywhere
+        np.testing.assert_allclose(returns[0], 10 - 25 / 9, atol=1e-4)
+    assert np.sum(returns[-1] >= 9.5) >= 6
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_learners_of_numbers_refuse_discrete_games(name, bad_input):
+    with bad_input("chooses numbers"):
+        baselines.make(name).check(envs.make("matrix-qtran"))
+    baselines.make(name).check(differential_game())
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_discrete_learners_refuse_games_of_numbers(name, bad_input):
+    with bad_input("chooses among discrete actions"):
+        baselines.make(name).check(differential_game())
+    baselines.make(name).check(envs.make("matrix-qtran"))
+
+
+@pytest.mark.parametrize("name", ["ddpg-om", "masql", "pr2-ac", "rommeo-ac"])
+def test_models_of_one_other_agent_refuse_three(name, bad_input):
+    three = one_hill().replace(centres=jnp.zeros((1, 3)))
+    with bad_input("models one other agent"):
+        baselines.make(name).check(three)
+    for other in ("ddpg", "maddpg", "sac"):
+        baselines.make(other).check(three)
+
+
+def test_balancing_ac_refuses_three_agents(bad_input):
+    with bad_input("models one other agent"):
+        baselines.make("balancing-ac").check(matrix_game(np.zeros((2, 2, 2))))
+    baselines.make("sac-discrete").check(matrix_game(np.zeros((2, 2, 2))))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "part"),
+    [
+        ("ddpg", {"noise_start": -1.0}, "noise_start must be 0 or above"),
+        ("ddpg", {"target_rate": 0.0}, "target_rate must be in (0, 1]"),
+        ("maddpg", {"replay_size": 3}, "replay_size must be at least batch_size (512)"),
+        ("masql", {"particles": 7}, "particles must be even"),
+        ("pr2-ac", {"alpha_end": 0.0}, "alpha_end must be above 0"),
+        ("sac", {"alpha": 0.0}, "alpha must be above 0"),
+        ("rommeo-ac", {"hidden": ()}, "hidden must be one or more widths"),
+        ("balancing-ac", {"beta_other": math.inf}, "beta_other must be a finite number"),
+        ("ddpg", {"learning_rate_schedule": "cosine"}, "learning_rate_schedule must be constant or linear"),
+    ],
+)
+def test_impossible_settings(name, settings, part, bad_input):
+    with bad_input(part):
+        baselines.make(name, **settings)
+
+
+def test_masked_actions_are_never_played():
+    """Agent 2 of a 3 x 2 game has no third action; its padding must not draw any probability."""
+    env = matrix_game([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    seen: Seen = jax.tree.map(lambda leaf: leaf[1], seen_by_all(env.observe(env.reset(jax.random.key(0))[0])))
+    for name in DISCRETE:
+        algorithm = baselines.make(name, hidden=(4,))
+
+        @jax.jit
+        def probabilities(key, algorithm=algorithm):
+            network = algorithm.network(env)
+            params = network.init(key, seen, jnp.int32(0), jnp.zeros(1, jnp.int32))
+            return network.bind(params).actor(seen).probs
+
+        np.testing.assert_allclose(probabilities(jax.random.key(0)), [0.5, 0.5, 0], atol=1e-6)
