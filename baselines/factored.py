@@ -1,25 +1,40 @@
-"""Learners whose joint value is mixed from the agents' utilities. What differs is the mixer."""
+"""Learners whose joint value is mixed from the agents' utilities. What differs is the mixer.
+
+They learn from trajectories: whole episodes, or single transitions, which are trajectories of one step.
+"""
 
 import abc
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
-from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, td_target
-from jaxmarl_fac.networks import AgentNetwork
+from envs.errors import BadInputError
+from jaxmarl_fac.algorithm import LearnerState, Metrics, Params, QLearner, Trajectory, Transition
+from jaxmarl_fac.losses import chosen, greedy_actions, lambda_returns, mask_unavailable, masked_mean
+from jaxmarl_fac.mixers import MixerInputs
+from jaxmarl_fac.networks import AgentNetwork, over_time
 
 
 class FactoredNetwork(nn.Module):
-    """An agent network and a mixer."""
+    """An agent network and a mixer.
+
+    Args:
+        num_actions: A.
+        hidden: widths of the agent network.
+        mixer: `MixerInputs -> ()`.
+        enumerate_joint: mix all A^n joint actions and pick, which pays where all samples share one
+            observation and are more than these.
+    """
 
     num_actions: int
     hidden: Sequence[int]
     mixer: nn.Module
+    enumerate_joint: bool = False
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
@@ -27,52 +42,192 @@ class FactoredNetwork(nn.Module):
 
     def __call__(self, observation: Observation) -> jax.Array:
         """Touches every parameter; for initialisation."""
-        return self.mixer(self.utilities(observation)[:, 0], observation.global_state)
+        utilities = self.utilities(observation)
+        return self.mix(utilities, jnp.zeros(utilities.shape[0], jnp.int32), observation)
 
     def utilities(self, observation: Observation) -> jax.Array:
         """Q_i: `(n, A)`."""
         return self.agent(observation.agents_view)[0]
 
-    def mix(self, utilities: jax.Array, observation: Observation) -> jax.Array:
-        """Q_tot `()` of the chosen utilities `(n,)`."""
-        return self.mixer(utilities, observation.global_state)
+    def unroll(self, observations: Observation) -> jax.Array:
+        """Q_i at each observation of a trajectory: `(T + 1, n, A)`. Nothing learns from the last."""
+        return over_time(FactoredNetwork.utilities, self, observations, freeze_last=True)
+
+    def mix(self, utilities: jax.Array, actions: jax.Array, observation: Observation) -> jax.Array:
+        """Q_tot `()` of the joint action `(n,)`, from utilities `(n, A)`."""
+        return self.mixed(self.mixer, utilities, actions, observation)
+
+    def mixed(
+        self, mixer: nn.Module, utilities: jax.Array, actions: jax.Array, observation: Observation
+    ) -> jax.Array:
+        """What a mixer makes of the joint action `(n,)`: `()`."""
+        if not self.enumerate_joint:
+            return mixer(mixer_inputs(utilities, actions, observation))  # type: ignore[no-any-return]
+        n, count = utilities.shape
+        joints = jnp.indices((count,) * n).reshape(n, -1).T  # (A^n, n)
+        # What does not depend on the joint action is computed once.
+        axes = MixerInputs(0, None, 0, None, None)  # type: ignore[arg-type]
+        inputs = jax.vmap(mixer_inputs, (None, 0, None), axes)(utilities, joints, observation)
+        each = nn.vmap(
+            lambda mixer, inputs: mixer(inputs),
+            variable_axes={"params": None},
+            split_rngs={"params": False},
+            in_axes=(axes,),
+        )
+        return jnp.sum(jnp.where(jnp.all(joints == actions, axis=1), each(mixer, inputs), 0))
+
+
+def mixer_inputs(utilities: jax.Array, actions: jax.Array, observation: Observation) -> MixerInputs:
+    """What a mixer may look at in one step: utilities `(n, A)`, not yet masked, and actions `(n,)`."""
+    return MixerInputs(
+        utilities=chosen(utilities, actions),
+        best_utilities=jnp.max(mask_unavailable(utilities, observation.action_mask), axis=-1),
+        actions=jax.nn.one_hot(actions, utilities.shape[-1]),
+        agents_view=observation.agents_view,
+        global_state=observation.global_state,
+    )
+
+
+class Terms(NamedTuple):
+    """What the loss is made of: for every step of a trajectory `(T,)`, or of a batch of them `(B, T)`."""
+
+    q_tot: jax.Array  # of the joint action that was played
+    target: jax.Array  # y, without gradient
+    weight: jax.Array  # of the squared error, without gradient
+    other: jax.Array  # losses besides the squared error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactoredLearner(QLearner):
-    """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy.
+    """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form.
 
     Attributes:
         double_q: u' is greedy by the online network, as in PyMARL, or by the target network.
+        consumes: "transitions", or whole "episodes"; `batch_size` and `replay_size` count those.
+        td_lambda: lambda of the TD(lambda) targets, for which it takes episodes.
     """
 
     double_q: bool = True
+    consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[misc]
+    td_lambda: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.td_lambda <= 1:
+            raise BadInputError(f"td_lambda must be in [0, 1], not {self.td_lambda}")
+        if self.td_lambda > 0 and self.consumes != "episodes":
+            raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
 
     @abc.abstractmethod
     def mixer(self) -> nn.Module:
-        """The module `(utilities (n,), global_state (S,)) -> ()` that makes this algorithm."""
+        """The module `MixerInputs -> ()` that makes this algorithm."""
 
     def network(self, env: TeamEnvironment) -> FactoredNetwork:
         """The agent network and the mixer."""
         return FactoredNetwork(env.num_actions, self.hidden, self.mixer())
+
+    def few_joint_actions(self, env: TeamEnvironment) -> bool:
+        """Whether a costly mixer had better look at every joint action once than at every sample."""
+        shared = env.stateless and self.consumes == "transitions"
+        return shared and env.num_actions**env.num_agents < self.batch_size
 
     def joint_values(
         self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
     ) -> Metrics:
         """`q_tot`."""
         network = self.network(env).bind(params)
-        return {"q_tot": network.mix(chosen(network.utilities(observation), actions), observation)}
+        return {"q_tot": network.mix(network.utilities(observation), actions, observation)}
 
-    def loss(
-        self, online: FactoredNetwork, target: FactoredNetwork, transition: Transition
+    # What differs between algorithms, besides the mixer
+
+    def terms(self, online: Any, target: Any, trajectory: Trajectory) -> Terms:
+        """The parts of the loss, for each step `(T,)` of one trajectory."""
+        observations, utilities = trajectory.observation, online.unroll(trajectory.observation)
+        target_utilities = target.unroll(observations)
+        greedy = best_actions(utilities if self.double_q else target_utilities, observations)
+        q_tot = over_time(FactoredNetwork.mix, online, *played(trajectory, utilities))
+        next_q_tot = over_time(
+            FactoredNetwork.mix, target, target_utilities[1:], greedy[1:], later(observations)
+        )
+        y = self.targets(trajectory, next_q_tot)
+        return Terms(q_tot, y, jnp.ones_like(y), jnp.zeros_like(y))
+
+    def batch_weights(self, weights: jax.Array, mask: jax.Array) -> jax.Array:
+        """The weights `(B, T)` of a batch's squared errors, when all of its `Terms.weight` are known."""
+        return weights
+
+    # What they share
+
+    def targets(self, trajectory: Trajectory, next_values: jax.Array) -> jax.Array:
+        """y: `(T,)`, from the values `(T,)` of what follows each step."""
+        _, _, rewards, discounts, mask = trajectory
+        return lambda_returns(rewards, discounts, next_values, mask, self.gamma, self.td_lambda)
+
+    def combined(self, terms: Terms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The loss `()` of a batch, a mean over the steps `(B, T)` that are there, and what to log of it."""
+        weights = self.batch_weights(terms.weight, mask)
+        loss = masked_mean(weights * jnp.square(terms.q_tot - terms.target) + terms.other, mask)
+        return loss, {"mean_q_tot": masked_mean(terms.q_tot, mask)}
+
+    def loss(self, online: Any, target: Any, transition: Transition) -> tuple[jax.Array, Metrics]:
+        """The loss of one transition by itself."""
+        terms = self.terms(online, target, as_trajectory(transition))
+        return self.combined(jax.tree.map(lambda term: term[None], terms), jnp.ones((1, 1)))
+
+    def batch_loss(
+        self, env: TeamEnvironment, params: Params, target_params: Params, batch: Trajectory | Transition
     ) -> tuple[jax.Array, Metrics]:
-        """The squared TD error of one transition."""
-        observation, following = transition.observation, transition.next_observation
-        q_tot = online.mix(chosen(online.utilities(observation), transition.actions), observation)
+        """The loss of a batch of episodes or of transitions."""
+        network = self.network(env)
+        seen = None if env.stateless else 0  # the one observation of all transitions has no batch axis
 
-        next_utilities = target.utilities(following)
-        judge = online.utilities(following) if self.double_q else next_utilities
-        best = greedy_actions(mask_unavailable(judge, following.action_mask))
-        next_q_tot = target.mix(chosen(next_utilities, best), following)
-        y = td_target(transition.reward, transition.discount, self.gamma, next_q_tot)
-        return jnp.square(q_tot - y), {"mean_q_tot": q_tot}
+        def terms_of(sample: Any) -> tuple[Terms, jax.Array]:
+            trajectory = as_trajectory(sample) if isinstance(sample, Transition) else sample
+            terms = self.terms(network.bind(params), network.bind(target_params), trajectory)
+            return terms, trajectory.mask
+
+        axes: Any = 0
+        if isinstance(batch, Transition):
+            axes = Transition(seen, 0, 0, 0, seen)  # type: ignore[arg-type]
+        return self.combined(*jax.vmap(terms_of, (axes,))(batch))
+
+    def update(
+        self,
+        env: TeamEnvironment,
+        learner: LearnerState,
+        batch: Trajectory | Transition,
+        progress: jax.Array,
+        key: jax.Array,
+    ) -> tuple[LearnerState, Metrics]:
+        """One gradient step on the loss of a batch; `progress` in [0, 1] drives the learning rate."""
+
+        def batch_loss(params: Params) -> tuple[jax.Array, Metrics]:
+            return self.batch_loss(env, params, learner.target_params, batch)
+
+        (loss, metrics), gradients = jax.value_and_grad(batch_loss, has_aux=True)(learner.params)
+        directions, opt_state = self._optimiser().update(gradients, learner.opt_state, learner.params)
+        rate = self.learning_rate * (1 - progress if self.learning_rate_schedule == "linear" else 1.0)
+        params = jax.tree.map(lambda param, direction: param - rate * direction, learner.params, directions)
+        return learner.replace(params=params, opt_state=opt_state), {"loss": loss, **metrics}  # type: ignore[attr-defined]
+
+
+def as_trajectory(transition: Transition) -> Trajectory:
+    """A transition as a trajectory of one step."""
+    observation, actions, reward, discount, following = transition
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), observation, following)
+    return Trajectory(both, actions[None], reward[None], discount[None], jnp.ones(1))
+
+
+def best_actions(utilities: jax.Array, observations: Observation) -> jax.Array:
+    """The greedy joint actions `(T, n)` of utilities `(T, n, A)`, ties to the lowest index."""
+    return greedy_actions(mask_unavailable(utilities, observations.action_mask))
+
+
+def played(trajectory: Trajectory, utilities: jax.Array) -> tuple[jax.Array, jax.Array, Observation]:
+    """Of the T steps that were played: utilities, of `(T + 1, n, A)`, joint actions and observations."""
+    return utilities[:-1], trajectory.actions, jax.tree.map(lambda leaf: leaf[:-1], trajectory.observation)
+
+
+def later(observations: Observation) -> Observation:
+    """The observations after each of the T steps, of `(T + 1, ...)`."""
+    return jax.tree.map(lambda leaf: leaf[1:], observations)

@@ -3,10 +3,35 @@
 import dataclasses
 from typing import Any
 
-from baselines.iql import IQL
+from baselines.balancing_ac import BalancingAC
+from baselines.ddpg import DDPG, DDPGOM, MADDPG
+from baselines.equilibrium_q import FoeQ, FriendQ, NashQ
+from baselines.hysteretic import Distributed, Hysteretic, TabularDistributed, TabularHysteretic
+from baselines.iql import IQL, TabularIQL
+from baselines.iterated_games import FMQ, JointActionLearner, WoLFPHC
+from baselines.ltql import LTQL, TabularLTQL
+from baselines.masql import MASQL
+from baselines.opponent_modelling import (
+    GR2Q,
+    PR2Q,
+    BalancingQ,
+    GR2QMixture,
+    ProbabilisticBalancingQ,
+    RommeoQ,
+    RommeoQEmpirical,
+    RommeoQThesis,
+    SoftQ,
+)
+from baselines.pr2_ac import PR2AC
+from baselines.qatten import Qatten
 from baselines.qmix import QMIX
+from baselines.qplex import QPLEX
 from baselines.qtran import QTranAlt, QTranBase
+from baselines.remix import ReMIX
+from baselines.rommeo_ac import ROMMEOAC
+from baselines.sac import SAC, SACDiscrete
 from baselines.vdn import VDN
+from baselines.wqmix import CWQMIX, OWQMIX
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm
 
@@ -16,6 +41,42 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "qmix": QMIX,
     "qtran-base": QTranBase,
     "qtran-alt": QTranAlt,
+    "qplex": QPLEX,
+    "qatten": Qatten,
+    "cw-qmix": CWQMIX,
+    "ow-qmix": OWQMIX,
+    "remix": ReMIX,
+    "ltql": LTQL,
+    "ltql-tabular": TabularLTQL,
+    "hysteretic": Hysteretic,
+    "hysteretic-tabular": TabularHysteretic,
+    "distributed": Distributed,
+    "distributed-tabular": TabularDistributed,
+    "iql-tabular": TabularIQL,
+    "soft-q": SoftQ,
+    "pr2-q": PR2Q,
+    "rommeo-q": RommeoQ,
+    "rommeo-q-emp": RommeoQEmpirical,
+    "rommeo-q-thesis": RommeoQThesis,
+    "balancing-q": BalancingQ,
+    "balancing-q-probabilistic": ProbabilisticBalancingQ,
+    "gr2-q": GR2Q,
+    "gr2-q-mixture": GR2QMixture,
+    "nash-q": NashQ,
+    "friend-q": FriendQ,
+    "foe-q": FoeQ,
+    "jal": JointActionLearner,
+    "wolf-phc": WoLFPHC,
+    "fmq": FMQ,
+    "ddpg": DDPG,
+    "ddpg-om": DDPGOM,
+    "maddpg": MADDPG,
+    "masql": MASQL,
+    "sac": SAC,
+    "sac-discrete": SACDiscrete,
+    "pr2-ac": PR2AC,
+    "rommeo-ac": ROMMEOAC,
+    "balancing-ac": BalancingAC,
 }
 
 #: QTRAN's tables 3 to 5, by family; other families have table 3's. Fields that an algorithm does not have
@@ -32,9 +93,30 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "epsilon_end": 0.1,
         "epsilon_steps": 3_000_000,
     },
+    # Logical Team Q-learning's release; for all algorithms alike, which the release is not.
+    "team-mdp": {
+        "step_size": 0.025,
+        "ratio": 0.4,
+        "target_period": 200,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 190_000,  # epsilon = max(.05, 1 - t / 200,000)
+    },
+    "pursuit": {
+        "hidden": (50, 50),
+        "q_bound": 74 / 75,
+        "agent_ids": False,
+        "learning_rate": 1e-5,
+        "batch_size": 1024,
+        "replay_size": 200_000,
+        "learning_starts": 2048,
+        "target_period": 50,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 150_000,
+    },
 }
 
-#: Training steps: the same tables', of Logical Team Q-learning's finite game, and ROMMEO's 200 x 25.
+#: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of
+#: Weighted QMIX's stag hunt and JaxMARL's SMAX. MPE and Jumanji's games have no paper here: a million.
 FAMILY_ENV_STEPS = {
     "matrix": 20_000,
     "squeeze": 1_000_000,
@@ -42,6 +124,10 @@ FAMILY_ENV_STEPS = {
     "team-mdp": 100_000,
     "differential": 5_000,
     "pursuit": 1_000_000,
+    "stag-hunt": 1_000_000,
+    "smax": 10_000_000,
+    "mpe": 1_000_000,
+    "jumanji": 1_000_000,
 }
 
 

@@ -1,6 +1,7 @@
-"""Mixers: from the agents' chosen utilities to one joint value. All take one sample; callers vmap."""
+"""Mixers: from the agents' utilities to one joint value. All take one sample; callers vmap."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 import flax.linen as nn
@@ -9,15 +10,27 @@ import jax.numpy as jnp
 
 from jaxmarl_fac.networks import MLP
 
+#: Keeps weights that have to be positive off 0, where their absolute values could come to lie.
+LEAST_WEIGHT = 1e-10
+
+
+class MixerInputs(NamedTuple):
+    """All that a mixer may look at; each takes what it needs."""
+
+    utilities: jax.Array  # (n,), Q_i of the chosen actions
+    best_utilities: jax.Array  # (n,), the largest Q_i among the available actions
+    actions: jax.Array  # (n, A), the chosen actions, one-hot
+    agents_view: jax.Array  # (n, O)
+    global_state: jax.Array  # (S,)
+
 
 class VDNMixer(nn.Module):
-    """`Q_tot = sum_i Q_i`: `(n,)` utilities and an ignored state `(S,)` to `()` (Sunehag et al., 2018)."""
+    """`Q_tot = sum_i Q_i`, `()` (Sunehag et al., 2018)."""
 
     @nn.compact
-    def __call__(self, utilities: jax.Array, global_state: jax.Array) -> jax.Array:
-        chex.assert_rank(utilities, 1)
-        del global_state
-        return jnp.sum(utilities)
+    def __call__(self, inputs: MixerInputs) -> jax.Array:
+        chex.assert_rank(inputs.utilities, 1)
+        return jnp.sum(inputs.utilities)
 
 
 def monotone_mix(
@@ -34,9 +47,9 @@ def monotone_mix(
 
 
 class QMixer(nn.Module):
-    """QMIX's mixer: `monotone_mix` with weights that hypernetworks make from the state.
+    """QMIX's mixer: `monotone_mix` with weights that hypernetworks make from the state, `()`.
 
-    `(n,)` utilities and the state `(S,)` to `()` (Rashid et al., 2018, section 4).
+    Source: Rashid et al., 2018, section 4.
 
     Args:
         embed: E, the width of the one hidden layer.
@@ -48,10 +61,138 @@ class QMixer(nn.Module):
     hypernet_widths: Sequence[int] = ()
 
     @nn.compact
-    def __call__(self, utilities: jax.Array, global_state: jax.Array) -> jax.Array:
-        n = utilities.shape[0]
-        w1 = MLP(self.hypernet_widths, n * self.embed, name="w1")(global_state).reshape(n, self.embed)
-        w2 = MLP(self.hypernet_widths, self.embed, name="w2")(global_state)
-        b1 = nn.Dense(self.embed, name="b1")(global_state)
-        value = MLP((self.embed,), 1, name="value")(global_state)[0]
-        return monotone_mix(utilities, w1, b1, w2, value)
+    def __call__(self, inputs: MixerInputs) -> jax.Array:
+        n, state = inputs.utilities.shape[0], inputs.global_state
+        w1 = MLP(self.hypernet_widths, n * self.embed, name="w1")(state).reshape(n, self.embed)
+        w2 = MLP(self.hypernet_widths, self.embed, name="w2")(state)
+        b1 = nn.Dense(self.embed, name="b1")(state)
+        value = MLP((self.embed,), 1, name="value")(state)[0]
+        return monotone_mix(inputs.utilities, w1, b1, w2, value)
+
+
+def dueling_mix(
+    utilities: jax.Array,
+    best_utilities: jax.Array,
+    importance: jax.Array,
+    *,
+    stop_gradient: bool = True,
+    minus_one: bool = True,
+) -> jax.Array:
+    """`sum_i V_i + sum_i lambda_i A_i` with `V_i = max Q_i`, `A_i = Q_i - V_i <= 0`, as `()`.
+
+    Written as QPLEX's release has it, `sum_i Q_i + sum_i (lambda_i - 1) A_i`, which is the same number
+    but sends another gradient to the utilities once `A_i` is held constant.
+
+    Args:
+        utilities: `(n,)`, Q_i of the chosen actions.
+        best_utilities: `(n,)`, V_i.
+        importance: `(n,)`, lambda_i above 0.
+        stop_gradient: hold A_i constant in the second sum (the release's `is_stop_gradient`).
+        minus_one: False takes `lambda_i` in place of `lambda_i - 1` there (the release's
+            `is_minus_one`): the advantages then weigh `1 + lambda_i`.
+    """
+    chex.assert_rank([utilities, best_utilities, importance], 1)
+    advantages = utilities - best_utilities
+    if stop_gradient:
+        advantages = jax.lax.stop_gradient(advantages)
+    return jnp.sum(utilities) + jnp.sum((importance - 1 if minus_one else importance) * advantages)
+
+
+class QPlexMixer(nn.Module):
+    """QPLEX's duplex dueling mixer: any joint value with the IGM property, `()` (arXiv 2008.01062).
+
+    `dueling_mix` of the transformed utilities `w_i(s) Q_i + b_i(s)` with the importance
+    `lambda_i = sum_k |key_k(s)| sigmoid(agents_k(s))_i sigmoid(actions_k(s, u))_i`.
+
+    Args:
+        kernels: K; 10 for the paper's matrix games, 4 for StarCraft.
+        hidden: hidden layers of the three networks of every kernel; (64, 64) for the matrix games.
+        head_hidden: hidden layers of w_i and b_i.
+        weighted_head: False leaves the utilities as they are (w_i = 1, b_i = 0).
+        stop_gradient: see `dueling_mix`.
+        minus_one: see `dueling_mix`.
+    """
+
+    kernels: int = 10
+    hidden: Sequence[int] = (64, 64)
+    head_hidden: Sequence[int] = (64,)
+    weighted_head: bool = True
+    stop_gradient: bool = True
+    minus_one: bool = True
+
+    @nn.compact
+    def __call__(self, inputs: MixerInputs) -> jax.Array:
+        n, state = inputs.utilities.shape[0], inputs.global_state
+        chosen, best = inputs.utilities, inputs.best_utilities
+        if self.weighted_head:
+            weight = jnp.abs(MLP(self.head_hidden, n, name="head_weight")(state)) + LEAST_WEIGHT
+            bias = MLP(self.head_hidden, n, name="head_bias")(state)
+            chosen, best = weight * chosen + bias, weight * best + bias
+
+        # The K networks of a kind as one, with a leading axis of kernels on their parameters.
+        kernels = nn.vmap(
+            MLP,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            axis_size=self.kernels,
+        )
+        of_both = jnp.concatenate([state, inputs.actions.reshape(-1)])
+        keys = jnp.abs(kernels(self.hidden, 1, name="keys")(state)) + LEAST_WEIGHT  # (K, 1)
+        agents = nn.sigmoid(kernels(self.hidden, n, name="agents")(state))  # (K, n)
+        actions = nn.sigmoid(kernels(self.hidden, n, name="actions")(of_both))  # (K, n)
+        importance = jnp.sum(keys * agents * actions, axis=0)  # (n,)
+        return dueling_mix(
+            chosen, best, importance, stop_gradient=self.stop_gradient, minus_one=self.minus_one
+        )
+
+
+class QattenMixer(nn.Module):
+    """Qatten's mixer, `()`: heads that attend to agents, linear in every Q_i (arXiv 2002.03939).
+
+    `Q_tot = sum_h w_h(s) sum_i alpha_hi Q_i + c(s)`, where the attention alpha_h is the softmax over agents
+    of `query_h(s) . key_hi / sqrt(E)`. Keys are made of each agent's own view and its id, where the
+    release takes the agent's slice of the state.
+
+    Args:
+        heads: H.
+        embed: E, the length of keys and queries.
+        query_hidden: the hidden layer of the queries and of the head weights w_h.
+        value_hidden: the hidden layer of c.
+    """
+
+    heads: int = 4
+    embed: int = 32
+    query_hidden: int = 64
+    value_hidden: int = 32
+
+    @nn.compact
+    def __call__(self, inputs: MixerInputs) -> jax.Array:
+        n, state = inputs.utilities.shape[0], inputs.global_state
+        view = jnp.concatenate([inputs.agents_view, jnp.eye(n)], axis=-1)
+        width = self.heads * self.embed
+        keys = nn.Dense(width, use_bias=False, name="key")(view).reshape(n, self.heads, self.embed)
+        query = MLP((self.query_hidden,), width, name="query")(state).reshape(self.heads, self.embed)
+        logits = jnp.einsum("he,nhe->hn", query, keys) / jnp.sqrt(self.embed)
+        head_values = nn.softmax(logits, axis=-1) @ inputs.utilities  # (H,)
+        weights = jnp.abs(MLP((self.query_hidden,), self.heads, name="head_weight")(state))  # (H,)
+        value = MLP((self.value_hidden,), 1, name="value")(state)[0]
+        return weights @ head_values + value
+
+
+class CentralMixer(nn.Module):
+    """Weighted QMIX's unrestricted joint value of state and chosen utilities, `()` (arXiv 2006.10800).
+
+    Args:
+        widths: hidden layers over state and utilities together.
+        value_hidden: the hidden layer of V(s), which is added.
+    """
+
+    widths: Sequence[int] = (256, 256, 256)
+    value_hidden: int = 256
+
+    @nn.compact
+    def __call__(self, inputs: MixerInputs) -> jax.Array:
+        of_both = jnp.concatenate([inputs.global_state, inputs.utilities])
+        joint = MLP(self.widths, 1, name="joint")(of_both)[0]
+        return joint + MLP((self.value_hidden,), 1, name="value")(inputs.global_state)[0]

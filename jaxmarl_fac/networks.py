@@ -1,10 +1,42 @@
 """Networks that the algorithms share. All are applied to one observation; callers vmap."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def over_time(
+    method: Callable[..., jax.Array], network: NetworkT, *steps: Any, freeze_last: bool = False
+) -> jax.Array:
+    """A network's method at every step of a trajectory.
+
+    The two observations of a transition are looked at one after the other, so that what nobody asks of
+    either costs nothing, nor its gradient; longer trajectories are one batch.
+
+    Args:
+        method: takes the network and one step.
+        network: whose parameters serve all steps.
+        steps: its arguments with a leading axis of T steps on every leaf.
+        freeze_last: nothing learns from the last of the T results, so spare its gradient.
+
+    Returns:
+        What it gives, `(T, ...)`.
+    """
+    length = jax.tree.leaves(steps)[0].shape[0]
+    if length > 2:
+        at_once = nn.vmap(method, variable_axes={"params": None}, split_rngs={"params": False})
+        return at_once(network, *steps)  # type: ignore[no-any-return]
+    each = [jax.tree.map(operator.itemgetter(t), steps) for t in range(length)]
+    results = [method(network, *step) for step in each]
+    if freeze_last:
+        results[-1] = jax.lax.stop_gradient(results[-1])
+    return jnp.stack(results)
 
 
 class MLP(nn.Module):

@@ -32,7 +32,7 @@ def test_defaults_are_qtrans_table_3():
 
 
 def test_families_have_the_settings_of_their_tables():
-    for algorithm_id in baselines.ALGORITHMS:
+    for algorithm_id in ("iql", "vdn", "qmix", "qtran-base", "qtran-alt"):
         algorithm = make(algorithm_id, "predator-prey")
         assert algorithm.hidden == (64, 64, 64)
         assert (algorithm.replay_size, algorithm.epsilon_end, algorithm.epsilon_steps) == (

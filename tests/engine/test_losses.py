@@ -14,13 +14,19 @@ from baselines.qtran import tighten
 from envs.matrix_games import QTRAN_PAYOFF
 from jaxmarl_fac.losses import (
     UNAVAILABLE,
+    central_weight,
     chosen,
     greedy_actions,
+    lambda_returns,
     mask_unavailable,
+    masked_mean,
+    min_max_weights,
+    optimistic_weight,
     qtran_nopt_loss,
     qtran_nopt_min_loss,
     qtran_opt_loss,
     qtran_td_loss,
+    remix_weight,
     td_target,
 )
 
@@ -319,3 +325,169 @@ def test_masked_actions_are_never_greedy():
 def test_ties_go_to_the_lowest_index():
     utilities = jnp.asarray([[1.0, 1, 1], [0, 2, 2], [-1, -1, -2]])
     assert greedy_actions(utilities).tolist() == [0, 1, 0]
+
+
+# TD(lambda)
+
+
+def lambda_returns_by_definition(rewards, discounts, next_values, mask, gamma, lambda_):
+    """Sums of n-step returns, `(1 - lambda) sum_n lambda^(n-1) G^(n)`, the last with all that is left."""
+    length = int(np.sum(mask))
+    returns = np.zeros(len(rewards))
+    for t in range(length):
+        total, weight = 0.0, 1.0
+        for n in range(1, length - t + 1):
+            n_step, going = 0.0, 1.0
+            for k in range(n):
+                n_step += going * rewards[t + k]
+                going *= gamma * discounts[t + k]
+            n_step += going * next_values[t + n - 1]
+            last = n == length - t
+            total += (weight if last else (1 - lambda_) * weight) * n_step
+            weight *= lambda_
+        returns[t] = total
+    return returns
+
+
+class LambdaReturnsTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(
+        # FACTS 0.4: gamma = .99, lambda = .6, values of the four observations 5, 4, 3, 7
+        (1.0, [6.440497, 6.492420, 8.930000]),
+        (0.0, [3.995344, 2.376000, 2.000000]),
+    )
+    def test_worked_numbers(self, last_discount, expected):
+        returns = self.variant(lambda_returns, static_argnums=(4, 5))(
+            jnp.asarray([1.0, 0, 2]),
+            jnp.asarray([1.0, 1, last_discount]),
+            jnp.asarray([4.0, 3, 7]),
+            jnp.ones(3),
+            0.99,
+            0.6,
+        )
+        np.testing.assert_allclose(returns, expected, atol=2e-6)
+
+
+def random_episodes(count, steps, rng):
+    """Episodes of every length, half of them terminated and half cut short; noise after their ends."""
+    lengths = 1 + np.arange(count) % steps
+    mask = (np.arange(steps) < lengths[:, None]).astype(np.float32)
+    discounts = np.ones((count, steps), np.float32)
+    discounts[np.arange(count), lengths - 1] = np.arange(count) // steps % 2
+    rewards, values = rng.normal(size=(2, count, steps)).astype(np.float32) * 3
+    return rewards, discounts, values, mask
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.3, 0.6, 1.0])
+def test_lambda_returns_are_sums_of_n_step_returns(lambda_):
+    """An episode that is cut short bootstraps from the value after its last step, however it is padded."""
+    episodes = random_episodes(24, 6, np.random.default_rng(0))
+    ours = jax.jit(jax.vmap(lambda *steps: lambda_returns(*steps, 0.9, lambda_)))(*episodes)
+    for episode, returns in zip(zip(*episodes, strict=True), np.asarray(ours), strict=True):
+        expected = lambda_returns_by_definition(*episode, 0.9, lambda_)
+        real = episode[-1] > 0
+        np.testing.assert_allclose(returns[real], expected[real], rtol=1e-5, atol=1e-5)
+
+
+def test_lambda_0_is_the_one_step_target_bit_for_bit():
+    rewards, discounts, values, mask = random_episodes(24, 6, np.random.default_rng(1))
+    ours = jax.vmap(lambda *steps: lambda_returns(*steps, 0.9, 0.0))(rewards, discounts, values, mask)
+    one_step = td_target(jnp.asarray(rewards), jnp.asarray(discounts), 0.9, jnp.asarray(values))
+    np.testing.assert_array_equal(np.asarray(ours)[mask > 0], np.asarray(one_step)[mask > 0])
+
+
+# Weights
+
+
+class WeightsTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters((1, 2, 1.0), (2, 1, 0.25), (1, 1, 0.25))
+    def test_optimistic_weight(self, q_tot, target, expected):
+        weight = self.variant(optimistic_weight)
+        assert float(weight(jnp.float32(q_tot), jnp.float32(target), 0.25)) == expected
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(
+        # FACTS 4.2, truth table: the greedy joint action; another that seems better; another that does not
+        (1, 2, (0, 1), 1.0),
+        (3, 2, (0, 0), 1.0),
+        (1, 2, (0, 0), 0.1),
+        (2, 2, (1, 1), 0.1),
+        (3, 2, (0, 1), 1.0),
+    )
+    def test_central_weight(self, target, greedy_value, actions, expected):
+        weight = self.variant(central_weight)(
+            jnp.float32(target), jnp.float32(greedy_value), jnp.asarray(actions), jnp.asarray([0, 1]), 0.1
+        )
+        assert float(weight) == pytest.approx(expected)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(
+        # FACTS 5.4; the bracket of the second is negative, the third overestimates
+        (1.0, 2.0, (0.5, 0.25), (0.5, 2), 0.618270),
+        (1.0, 2.0, (0.9, 0.9), (1, 1), 0.0),
+        (1.0, 0.5, (0.5, 0.25), (0.5, 2), 0.0),
+        # half the error: y - Q is .5
+        (1.0, 1.5, (0.5, 0.25), (0.5, 2), 0.309135),
+    )
+    def test_remix_weight(self, q_tot, target, policy, slopes, expected):
+        numbers = [jnp.asarray(x, jnp.float32) for x in (q_tot, target, 1.5, policy, slopes)]
+        assert float(self.variant(remix_weight)(*numbers)) == pytest.approx(expected, abs=1e-6)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(
+        # Of (2 - 1) exp(1.5 - 1) .375 in FACTS 5.4 with y = 3: one factor after the other is 1.
+        ("bellman", 0.618270),
+        ("underestimation", 2 * 0.375),
+        ("gradient", 2 * 1.648721),
+    )
+    def test_remix_weight_without_a_factor(self, factor, expected):
+        numbers = [jnp.asarray(x, jnp.float32) for x in (1.0, 3.0, 1.5, (0.5, 0.25), (0.5, 2))]
+        weight = self.variant(lambda *x: remix_weight(*x, **{factor: False}))(*numbers)
+        assert float(weight) == pytest.approx(expected, abs=1e-5)
+
+
+def test_remix_weights_factors_are_cut_off():
+    def weight(central_value, slope):
+        numbers = [jnp.asarray(x, jnp.float32) for x in (0.0, 1.0, central_value, (0.0,), (slope,))]
+        return float(remix_weight(*numbers))
+
+    assert weight(50.0, 0.5) == pytest.approx(np.exp(10), rel=1e-5)
+    assert weight(-50.0, 0.5) == pytest.approx(np.exp(-10), rel=1e-5)
+    assert weight(0.0, 0.0) == pytest.approx(999, rel=1e-5)
+    assert weight(0.0, 0.9) == pytest.approx(1 / 0.9 - 1, rel=1e-5)
+
+
+def test_min_max_weights():
+    raws = jnp.asarray([0, 0.61827, 1.2, 3.0])
+    expected = [0.1, 0.285481, 0.46, 1]  # FACTS 5.4
+    np.testing.assert_allclose(min_max_weights(raws, jnp.ones(4), 0.1), expected, atol=1e-6)
+    # Steps after an episode's end count for nothing, however large or small their weights.
+    padded = jnp.asarray([[0, 0.61827, 9], [1.2, 3.0, 0]])
+    mask = jnp.asarray([[1.0, 1, 0], [1, 1, 0]])
+    spread = np.asarray(min_max_weights(padded, mask, 0.1))
+    np.testing.assert_allclose(spread[np.asarray(mask) > 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("raws", "expected"),
+    [([0.0, 0, 0], [0.25, 0.25, 0.25]), ([2.0, 2, 2], [1, 1, 1]), ([0.0, 2, 2], [0.25, 1, 1])],
+)
+def test_min_max_weights_of_alike_steps(raws, expected):
+    np.testing.assert_array_equal(min_max_weights(jnp.asarray(raws), jnp.ones(3), 0.25), expected)
+
+
+def test_masked_mean():
+    values = jnp.asarray([[1.0, 2, jnp.float32(1e9)], [4, 5, 6]])
+    mask = jnp.asarray([[1.0, 1, 0], [1, 0, 0]])
+    assert float(masked_mean(values, mask)) == pytest.approx(7 / 3)
+
+
+def test_targets_and_weights_have_no_gradient():
+    numbers = [jnp.asarray(x, jnp.float32) for x in (1.0, 2.0, 1.5, (0.5, 0.25), (0.5, 2))]
+    for slope in jax.grad(lambda *x: remix_weight(*x), argnums=(0, 1, 2, 3, 4))(*numbers):
+        np.testing.assert_array_equal(slope, 0)
+    assert jax.grad(lambda q: optimistic_weight(q, jnp.float32(2), 0.1))(jnp.float32(1)) == 0
+    steps = [jnp.ones(3)] * 4
+    for slope in jax.grad(lambda *x: jnp.sum(lambda_returns(*x, 0.9, 0.5)), argnums=(0, 2))(*steps):
+        np.testing.assert_array_equal(slope, 0)

@@ -5,14 +5,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.qtran import QTranBase
-from envs.matrix_games import matrix_game
-from jaxmarl_fac.mixers import QMixer, VDNMixer, monotone_mix
+from envs.matrix_games import QTRAN_PAYOFF, matrix_game
+from jaxmarl_fac.mixers import (
+    CentralMixer,
+    MixerInputs,
+    QattenMixer,
+    QMixer,
+    QPlexMixer,
+    VDNMixer,
+    dueling_mix,
+    monotone_mix,
+)
+from jaxmarl_fac.projections import additive_fit
 
-STATE = 4
+STATE, VIEW = 4, 3
+
+
+def seen(utilities, state, best=None, actions=None, views=None):
+    """Inputs of a mixer; what is not given is zeros."""
+    n = len(utilities)
+    return MixerInputs(
+        jnp.asarray(utilities, jnp.float32),
+        jnp.zeros(n) if best is None else jnp.asarray(best, jnp.float32),
+        jnp.zeros((n, 1)) if actions is None else jnp.asarray(actions, jnp.float32),
+        jnp.zeros((n, VIEW)) if views is None else jnp.asarray(views, jnp.float32),
+        jnp.asarray(state, jnp.float32),
+    )
 
 
 class MonotoneMixTest(chex.TestCase):
@@ -32,16 +55,21 @@ class MonotoneMixTest(chex.TestCase):
         assert float(flipped) == pytest.approx(-2.006199, abs=1e-6)
 
 
-def random_qmixer(n, widths, count, rng):
-    """A mixer, and `count` sets of random parameters for it, biases included: small ones and large ones."""
-    module = QMixer(8, widths)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(n), jnp.zeros(STATE))
+def random_params(module, n, count, rng, actions=1):
+    """`count` sets of random parameters, biases included: small ones and large ones."""
+    inputs = seen(jnp.zeros(n), jnp.zeros(STATE), actions=jnp.zeros((n, actions)))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)
     scales = np.exp(rng.normal(size=count))
 
     def draw(leaf):
         return np.moveaxis(rng.normal(size=(*leaf.shape, count)) * scales, -1, 0).astype(np.float32)
 
-    return module, jax.tree.map(draw, shapes)
+    return jax.tree.map(draw, shapes)
+
+
+def random_qmixer(n, widths, count, rng):
+    module = QMixer(8, widths)
+    return module, random_params(module, n, count, rng)
 
 
 @pytest.mark.parametrize(("n", "widths"), [(2, ()), (3, (8,)), (5, ())], ids=str)
@@ -57,7 +85,7 @@ def test_qmixer_never_decreases(n, widths):
     @jax.vmap
     def look(params, state, utilities, raises):
         def mix(utilities):
-            return module.apply(params, utilities, state)
+            return module.apply(params, seen(utilities, state))
 
         return mix(utilities), jax.vmap(mix)(utilities + jnp.diag(raises)), jax.grad(mix)(utilities)
 
@@ -88,13 +116,13 @@ def test_qmixer_is_the_monotone_mix_of_what_its_hypernetworks_make():
     z = q @ w1 + linear(p["b1"], s)
     hidden = np.where(z > 0, z, np.exp(z) - 1)
     expected = hidden @ np.abs(two_layers(p["w2"], s)) + two_layers(p["value"], s)[0]
-    got = module.apply(params, jnp.asarray(q, jnp.float32), jnp.asarray(s, jnp.float32))
+    got = module.apply(params, seen(q, s))
     assert float(got) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_first_papers_hypernetworks_are_one_layer_and_pymarls_are_two():
     for widths, layers in (((), 1), ((64,), 2)):
-        params = QMixer(32, widths).init(jax.random.key(0), jnp.zeros(2), jnp.zeros(STATE))["params"]
+        params = QMixer(32, widths).init(jax.random.key(0), seen(jnp.zeros(2), jnp.zeros(STATE)))["params"]
         assert {len(params[name]) for name in ("w1", "w2")} == {layers}
         assert len(params["value"]) == 2
         assert set(params["b1"]) == {"kernel", "bias"}
@@ -105,11 +133,15 @@ def test_the_first_papers_hypernetworks_are_one_layer_and_pymarls_are_two():
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=6))
 def test_vdn_is_the_sum(utilities):
     mixer = VDNMixer()
-    got = mixer.apply({}, jnp.asarray(utilities, jnp.float32), jnp.asarray([1e9]))
+    got = mixer.apply({}, seen(utilities, [1e9]))
     assert float(got) == sum(utilities)
 
 
 # Individual-global-max: the joint action of the best utilities is a best joint action
+
+
+QPLEX = QPlexMixer(kernels=3, hidden=(4,), head_hidden=(4,))
+IGM = {"vdn": VDNMixer(), "qmix": QMixer(8), "qatten": QattenMixer(2, 4, 8, 8), "qplex": QPLEX}
 
 
 @pytest.mark.parametrize(("n", "actions"), [(2, 4), (3, 3), (4, 2), (5, 2)])
@@ -117,24 +149,44 @@ def test_mixed_values_have_the_igm_property(n, actions):
     """200 random tables of utilities, parameters and states each, over all joint actions."""
     rng, count = np.random.default_rng(n), 200
     joints = np.asarray(list(itertools.product(range(actions), repeat=n)))
-    module, params = random_qmixer(n, (), count, rng)
     tables = 3 * rng.normal(size=(count, n, actions)).astype(np.float32)
-    chosen = tables[:, np.arange(n), joints]  # (count, A^n, n)
-    states = rng.normal(size=(count, STATE))
-
-    def mixed(module, params):
-        mix = jax.vmap(module.apply, (None, 0, None))
-        return np.asarray(jax.jit(jax.vmap(mix))(params, chosen, states))
-
+    states, views = rng.normal(size=(count, STATE)), rng.normal(size=(count, n, VIEW))
     place = np.ravel_multi_index(tuple(tables.argmax(axis=2).T), (actions,) * n)
-    qmix, vdn = mixed(module, params), mixed(VDNMixer(), {})
-    for values in (qmix, vdn):
+
+    for name, module in IGM.items():
+
+        def mixed(params, table, state, views, module=module):
+            def mix(joint):
+                hot = jax.nn.one_hot(joint, actions)
+                inputs = seen(table[jnp.arange(n), joint], state, table.max(axis=1), hot, views)
+                return module.apply(params, inputs)
+
+            return jax.vmap(mix)(joints)
+
+        params = random_params(module, n, count, rng, actions)
+        values = np.asarray(jax.jit(jax.vmap(mixed))(params, tables, states, views))
         reached = values[np.arange(count), place]
-        # Where ELU saturates, values may tie to the last bit of rounding.
-        assert (reached >= values.max(axis=1) - 1e-5 * (1 + np.abs(values).max(axis=1))).all()
-        assert (values.max(axis=1) > values.min(axis=1)).all()
-    # VDN's sums are far from ties, so here the joint actions themselves are compared.
-    np.testing.assert_array_equal(vdn.argmax(axis=1), place)
+        # Where ELU saturates, or an importance is nearly 0, values may tie to the last bit of rounding.
+        assert (reached >= values.max(axis=1) - 1e-5 * (1 + np.abs(values).max(axis=1))).all(), name
+        assert (values.max(axis=1) > values.min(axis=1)).all(), name
+        if name == "vdn":  # sums are far from ties, so here the joint actions themselves are compared
+            np.testing.assert_array_equal(values.argmax(axis=1), place)
+
+
+def test_the_central_mixer_has_it_not():
+    """Weighted QMIX's unrestricted value falls in utilities as often as it rises."""
+    rng, count = np.random.default_rng(0), 100
+    module = CentralMixer((8, 8), 8)
+    params = random_params(module, 2, count, rng)
+    q, states = rng.normal(size=(count, 2)), rng.normal(size=(count, STATE))
+
+    @jax.jit
+    @jax.vmap
+    def slopes(params, q, state):
+        return jax.grad(lambda q: module.apply(params, seen(q, state)))(q)
+
+    falls = np.asarray(slopes(params, q, states)) < 0
+    assert 0.2 < falls.mean() < 0.8
 
 
 def test_an_unrestricted_joint_value_has_it_not():
@@ -156,3 +208,136 @@ def test_an_unrestricted_joint_value_has_it_not():
     place = np.ravel_multi_index(tuple(greedy.T), (3, 3))
     np.testing.assert_array_equal(q_prime, place)  # the sum of utilities has it
     assert (q_jt != place).mean() > 0.5
+
+
+# QPLEX
+
+
+class DuelingMixTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(True, False)
+    def test_worked_numbers(self, stop_gradient):
+        """FACTS 3.1: Q = (0, 3), V = (2, 3), lambda = (2, .5): 5 + 2 (-2) = 1, in both forms."""
+        q, v, importance = jnp.asarray([0.0, 3]), jnp.asarray([2.0, 3]), jnp.asarray([2, 0.5])
+        mix = self.variant(lambda *x: dueling_mix(*x, stop_gradient=stop_gradient))
+        assert float(mix(q, v, importance)) == 1
+        assert float(jnp.sum(v) + jnp.sum(importance * (q - v))) == 1
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_without_minus_one_advantages_weigh_one_more(self):
+        q, v, importance = jnp.asarray([0.0, 3]), jnp.asarray([2.0, 3]), jnp.asarray([2, 0.5])
+        assert float(self.variant(lambda *x: dueling_mix(*x, minus_one=False))(q, v, importance)) == -1
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters((True, [1, 1]), (False, [2, 0.5]))
+    def test_what_utilities_learn(self, stop_gradient, expected):
+        """With the stop-gradient as in VDN, else through the importance; V_i takes what is left."""
+        q, v, importance = jnp.asarray([0.0, 3]), jnp.asarray([2.0, 3]), jnp.asarray([2, 0.5])
+        slope = self.variant(
+            jax.grad(lambda *x: dueling_mix(*x, stop_gradient=stop_gradient), argnums=(0, 1))
+        )
+        by_q, by_v = slope(q, v, importance)
+        np.testing.assert_allclose(by_q, expected)
+        np.testing.assert_allclose(by_v, 0 if stop_gradient else [-1, 0.5])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-20, 20), min_size=9, max_size=9, unique=True))
+def test_dueling_mixes_can_be_any_payoff_with_one_best_joint_action(entries):
+    """FACTS 3.1's construction; on QTRAN's game it needs an importance of 20 and of 4."""
+    for payoff in (np.asarray(entries, np.float32).reshape(3, 3), np.asarray(QTRAN_PAYOFF, np.float32)):
+        top = payoff.max()
+        best = np.unravel_index(payoff.argmax(), payoff.shape)
+        found = set()
+        for joint in itertools.product(range(3), repeat=2):
+            deviates = np.asarray(joint) != best
+            v = np.full(2, top / 2, np.float32)
+            importance = (top - payoff[joint]) / max(1, deviates.sum())
+            q_tot = dueling_mix(
+                jnp.asarray(v - deviates, jnp.float32), jnp.asarray(v), jnp.full(2, importance, jnp.float32)
+            )
+            assert float(q_tot) == pytest.approx(payoff[joint], abs=1e-4)
+            found.add(float(importance))
+    assert found == {0, 20, 4}  # of QTRAN's game, the last
+
+
+def test_qplex_is_the_dueling_mix_of_what_its_networks_make():
+    """Against plain NumPy, from FACTS 3.1."""
+    rng = np.random.default_rng(0)
+    n, count = 2, 3
+    params = jax.tree.map(lambda leaf: leaf[0], random_params(QPLEX, n, 1, rng, count))
+    p = params["params"]
+    q, v, s = rng.normal(size=n), rng.normal(size=n) + 3, rng.normal(size=STATE)
+    hot = np.eye(count)[[2, 0]]
+
+    def two_layers(net, x, k=None):
+        def linear(layer, x):
+            kernel, bias = (layer[name] if k is None else layer[name][k] for name in ("kernel", "bias"))
+            return x @ kernel + bias
+
+        return linear(net["Dense_1"], np.maximum(linear(net["Dense_0"], x), 0))
+
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
+
+    weight, bias = np.abs(two_layers(p["head_weight"], s)), two_layers(p["head_bias"], s)
+    q_head, v_head = weight * q + bias, weight * v + bias
+    importance = sum(
+        np.abs(two_layers(p["keys"], s, k))
+        * sigmoid(two_layers(p["agents"], s, k))
+        * sigmoid(two_layers(p["actions"], np.concatenate([s, *hot]), k))
+        for k in range(3)
+    )
+    expected = v_head.sum() + (importance * (q_head - v_head)).sum()
+    got = QPLEX.apply(params, seen(q, s, v, hot))
+    assert float(got) == pytest.approx(expected, rel=1e-5)
+    # The best utilities and the joint action both count.
+    assert float(QPLEX.apply(params, seen(q, s, v + 1, hot))) != pytest.approx(expected, rel=1e-3)
+    assert float(QPLEX.apply(params, seen(q, s, v, hot[::-1]))) != pytest.approx(expected, rel=1e-3)
+
+
+# Qatten
+
+
+def test_qatten_is_linear_in_the_utilities():
+    """FACTS 3.2: for one state, `Q_tot = a . Q + c` with a > 0."""
+    rng = np.random.default_rng(0)
+    module = QattenMixer(4, 8, 16, 8)
+    params = jax.tree.map(lambda leaf: leaf[0], random_params(module, 3, 1, rng))
+    state, views = rng.normal(size=STATE), rng.normal(size=(3, VIEW))
+
+    def mix(q):
+        return module.apply(params, seen(q, state, views=views))
+
+    slopes = [np.asarray(jax.grad(mix)(jnp.asarray(rng.normal(size=3), jnp.float32))) for _ in range(3)]
+    for slope in slopes:
+        np.testing.assert_allclose(slope, slopes[0], rtol=1e-5)
+    assert slopes[0].min() > 0
+    assert np.ptp(slopes[0]) > 1e-4  # it attends to some more than to others
+    q = rng.normal(size=3)
+    expected = float(mix(jnp.zeros(3))) + slopes[0] @ q
+    assert float(mix(jnp.asarray(q, jnp.float32))) == pytest.approx(expected, rel=1e-4)
+
+
+def test_qattens_best_fit_is_vdns():
+    """A weighted sum with a constant expresses what a sum does, and no more: -56/9, -44/9, -32/9."""
+    fit = np.asarray(additive_fit(np.asarray(QTRAN_PAYOFF, float)).q_tot)
+    weights, constant = np.asarray([0.3, 2.0]), 1.7
+    # least squares over what `w . Q + c` can be: one column for each agent's action, and one for c
+    hot = np.stack(
+        [
+            np.concatenate([weights[0] * np.eye(3)[a], weights[1] * np.eye(3)[b], [constant]])
+            for a, b in itertools.product(range(3), repeat=2)
+        ]
+    )
+    solution = hot @ np.linalg.lstsq(hot, np.ravel(QTRAN_PAYOFF), rcond=None)[0]
+    np.testing.assert_allclose(solution.reshape(3, 3), fit, atol=1e-5)
+    np.testing.assert_allclose(fit[0], [-56 / 9, -44 / 9, -44 / 9], atol=1e-5)
+    np.testing.assert_allclose(fit[1, 1], -32 / 9, atol=1e-5)
+
+
+def test_the_order_of_agents_does_not_matter_to_vdn():
+    rng = np.random.default_rng(0)
+    q, order = rng.integers(-9, 9, 4), [2, 0, 3, 1]
+    one, other = (float(VDNMixer().apply({}, seen(utilities, [0.0]))) for utilities in (q, q[order]))
+    assert one == other == q.sum()

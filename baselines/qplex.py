@@ -1,0 +1,46 @@
+"""QPLEX: a joint value that can be any with the IGM property (arXiv 2008.01062)."""
+
+import dataclasses
+
+from baselines.factored import FactoredLearner, FactoredNetwork
+from envs.base import TeamEnvironment
+from envs.errors import BadInputError
+from jaxmarl_fac.mixers import QPlexMixer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QPLEX(FactoredLearner):
+    """Duplex dueling: `Q_tot = sum_i V_i + sum_i lambda_i(s, u) A_i`, with positive lambda_i.
+
+    Attributes:
+        kernels: summands of lambda_i: 10 for the paper's matrix games, 4 for StarCraft.
+        kernel_hidden: hidden layers of their networks.
+        weighted_head: transform the utilities by `w_i(s) Q_i + b_i(s)` first.
+        stop_gradient: hold the advantages constant beside lambda_i; utilities then learn as VDN's do.
+        minus_one: False makes the advantages weigh `1 + lambda_i`; both are the release's switches.
+    """
+
+    kernels: int = 10
+    kernel_hidden: tuple[int, ...] = (64, 64)
+    weighted_head: bool = True
+    stop_gradient: bool = True
+    minus_one: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernels < 1 or any(width < 1 for width in self.kernel_hidden):
+            raise BadInputError("kernels and the widths of kernel_hidden must be at least 1")
+
+    def mixer(self) -> QPlexMixer:
+        """The duplex dueling network."""
+        return QPlexMixer(
+            self.kernels,
+            self.kernel_hidden,
+            weighted_head=self.weighted_head,
+            stop_gradient=self.stop_gradient,
+            minus_one=self.minus_one,
+        )
+
+    def network(self, env: TeamEnvironment) -> FactoredNetwork:
+        """The agent network and the mixer, which is costly."""
+        return FactoredNetwork(env.num_actions, self.hidden, self.mixer(), self.few_joint_actions(env))

@@ -1,0 +1,66 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import envs
+from experiments import reproduce_qplex
+from experiments.reproduce_qplex import ALGORITHMS, CLAIMS, FREE, GAMES, apart, learner, optimal, together
+from jaxmarl_fac.loop import Result
+from jaxmarl_fac.tracking import History
+
+
+def test_every_claim_states_its_rule_and_cost():
+    assert [claim.id for claim in CLAIMS] == ["curves", "tables", "budget"]
+    for claim in CLAIMS:
+        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.accept and claim.claim
+
+
+def test_all_play_at_random_and_learn_from_transitions():
+    """So that the exact fits under uniform data are what VDN and Qatten should find."""
+    for name in (*ALGORITHMS, FREE):
+        algorithm = learner(name)
+        assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.consumes) == (1, 1, "transitions")
+    assert learner("qplex").stop_gradient
+    assert not learner(FREE).stop_gradient
+
+
+def test_games_are_put_together_and_taken_apart():
+    batch = together(tuple(GAMES))
+    for k, (game, (_, payoff)) in enumerate(GAMES.items()):
+        one = jax.tree.map(lambda leaf, k=k: leaf[k], batch)
+        np.testing.assert_array_equal(one.payoff[0], payoff.astype(np.float32))
+        np.testing.assert_array_equal(one.payoff, envs.make(game).payoff)
+    history = History()
+    for step in (0, 10):
+        history.append(step, {"episode_return": np.arange(6) + step, "q_tot": np.ones((6, 3, 3))})
+    parts = apart(Result(history, None, True, 0.0), tuple(GAMES))  # type: ignore[arg-type]
+    assert list(parts) == list(GAMES)
+    assert parts["matrix-qplex"].last["episode_return"].tolist() == [12, 13]
+    assert parts["matrix-qplex"].last["q_tot"].shape == (2, 3, 3)
+    assert parts["matrix-qplex-10"].arrays()["env_steps"].tolist() == [0, 10]
+
+
+def test_only_the_largest_payoff_is_optimal():
+    payoff = GAMES["matrix-qplex-10"][1]
+    assert optimal(np.asarray([10.4, 10.0, np.float32(10.4)]), payoff).tolist() == [True, False, True]
+
+
+@pytest.mark.slow
+def test_all_figures_at_smoke_scale(tmp_path):
+    assert reproduce_qplex.main(["--scale", "smoke", "--out", str(tmp_path)]) == 0
+    records = {claim.id: json.loads((tmp_path / f"{claim.id}.json").read_text()) for claim in CLAIMS}
+    exact = records["tables"]["ours"]["matrix-qtran"]
+    # FACTS 1.4(a) and (e)
+    assert exact["exact_additive_fit"]["q_tot"][0][0] == pytest.approx(-56 / 9, abs=1e-4)
+    assert exact["exact_monotone_fit"]["sse"] == pytest.approx(288, abs=1e-3)
+    assert records["tables"]["ours"]["matrix-qplex"]["exact_monotone_fit"]["sse"] == pytest.approx(
+        344, abs=1e-3
+    )
+    for name in ALGORITHMS:
+        assert np.shape(records["tables"]["ours"]["matrix-qplex"][name]["table"]) == (3, 3)
+        assert 0 <= records["curves"]["ours"]["matrix-qplex"][name]["greedy_optimal_fraction"]["value"] <= 1
+    assert list(records["budget"]["ours"]["matrix-qplex"][FREE]["by_budget"]) == ["100", "200"]
+    for claim in CLAIMS:
+        assert (tmp_path / f"{claim.id}.png").read_bytes().startswith(b"\x89PNG")
