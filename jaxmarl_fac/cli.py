@@ -64,8 +64,11 @@ def _tyro(kind: Any, argv: Sequence[str], **options: Any) -> Any:
 
 def _first_paragraph(box: str) -> str:
     """What tyro says in its box, as one line: the part above the first rule, and its suggestion."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rules = [i for i, line in enumerate(lines) if set(line) == {"─"}]
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    lines = [line for line in lines if line]
+    rules = [i for i, line in enumerate(lines) if set(line) in ({"─"}, {"-"})]
+    if "│" not in box:  # no box where the terminal's encoding cannot draw one: a title and a rule instead
+        lines, rules = lines[rules[0] + 1 :], [rule - rules[0] - 1 for rule in rules[1:]]
     said = " ".join(lines[: rules[0]] if rules else lines)
     if "Perhaps you meant:" in lines:
         said += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"

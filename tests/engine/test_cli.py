@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import subprocess
 import sys
 
 import pytest
@@ -38,6 +40,23 @@ def test_what_cannot_be_parsed_is_told_in_one_line(argv, said):
         cli.parse(Options, argv)
     assert said in str(error.value)
     assert "\n" not in str(error.value) and "│" not in str(error.value)
+
+
+def test_the_line_is_told_in_any_encoding():
+    code = (
+        "import dataclasses; from jaxmarl_fac import cli; "
+        "O = dataclasses.make_dataclass('O', [('seeds', int, 1)]); cli.run(lambda argv: cli.parse(O, argv))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--seeds", "many"],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == cli.BAD_INPUT
+    assert "--seeds: invalid literal for int() with base 10: 'many'" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_is_not_an_error(capsys):
