@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import LearnerState, Metrics, Params, QLearner, Trajectory, Transition
+from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Trajectory, Transition
 from jaxmarl_fac.losses import chosen, greedy_actions, lambda_returns, mask_unavailable, masked_mean
 from jaxmarl_fac.mixers import MixerInputs
 from jaxmarl_fac.networks import AgentNetwork, over_time
@@ -190,25 +190,6 @@ class FactoredLearner(QLearner):
         if isinstance(batch, Transition):
             axes = Transition(seen, 0, 0, 0, seen)  # type: ignore[arg-type]
         return self.combined(*jax.vmap(terms_of, (axes,))(batch))
-
-    def update(
-        self,
-        env: TeamEnvironment,
-        learner: LearnerState,
-        batch: Trajectory | Transition,
-        progress: jax.Array,
-        key: jax.Array,
-    ) -> tuple[LearnerState, Metrics]:
-        """One gradient step on the loss of a batch; `progress` in [0, 1] drives the learning rate."""
-
-        def batch_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            return self.batch_loss(env, params, learner.target_params, batch)
-
-        (loss, metrics), gradients = jax.value_and_grad(batch_loss, has_aux=True)(learner.params)
-        directions, opt_state = self._optimiser().update(gradients, learner.opt_state, learner.params)
-        rate = self.learning_rate * (1 - progress if self.learning_rate_schedule == "linear" else 1.0)
-        params = jax.tree.map(lambda param, direction: param - rate * direction, learner.params, directions)
-        return learner.replace(params=params, opt_state=opt_state), {"loss": loss, **metrics}  # type: ignore[attr-defined]
 
 
 def as_trajectory(transition: Transition) -> Trajectory:

@@ -261,25 +261,32 @@ class QLearner(Algorithm):
         """Exploration after so many environment steps."""
         return linear_epsilon(env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
 
-    def update(
-        self,
-        env: TeamEnvironment,
-        learner: LearnerState,
-        batch: Transition,
-        progress: jax.Array,
-        key: jax.Array,
-    ) -> tuple[LearnerState, Metrics]:
-        """One gradient step on the mean loss of a batch; `progress` in [0, 1] drives the learning rate."""
+    def batch_loss(
+        self, env: TeamEnvironment, params: Params, target_params: Params, batch: Any
+    ) -> tuple[jax.Array, Metrics]:
+        """The mean loss `()` of a batch of transitions, and what to log of it."""
         network = self.network(env)
         seen = None if env.stateless else 0
         axes = Transition(seen, 0, 0, 0, seen)  # type: ignore[arg-type]
 
-        def batch_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            def sample_loss(transition: Transition) -> tuple[jax.Array, Metrics]:
-                return self.loss(network.bind(params), network.bind(learner.target_params), transition)
+        def sample_loss(transition: Transition) -> tuple[jax.Array, Metrics]:
+            return self.loss(network.bind(params), network.bind(target_params), transition)
 
-            losses, metrics = jax.vmap(sample_loss, (axes,))(batch)
-            return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+        losses, metrics = jax.vmap(sample_loss, (axes,))(batch)
+        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+
+    def update(
+        self,
+        env: TeamEnvironment,
+        learner: LearnerState,
+        batch: Any,
+        progress: jax.Array,
+        key: jax.Array,
+    ) -> tuple[LearnerState, Metrics]:
+        """One gradient step on the loss of a batch; `progress` in [0, 1] drives the learning rate."""
+
+        def batch_loss(params: Params) -> tuple[jax.Array, Metrics]:
+            return self.batch_loss(env, params, learner.target_params, batch)
 
         (loss, metrics), gradients = jax.value_and_grad(batch_loss, has_aux=True)(learner.params)
         directions, opt_state = self._optimiser().update(gradients, learner.opt_state, learner.params)

@@ -217,9 +217,7 @@ class Repeated(MatrixGame):
 REPEATED = Repeated(ONE_SHOT.payoff, ONE_SHOT.next_stage, ONE_SHOT.start, action_counts=COUNTS)
 
 
-@pytest.mark.parametrize(
-    "algorithm_id", ["iql", "qmix", "qtran-base", "qtran-alt", "qplex", "cw-qmix"]
-)
+@pytest.mark.parametrize("algorithm_id", ["iql", "qmix", "qtran-base", "qtran-alt", "qplex", "cw-qmix"])
 def test_one_observation_for_all_samples_equals_one_for_each(algorithm_id):
     """The same losses and gradients, and the same step, to float tolerance (sums in another order)."""
     extra = {"max_grad_norm": 1.0, "learning_rate": 0.1, "adam_eps": 0.1}
