@@ -1,10 +1,13 @@
 """Measure how fast the suite trains, as rates and as ratios within one run.
 
-python experiments/benchmark.py [matrix] [--env ID] [--algos ID ...] [--seeds N ...] [--seconds S] [--out DIR]
+python experiments/benchmark.py [matrix|predator-prey] [--env ID] [--algos ID ...] [--seeds N ...]
+    [--seconds S] [--out DIR]
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, with the acting,
 the environment step and the replay that go with it), compile seconds, bytes per seed, and the floating
-point operations that XLA counts, as a share of the rate of a large matrix product in the same run.
+point operations that XLA counts, as a share of the rate of a large matrix product in the same run. The
+suite predator-prey adds the rate of the environment alone, what replay takes, and what each part of an
+iteration takes.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
@@ -28,17 +31,54 @@ from tqdm import tqdm
 
 import baselines
 import envs
+import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.checkpoints import prepare_folder
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import line_styles, panels, save
 from jaxmarl_fac.loop import Program
+from jaxmarl_fac.parallel import EVERYWHERE, SEEDS, over_seeds, seed_mesh
+from jaxmarl_fac.replay import Replay
 
 #: Side of the square matrices whose product says what the machine can do.
 SIDE = 2048
 #: Repetitions of each measurement; the fastest counts, as what slows one down is somebody else.
 REPETITIONS = 5
+#: Environments that a device steps side by side where the environment is measured alone.
+SIDE_BY_SIDE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """What is measured unless the command line says otherwise.
+
+    Attributes:
+        env: id of the game.
+        algos: ids of the algorithms.
+        seeds: numbers of seeds.
+        parts: whether the environment, replay and the parts of an iteration are measured too.
+        peers: what others reach on the same game, measured on 2 CPU cores (DESIGN.md).
+    """
+
+    env: str
+    algos: tuple[str, ...]
+    seeds: tuple[int, ...]
+    parts: bool = False
+    peers: str = ""
+
+
+SUITES = {
+    "matrix": Suite("matrix-qtran", ("vdn", "qmix", "qtran-base", "qtran-alt"), (1, 32, 256, 1024)),
+    "predator-prey": Suite(
+        "predator-prey-2",
+        ("qtran-alt",),
+        (1, 8, 64),
+        parts=True,
+        peers="For comparison, on 2 CPU cores: PyMARL's predator-prey steps 409 times a second without "
+        "learning; the QTRAN authors' TF1 code trains at about 450 steps a second, one seed at a time.",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,18 +86,18 @@ class Options:
     """What to measure.
 
     Attributes:
-        suite: matrix trains on a matrix game.
-        env: id of the game.
-        algos: ids of the algorithms.
-        seeds: numbers of seeds.
+        suite: matrix trains on a matrix game, predator-prey on QTRAN's.
+        env: id of the game; the suite's own if not given.
+        algos: ids of the algorithms; the suite's own if not given.
+        seeds: numbers of seeds; the suite's own if not given.
         seconds: that one repetition should take.
         out: folder for benchmark.md, benchmark.json and benchmark.png.
     """
 
-    suite: Annotated[Literal["matrix"], tyro.conf.Positional] = "matrix"
-    env: str = "matrix-qtran"
-    algos: tuple[str, ...] = ("vdn", "qmix", "qtran-base", "qtran-alt")
-    seeds: tuple[int, ...] = (1, 32, 256, 1024)
+    suite: Annotated[Literal["matrix", "predator-prey"], tyro.conf.Positional] = "matrix"
+    env: str | None = None
+    algos: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
     seconds: float = 1.0
     out: Path = Path("runs/benchmark")
 
@@ -65,7 +105,11 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Measure, and write the table and the plot; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
-    if not options.seeds or min(options.seeds) < 1:
+    suite = SUITES[options.suite]
+    env = options.env if options.env is not None else suite.env
+    algos = options.algos if options.algos is not None else suite.algos
+    seeds = options.seeds if options.seeds is not None else suite.seeds
+    if not seeds or min(seeds) < 1:
         raise BadInputError("--seeds must be numbers of at least 1")
     if not options.seconds > 0:
         raise BadInputError(f"--seconds must be above 0, not {options.seconds}")
@@ -73,8 +117,8 @@ def main(argv: Sequence[str]) -> int:
     product = matrix_product()
     peak = max(measure_product(product) for _ in range(REPETITIONS))
     rows = []
-    for algo, seeds in tqdm([(algo, seeds) for algo in options.algos for seeds in options.seeds]):
-        rows.append(measure(algo, options.env, seeds, options.seconds))
+    for algo, count in tqdm([(algo, count) for algo in algos for count in seeds]):
+        rows.append(measure(algo, env, count, options.seconds, suite.parts))
         peak = max(peak, measure_product(product))
     for row in rows:
         row["gflops_share"] = row["gflops"] / peak
@@ -82,11 +126,14 @@ def main(argv: Sequence[str]) -> int:
         row["times_one_seed"] = row["seed_updates_per_s"] / alone[0]["seed_updates_per_s"] if alone else None
 
     machine = {
-        "env": options.env,
+        "env": env,
+        "peers": suite.peers,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
         "matrix_product_gflops": peak,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")},
     }
+    if suite.parts:
+        machine |= measure_environment(env, options.seconds)
     (options.out / "benchmark.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     table = markdown(rows, machine)
     (options.out / "benchmark.md").write_text(table)
@@ -96,10 +143,10 @@ def main(argv: Sequence[str]) -> int:
     return cli.DONE
 
 
-def measure(algo: str, env: str, seeds: int, seconds: float) -> dict[str, Any]:
-    """Train `seeds` seeds for a while; what that took, by name."""
+def measure(algo: str, env: str, seeds: int, seconds: float, parts: bool = False) -> dict[str, Any]:
+    """Train `seeds` seeds for a while; what that took, by name, and with `parts` what its parts take."""
     experiment = Experiment(
-        algorithm=baselines.make(algo),
+        algorithm=baselines.make(algo, environments.lookup(env).family),
         environment=envs.make(env),
         seeds=tuple(range(seeds)),
         env_steps=2**30,
@@ -112,26 +159,105 @@ def measure(algo: str, env: str, seeds: int, seconds: float) -> dict[str, Any]:
     flops = program.flops_per_iteration()
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes)) / seeds
-
-    at, per_iteration, iterations = 0, np.inf, 64
-    for repetition in range(REPETITIONS + 2):  # the first two find how many iterations fill the time
-        start = time.perf_counter()
-        lanes, _ = program.chunk(lanes, at, at + iterations)
-        taken = (time.perf_counter() - start) / iterations
-        at += iterations
-        if repetition < 2:
-            iterations = max(16, int(seconds / taken))
-        else:
-            per_iteration = min(per_iteration, taken)
-    return {
+    taken, lanes = seconds_per_iteration(program, lanes, seconds)
+    row = {
         "algo": algo,
         "seeds": seeds,
-        "seed_updates_per_s": seeds / per_iteration,
+        "seed_updates_per_s": seeds / taken,
         "compile_seconds": compile_seconds,
         "bytes_per_seed": kept,
         "scratch_bytes_per_seed": memory.temp_size_in_bytes * program.mesh.size / seeds,
         "flops_per_update": flops,
-        "gflops": flops * seeds / per_iteration / 1e9,
+        "gflops": flops * seeds / taken / 1e9,
+    }
+    if parts:
+        algorithm: Any = experiment.algorithm
+        never = dataclasses.replace(algorithm, learning_starts=2**30)
+        without = Program(dataclasses.replace(experiment, algorithm=never))
+        acting, _ = seconds_per_iteration(without, without.initial_lanes(), seconds)
+        sampling = seconds_per_sample(program, lanes, seconds)
+        row |= {"acting_share": acting / taken, "sampling_share": sampling / taken}
+        row |= {"update_share": 1 - (acting + sampling) / taken}
+    return row
+
+
+def fastest(run: Callable[[int], Any], seconds: float) -> float:
+    """The least seconds that one of many iterations of `run(iterations)` takes."""
+    best, iterations = np.inf, 16
+    for repetition in range(REPETITIONS + 2):  # the first two find how many iterations fill the time
+        start = time.perf_counter()
+        run(iterations)
+        taken = (time.perf_counter() - start) / iterations
+        if repetition < 2:
+            iterations = max(16, int(seconds / taken))
+        else:
+            best = min(best, taken)
+    return best
+
+
+def seconds_per_iteration(program: Program, lanes: Any, seconds: float) -> tuple[float, Any]:
+    """What one iteration of all lanes takes, and the lanes after many of them."""
+    at = 0
+
+    def run(iterations: int) -> None:
+        nonlocal lanes, at
+        lanes, _ = program.chunk(lanes, at, at + iterations)
+        at += iterations
+
+    return fastest(run, seconds), lanes
+
+
+def seconds_per_sample(program: Program, lanes: Any, seconds: float) -> float:
+    """What drawing one batch for each lane takes, with the observations recomputed."""
+
+    def one(lane: Any, fixed: Any, count: jax.Array) -> jax.Array:
+        def draw(index: jax.Array, total: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(fixed.key, index)
+            # As if the buffer were full: the whole of it has to be within reach of the caches.
+            batch = program.memory.sample(fixed.environment, lane.buffer, jnp.int32(2**30), key)
+            return total + sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(batch))
+
+        return jax.lax.fori_loop(0, count, draw, jnp.zeros(()))
+
+    each = over_seeds(jax.vmap(one, (0, 0, None)), program.mesh, (SEEDS, SEEDS, EVERYWHERE), SEEDS)
+    draws = jax.jit(each)
+    return fastest(
+        lambda count: jax.block_until_ready(draws(lanes, program.fixed, jnp.int32(count))), seconds
+    )
+
+
+def measure_environment(env_id: str, seconds: float) -> dict[str, float]:
+    """Random play on all devices: steps per second, observations included; and what replay keeps of one."""
+    env: Any = envs.make(env_id)
+    mesh = seed_mesh(jax.device_count())
+
+    def play(key: jax.Array, count: jax.Array) -> jax.Array:
+        def step(index: jax.Array, carry: Any) -> Any:
+            states, seen = carry
+            act_key, reset_key = jax.random.split(jax.random.fold_in(key, index))
+            shape = (SIDE_BY_SIDE, env.num_agents)
+            # The remainder of 32 random bits favours no action by more than one part in 2^24.
+            actions = (jax.random.bits(act_key, shape) % env.num_actions).astype(jnp.int32)
+            after, timesteps = jax.vmap(env.step)(states, actions)
+            fresh, _ = jax.vmap(env.reset)(jax.random.split(reset_key, SIDE_BY_SIDE))
+            pick = jax.vmap(lambda over, a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b))
+            states = pick(timesteps.last(), fresh, after)
+            # All that is observed has to be used, or XLA would leave it out.
+            seen += sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(timesteps))
+            return states, seen
+
+        states, _ = jax.vmap(env.reset)(jax.random.split(key, SIDE_BY_SIDE))
+        return jax.lax.fori_loop(0, count, step, (states, jnp.zeros(())))[1]
+
+    every = over_seeds(jax.vmap(play, (0, None)), mesh, (SEEDS, EVERYWHERE), SEEDS)
+    games = jax.jit(every)
+    keys = jax.random.split(jax.random.key(0), mesh.size)
+    taken = fastest(lambda count: jax.block_until_ready(games(keys, jnp.int32(count))), seconds)
+    kept = Replay(1, 1).bytes_per_transition(env)
+    return {
+        "env_steps_per_s": mesh.size * SIDE_BY_SIDE / taken,
+        "bytes_per_transition": kept,
+        "replay_mb_per_million": kept,  # 10^6 transitions of so many bytes are as many megabytes
     }
 
 
@@ -162,17 +288,34 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
         f"{machine['env']} on {machine['device']}; a {SIDE} x {SIDE} matrix product runs at "
         f"{machine['matrix_product_gflops']:.0f} GFLOP/s.",
         "",
-        "| algorithm | seeds | seed-updates/s | times one seed | share of matrix product | FLOPs per update "
-        "| bytes per seed | scratch bytes per seed | compile s |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        times = "" if row["times_one_seed"] is None else f"{row['times_one_seed']:.1f}"
-        lines.append(
-            f"| {row['algo']} | {row['seeds']:,} | {row['seed_updates_per_s']:,.0f} | {times} "
-            f"| {row['gflops_share']:.0%} | {row['flops_per_update']:,.0f} | {row['bytes_per_seed']:,.0f} "
-            f"| {row['scratch_bytes_per_seed']:,.0f} | {row['compile_seconds']:.1f} |"
-        )
+    if "env_steps_per_s" in machine:
+        lines += [
+            "The environment alone, with observations and a random policy: "
+            f"{machine['env_steps_per_s']:,.0f} steps/s. "
+            f"Replay keeps {machine['bytes_per_transition']} bytes per transition, "
+            f"{machine['replay_mb_per_million']} MB per million. {machine['peers']}",
+            "",
+        ]
+    columns = {
+        "algorithm": lambda row: row["algo"],
+        "seeds": lambda row: f"{row['seeds']:,}",
+        "seed-updates/s": lambda row: f"{row['seed_updates_per_s']:,.0f}",
+        "times one seed": lambda row: f"{row['times_one_seed']:.1f}" if row["times_one_seed"] else "",
+        "share of matrix product": lambda row: f"{row['gflops_share']:.0%}",
+        "FLOPs per update": lambda row: f"{row['flops_per_update']:,.0f}",
+        "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}",
+        "scratch bytes per seed": lambda row: f"{row['scratch_bytes_per_seed']:,.0f}",
+        "compile s": lambda row: f"{row['compile_seconds']:.1f}",
+    }
+    if rows and "acting_share" in rows[0]:
+        columns |= {
+            "time acting, stepping, storing": lambda row: f"{row['acting_share']:.0%}",
+            "sampling": lambda row: f"{row['sampling_share']:.0%}",
+            "updating": lambda row: f"{row['update_share']:.0%}",
+        }
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(show(row) for show in columns.values())} |" for row in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -148,12 +148,12 @@ def list_ids() -> None:
     """Print every id with a line about it."""
     print("algorithms (--algo):")
     for name, algorithm in algorithms.ALGORITHMS.items():
-        print(f"  {name:<20} {inspect.getdoc(algorithm).splitlines()[0]}")  # type: ignore[union-attr]
+        print(f"  {name:<30} {inspect.getdoc(algorithm).splitlines()[0]}")  # type: ignore[union-attr]
     print("environments (--env):")
     for name, entry in environments.ENVIRONMENTS.items():
-        print(f"  {name:<20} {entry.about}")
+        print(f"  {name:<30} {entry.about}")
     for name, about in ADAPTED_IDS.items():
-        print(f"  {name:<20} {about}")
+        print(f"  {name:<30} {about}")
 
 
 def resolve(pair: Pair) -> tuple[type[Algorithm], str, dict[str, Any]]:

@@ -26,7 +26,16 @@ SMALLER = {
     "benchmark.py": ["--algos", "iql", "--seeds", "1", "--seconds", "0.01"],
     "sweep.py": ["--runs", "1"],
     "results_page.py": [],
+    "play.py": ["--episodes", "2"],
 }
+
+
+def train_first(folder: Path) -> None:
+    """The README's first run, made small, in `folder`."""
+    (line,) = [line for line in SHELL if "--out runs/first" in line]
+    _, script, *flags = shlex.split(line)
+    command = [sys.executable, str(ROOT / script), *flags, "--env-steps", "40", "--evaluations", "1"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def test_there_are_commands_to_test():
@@ -47,6 +56,10 @@ def test_scripts_run(command, tmp_path):
         flags += SMALLER[name]
     if "--out" in flags:
         flags += ["--out", str(tmp_path)]
+    if name == "play.py":
+        train_first(tmp_path)
+        flags[flags.index("--run") + 1] = str(tmp_path / "runs" / "first")
+        flags[flags.index("--gif") + 1] = str(tmp_path / "game.gif")
     if name == "sweep.py":
         small = tmp_path / "sweep.yaml"  # the file's own form, with fewer steps
         text = (ROOT / flags[0]).read_text()
@@ -61,11 +74,20 @@ def test_scripts_run(command, tmp_path):
 
 
 def test_the_python_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     small = code.replace("20_000", "40").replace("range(100)", "range(2)")
     namespace: dict = {}
     exec(small, namespace)
     assert namespace["result"].history.last["episode_return"].shape == (2,)
+
+
+def test_the_example_of_playing_runs(tmp_path, monkeypatch, capsys):
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    train_first(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("100", "2"), {})
+    assert -40 <= float(capsys.readouterr().out) <= 10
+    assert (tmp_path / "game.gif").read_bytes().startswith(b"GIF8")
 
 
 def test_every_id_is_in_the_readme():

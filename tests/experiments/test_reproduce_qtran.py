@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
+import qtran_matrix
+from qtran_matrix import GAMES, PAPER_TABLE_1, PAPER_TABLE_6
 
 from experiments import reproduce_qtran
-from experiments.reproduce_qtran import CLAIMS, GAMES, PAPER_TABLE_1, PAPER_TABLE_6
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,10 @@ def test_the_papers_numbers_are_the_papers():
 
 
 def test_every_claim_states_its_rule_and_cost():
-    assert [claim.id for claim in CLAIMS] == ["table1", "table2", "fig2", "fig5", "fig8_11", "table6"]
-    for claim in CLAIMS:
+    matrix = ["table1", "table2", "fig2", "fig5", "fig8_11", "table6"]
+    learning = ["fig3a", "fig3b", "fig3c", *(f"fig4{panel}" for panel in "abcdef"), "fig6", "fig7"]
+    assert [claim.id for claim in reproduce_qtran.CLAIMS] == matrix + learning
+    for claim in reproduce_qtran.CLAIMS:
         assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.accept and claim.claim
 
 
@@ -58,7 +61,7 @@ def test_pictures_and_report_are_there(folder):
 
 def test_the_gap_is_the_mean_distance_below_the_best():
     q_prime = np.asarray([[[3.0, 1.0], [0.0, 2.0]]])
-    np.testing.assert_allclose(reproduce_qtran._gap(q_prime), [2.0])  # of 1, 0, 2 below 3
+    np.testing.assert_allclose(qtran_matrix._gap(q_prime), [2.0])  # of 1, 0, 2 below 3
 
 
 @pytest.mark.slow

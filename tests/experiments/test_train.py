@@ -48,6 +48,23 @@ def test_any_payoff_can_be_played(tmp_path):
     assert record["environment"]["action_counts"] == [2, 2, 2]
 
 
+def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
+    payoff = tmp_path / "game.json"
+    payoff.write_text('{"payoffs": [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]}')
+    flags = ["--payoff", payoff, *SMALL, "--out", tmp_path / "run"]
+    assert run("--algo", "balancing-q", *flags, "--beta-other=-inf", "--own-prior", "0.3", "0.7") == 0
+    with np.load(tmp_path / "run" / "metrics.npz") as metrics:
+        assert metrics["episode_return"].shape == (5, 2, 2)
+        assert metrics["row_reward"].shape == (5, 2)
+    record = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    assert record["algorithm"]["rule"]["beta_other"] == -np.inf
+    assert record["algorithm"]["rule"]["own_prior"] == [0.3, 0.7]
+    assert capsys.readouterr().out.count("[") == 2  # one interval for each agent
+    for algorithm, says in (("vdn", "one per agent"), ("pr2-q --own-prior 0.3 0.3", "own_prior sums to 0.6")):
+        with pytest.raises(BadInputError, match=says):
+            run("--algo", *algorithm.split(), *flags)
+
+
 def test_every_hyper_parameter_and_environment_parameter_is_a_flag(capsys):
     with pytest.raises(SystemExit):
         run("--algo", "qtran-alt", "--env", "matrix-penalty", "--help")

@@ -1,0 +1,58 @@
+"""Play what a run has learned, greedily and outside the training loop.
+
+python experiments/play.py --run DIR [--seed I] [--game I] [--episodes N] [--key I] [--gif FILE]
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from envs.errors import BadInputError
+from jaxmarl_fac import cli
+from jaxmarl_fac.play import load_player
+from jaxmarl_fac.statistics import bootstrap_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to play.
+
+    Attributes:
+        run: folder that a run wrote: the --out of train.py, or one under runs/ of a reproduction.
+        seed: number of the seed; the run's first if not given.
+        game: which of a batch of games, such as penalties or payoffs that were trained together.
+        episodes: how many, for the mean return.
+        key: of the games' randomness.
+        gif: file for an animation of one episode.
+    """
+
+    run: Path | None = None
+    seed: int | None = None
+    game: int = 0
+    episodes: int = 32
+    key: int = 0
+    gif: Path | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Play, print the returns, write the animation; returns the exit status."""
+    options = cli.parse(Options, argv, description=__doc__)
+    if options.run is None:
+        raise BadInputError("--run is missing: give the folder of a run")
+    player = load_player(options.run, options.seed, options.game)
+    returns = player.returns(options.episodes, options.key)  # (episodes,), or (episodes, n)
+    scores = [bootstrap_interval(each, np.mean) for each in np.reshape(returns, (len(returns), -1)).T]
+    shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
+    print(
+        f"mean return {shown} over {options.episodes} episodes, after {player.env_steps:,} steps of training"
+    )
+    if options.gif:
+        player.animate(options.gif, options.key)
+        print(f"animation: {options.gif}")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    cli.run(main)

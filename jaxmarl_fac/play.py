@@ -1,0 +1,131 @@
+"""Trained learners outside the loop: load one from a run's folder, play it greedily, watch it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from envs.base import TeamEnvironment
+from envs.errors import BadInputError
+from jaxmarl_fac.algorithm import Algorithm, Params
+from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac.evaluation import greedy_return
+from jaxmarl_fac.experiment import load_experiment
+from jaxmarl_fac.loop import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """One trained learner and the game that it was trained on.
+
+    Attributes:
+        algorithm: with all its hyper-parameters.
+        environment: one game, without a leading axis.
+        params: of this learner alone.
+        env_steps: environment steps that it was trained for.
+    """
+
+    algorithm: Algorithm
+    environment: TeamEnvironment
+    params: Params
+    env_steps: int
+
+    def returns(self, episodes: int = 32, key: int = 0) -> np.ndarray:
+        """Undiscounted returns `(episodes,)` of greedy play, or `(episodes, n)` with a reward per agent.
+
+        Args:
+            episodes: how many.
+            key: of the games' randomness; the same one gives the same games.
+
+        Raises:
+            BadInputError: for no episodes.
+        """
+        if episodes < 1:
+            raise BadInputError(f"episodes must be at least 1, not {episodes}")
+
+        def episode(key: jax.Array) -> jax.Array:
+            return greedy_return(self.algorithm, self.environment, self.params, key)[0]
+
+        return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(key), episodes)))
+
+    def states(self, key: int = 0) -> list[Any]:
+        """The states of one greedy episode, from the first to the last."""
+        env = self.environment
+
+        @jax.jit
+        def step(state: Any, carry: Any) -> tuple[Any, Any, jax.Array]:
+            actions, carry = self.algorithm.act_greedily(env, self.params, carry, env.observe(state))
+            state, timestep = env.step(state, actions)
+            return state, carry, timestep.last()
+
+        state, carry, over = env.reset(jax.random.key(key))[0], self.algorithm.initial_carry(env), False
+        seen = [state]
+        while not over:
+            state, carry, over = step(state, carry)
+            seen.append(state)
+        return seen
+
+    def animate(self, path: str | Path, key: int = 0) -> None:
+        """Write one greedy episode as an animation.
+
+        Args:
+            path: ends in .gif.
+            key: see `returns`.
+
+        Raises:
+            BadInputError: if `path` does not end in .gif or cannot be written, or nobody can draw the game.
+        """
+        path, env = Path(path), self.environment
+        if not hasattr(env, "animate"):
+            raise BadInputError(
+                f"{type(env).__name__} has no pictures: it can only be played for its returns"
+            )
+        if path.suffix.lower() != ".gif":
+            raise BadInputError(f"animations are written as GIF: {path} must end in .gif")
+        try:
+            path.touch()
+        except OSError as error:
+            raise BadInputError(f"animation {path} cannot be written: {error.strerror}") from error
+        env.animate(self.states(key), save_path=str(path))
+
+
+def load_player(folder: str | Path, seed: int | None = None, game: int = 0) -> Player:
+    """The learner that a run left in its folder, at its last checkpoint.
+
+    Args:
+        folder: what `loop.train` was given as `out`, with experiment.json and checkpoints in it.
+        seed: which; the run's first if None.
+        game: which of a batch of games.
+
+    Raises:
+        BadInputError: if there is no run or no checkpoint, if either is damaged, or if the run has no such
+            seed or game.
+    """
+    folder = Path(folder)
+    experiment = load_experiment(folder / "experiment.json")
+    seed = experiment.seeds[0] if seed is None else seed
+    if seed not in experiment.seeds:
+        raise BadInputError(f"{folder} has no seed {seed}: choose one of {_numbers(experiment.seeds)}")
+    games = max(1, experiment.games)
+    if not 0 <= game < games:
+        raise BadInputError(f"{folder} has no game {game}: choose one of {_numbers(tuple(range(games)))}")
+    program = Program(experiment)
+    saved = Checkpoints(folder, experiment).restore(program.abstract_lanes())
+    if saved is None:
+        raise BadInputError(f"{folder} holds no checkpoint yet: let the run go on until it has saved one")
+    lanes, iteration, _, _ = saved
+    lane = game * len(experiment.seeds) + experiment.seeds.index(seed)
+    params, environment = jax.tree.map(
+        lambda leaf: jax.numpy.asarray(np.asarray(leaf)[lane]),
+        (lanes.learner.params, program.unpadded(program.fixed.environment)),
+    )
+    return Player(experiment.algorithm, environment, params, iteration * experiment.num_envs)
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    """In words, and short."""
+    if len(numbers) > 2 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")
