@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from qtran_matrix import judged
+from verdicts import judged
 
 import baselines
 import envs
@@ -452,10 +452,10 @@ def fig7(workshop: Workshop) -> Outcome:
 LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals. "
 PARTS = "Reproduced if all hold, partly if some."
 PREY_COST: dict[int, Mapping[Scale, str]] = {
-    2: {"smoke": "60 s", "quick": "15 min on 2 cores for all of 4a to 4c", "paper": "accelerator"},
-    4: {"smoke": "90 s", "quick": "30 min on 2 cores for all of 4d to 4f", "paper": "accelerator"},
+    2: {"smoke": "60 s", "quick": "20 min on 2 cores for all of 4a to 4c", "paper": "accelerator"},
+    4: {"smoke": "90 s", "quick": "45 min on 2 cores for all of 4d to 4f", "paper": "accelerator"},
 }
-SQUEEZE_COST: Mapping[Scale, str] = {"smoke": "20 s", "quick": "2 min on 2 cores", "paper": "accelerator"}
+SQUEEZE_COST: Mapping[Scale, str] = {"smoke": "20 s", "quick": "3 min on 2 cores", "paper": "accelerator"}
 DRAWING_COST: Mapping[Scale, str] = {"smoke": "2 s", "quick": "2 s", "paper": "2 s"}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from verdicts import judged
 
 import baselines
 import envs
@@ -55,11 +56,6 @@ def learner(name: str) -> Algorithm:
     if name.endswith("-annealed"):
         return baselines.make(name.removesuffix("-annealed"), learning_rate_schedule="linear")
     return baselines.make(name)
-
-
-def judged(*parts: bool) -> Verdict:
-    """Reproduced if every part of a rule holds, partly if some do."""
-    return "reproduced" if all(parts) else "partly" if any(parts) else "not reproduced"
 
 
 # --- the 3x3 game ---

@@ -222,7 +222,8 @@ def test_drawings(tmp_path):
     assert json.loads((tmp_path / "fig7.json").read_text())["verdict"] == "reproduced"
 
 
-@pytest.mark.parametrize("figure", ["fig3c", pytest.param("fig3a", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["fig3a", "fig3c"])
 def test_squeeze_at_smoke_scale(tmp_path, figure):
     flags = ["--scale", "smoke", "--figures", figure, "--out", str(tmp_path)]
     assert reproduce_qtran.main(flags) == 0
