@@ -400,10 +400,8 @@ def climb(name):
     return train(experiment).history.arrays()["episode_return"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["maddpg", *(pytest.param(name, marks=pytest.mark.slow) for name in CONTINUOUS if name != "maddpg")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONTINUOUS)
 def test_every_learner_climbs_a_hill(name):
     """From (0, 0), which pays 10 - 25 / 9, to 9.5 on at least 6 of 8 seeds."""
     returns = climb(name)

@@ -24,6 +24,7 @@ def test_the_benchmark_writes_a_table_that_adds_up(tmp_path, capsys):
     assert (tmp_path / "benchmark.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_suite_of_predator_prey_measures_its_parts(tmp_path):
     flags = ["predator-prey", "--algos", "vdn", "--seeds", "2", "--seconds", "0.02", "--out", str(tmp_path)]
     assert benchmark.main(flags) == 0
