@@ -331,6 +331,7 @@ def run(algorithm, env, seeds, steps, num_envs=1, games=0):
     return train(experiment)
 
 
+@pytest.mark.slow
 def test_pr2_against_an_adversary_as_in_the_thesis():
     """FACTS 10.6: exact limit 1, simulated mean 1.93, 1.21 near .85 to 1 at steps 100, 200, 300."""
     match = Match(row=PR2Rule(), column=BalancingRule(), learn_from="first")

@@ -236,6 +236,7 @@ def test_one_device_and_two(whole, monkeypatch, tmp_path):
     assert_same_result(train(BASE, tmp_path), whole, tolerance=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_three_seeds_on_one_device_and_on_two(whole, monkeypatch, tmp_path):
     """Two devices have four lanes then, one of them idle, and one device has three."""
     three = changed(seeds=(7, 63, 2))

@@ -73,6 +73,7 @@ def test_states_follow_each_other_until_the_end(run):
     assert int(states[-1].step_count) == int(states[0].step_count) + 1
 
 
+@pytest.mark.slow
 def test_longer_games_are_other_games_under_another_key(tmp_path):
     prey = envs.make("predator-prey-2", time_limit=7)
     small = baselines.make("vdn", hidden=(8,), replay_size=40)

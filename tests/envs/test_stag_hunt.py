@@ -369,6 +369,7 @@ def jit_game(env: StagHunt, key: jax.Array) -> Any:
     return jax.lax.scan(one, env.reset(key)[0], jax.random.split(key, 30))[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     # Agents, prey, height, width: full from the start, and more prey than can be caught.
