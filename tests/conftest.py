@@ -24,7 +24,7 @@ import pytest
 
 from envs.errors import BadInputError
 
-# `make test` tries the same examples everywhere; `make test-slow` draws new ones.
+# The same examples everywhere; `--hypothesis-profile=default` draws new ones.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("steady")
 
