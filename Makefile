@@ -7,6 +7,8 @@ ARGS :=
 PYTHONS := python3 python3.11 python3.12 python3.13 python3.14 python3.15
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# QTRAN's matrix games: the rest of the paper takes an hour.
+FIGURES := table1 table2 fig2 fig5 fig8_11 table6
 CODE := envs jaxmarl_fac baselines experiments tests
 # Two processes, whole files in each: fixtures and compiled functions are shared within a file.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -25,7 +27,7 @@ help: ## List the targets
 	@echo 'PYTHON=python3.12 chooses the interpreter; ARGS="-k qmix" goes to pytest.'
 
 reproduce: environment ## Train, draw and judge QTRAN's matrix games (minutes)
-	$(BIN)/python experiments/reproduce_qtran.py --scale quick --out runs/qtran
+	$(BIN)/python experiments/reproduce_qtran.py --figures $(FIGURES) --scale quick --out runs/qtran
 
 test: lint ## Lint, format and type checks, then the tests but the slow ones
 	$(PYTEST) $(ARGS)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import qtran_matrix
 
 import baselines
 import envs
@@ -45,6 +46,16 @@ def test_there_are_commands_to_test():
 @pytest.mark.parametrize("command", [line for line in SHELL if line.startswith("make")])
 def test_make_targets_exist(command):
     subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_make_reproduce_makes_the_matrix_games_and_nothing_that_takes_hours():
+    done = subprocess.run(
+        ["make", "reproduce", "--dry-run"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    (line,) = [line for line in done.stdout.splitlines() if "reproduce_qtran.py" in line]
+    flags = shlex.split(line)
+    figures = flags[flags.index("--figures") + 1 : flags.index("--scale")]
+    assert figures == [claim.id for claim in qtran_matrix.CLAIMS]
 
 
 @pytest.mark.parametrize("command", [line for line in SHELL if not line.startswith("make")])
