@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from verdicts import judged
+from verdicts import judged, percent
 
 import baselines
 import envs
@@ -20,7 +20,7 @@ from jaxmarl_fac.inspection import joint_tables
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.projections import additive_fit, monotone_fit, monotone_fit_for_orders
 from jaxmarl_fac.report import Claim, Outcome, Verdict, Workshop
-from jaxmarl_fac.statistics import Interval, bootstrap_interval, wilson_interval
+from jaxmarl_fac.statistics import bootstrap_interval, wilson_interval
 
 ACTIONS = ("A", "B", "C")
 #: QTRAN-alt with L_nopt-min as the paper prints it; see baselines/qtran.py for why it is not the default.
@@ -461,7 +461,7 @@ def table6(workshop: Workshop) -> Outcome:
         axes[0, 1],
         ["optimal", "within .03 of the optimum"],
         {name: [100 * fraction.value for fraction in pair] for name, pair in fractions.items()},
-        {name: [_percent(fraction) for fraction in pair] for name, pair in fractions.items()},
+        {name: [percent(fraction) for fraction in pair] for name, pair in fractions.items()},
         ylabel="% of games, 95 % Wilson intervals",
         value_format="{:.0f}",
     )
@@ -476,10 +476,6 @@ def table6(workshop: Workshop) -> Outcome:
         f"{ours['qmix']['optimal_games']}."
     )
     return Outcome(figure, {"counts": PAPER_TABLE_6, "qtran": GAMES}, ours, verdict, why)
-
-
-def _percent(fraction: Interval) -> Interval:
-    return Interval(100 * fraction.value, 100 * fraction.low, 100 * fraction.high)
 
 
 CLAIMS = (

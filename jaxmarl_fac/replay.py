@@ -95,7 +95,7 @@ class Replay:
 
     def bytes_per_transition(self, env: TeamEnvironment) -> int:
         """Bytes that one transition takes."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_example(env)))
+        return _width(_example(env))
 
     def init(self, env: TeamEnvironment) -> Buffer:
         """An empty buffer: `(size, bytes)` uint8."""
@@ -208,7 +208,7 @@ class EpisodeReplay:
 
     def init(self, env: TeamEnvironment) -> Episodes:
         """No episodes."""
-        width = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(_example_step(env)))
+        width = _width(_example_step(env))
         nothing = jnp.zeros((self.num_envs,), jnp.int32)
         return Episodes(
             rows=jnp.zeros((self.num_envs, self.slots, self.time_limit + 1, width), jnp.uint8),
@@ -339,6 +339,11 @@ def _pack_step(env: TeamEnvironment, state: Any, actions: jax.Array, timestep: T
         "reward": jnp.asarray(timestep.reward, jnp.float32),
         "discount": timestep.discount.astype(jnp.int8),
     }
+
+
+def _width(example: Any) -> int:
+    """Bytes that a tree like `example` takes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
 
 
 def _to_bytes(tree: Any) -> jax.Array:
