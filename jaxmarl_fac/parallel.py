@@ -15,7 +15,7 @@ SEEDS = PartitionSpec(AXIS)
 EVERYWHERE = PartitionSpec()
 
 #: Lanes that a CPU core runs at a time.
-CPU_BLOCK = int(os.environ.get("BLK", "16"))
+CPU_BLOCK = 16
 
 
 def use_all_cores() -> None:
