@@ -5,53 +5,37 @@ They learn from trajectories: whole episodes, or single transitions, which are t
 
 import abc
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from baselines.trajectories import AgentsNetwork, TrajectoryLearner, earlier, later
 from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Trajectory, Transition
-from jaxmarl_fac.losses import chosen, greedy_actions, lambda_returns, mask_unavailable, masked_mean
+from jaxmarl_fac.algorithm import Metrics, Params, Trajectory, Transition
+from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, masked_mean
 from jaxmarl_fac.mixers import MixerInputs
-from jaxmarl_fac.networks import AgentNetwork, over_time
+from jaxmarl_fac.networks import over_time
 
 
-class FactoredNetwork(nn.Module):
+class FactoredNetwork(AgentsNetwork):
     """An agent network and a mixer.
 
     Args:
-        num_actions: A.
-        hidden: widths of the agent network.
+        agent: see `AgentsNetwork`.
         mixer: `MixerInputs -> ()`.
         enumerate_joint: mix all A^n joint actions and pick, which pays where all samples share one
             observation and are more than these.
     """
 
-    num_actions: int
-    hidden: Sequence[int]
     mixer: nn.Module
-    enumerate_joint: bool = False
-
-    def setup(self) -> None:
-        """The parts, named as in the parameters."""
-        self.agent = AgentNetwork(self.num_actions, self.hidden)
+    enumerate_joint: bool
 
     def __call__(self, observation: Observation) -> jax.Array:
         """Touches every parameter; for initialisation."""
         utilities = self.utilities(observation)
         return self.mix(utilities, jnp.zeros(utilities.shape[0], jnp.int32), observation)
-
-    def utilities(self, observation: Observation) -> jax.Array:
-        """Q_i: `(n, A)`."""
-        return self.agent(observation.agents_view)[0]
-
-    def unroll(self, observations: Observation) -> jax.Array:
-        """Q_i at each observation of a trajectory: `(T + 1, n, A)`. Nothing learns from the last."""
-        return over_time(FactoredNetwork.utilities, self, observations, freeze_last=True)
 
     def mix(self, utilities: jax.Array, actions: jax.Array, observation: Observation) -> jax.Array:
         """Q_tot `()` of the joint action `(n,)`, from utilities `(n, A)`."""
@@ -98,25 +82,14 @@ class Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FactoredLearner(QLearner):
+class FactoredLearner(TrajectoryLearner):
     """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form.
 
     Attributes:
         double_q: u' is greedy by the online network, as in PyMARL, or by the target network.
-        consumes: "transitions", or whole "episodes"; `batch_size` and `replay_size` count those.
-        td_lambda: lambda of the TD(lambda) targets, for which it takes episodes.
     """
 
     double_q: bool = True
-    consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[misc]
-    td_lambda: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.td_lambda <= 1:
-            raise BadInputError(f"td_lambda must be in [0, 1], not {self.td_lambda}")
-        if self.td_lambda > 0 and self.consumes != "episodes":
-            raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
 
     @abc.abstractmethod
     def mixer(self) -> nn.Module:
@@ -124,7 +97,7 @@ class FactoredLearner(QLearner):
 
     def network(self, env: TeamEnvironment) -> FactoredNetwork:
         """The agent network and the mixer."""
-        return FactoredNetwork(env.num_actions, self.hidden, self.mixer())
+        return FactoredNetwork(self.agent(env), self.mixer(), enumerate_joint=False)
 
     def few_joint_actions(self, env: TeamEnvironment) -> bool:
         """Whether a costly mixer had better look at every joint action once than at every sample."""
@@ -142,8 +115,8 @@ class FactoredLearner(QLearner):
 
     def terms(self, online: Any, target: Any, trajectory: Trajectory) -> Terms:
         """The parts of the loss, for each step `(T,)` of one trajectory."""
-        observations, utilities = trajectory.observation, online.unroll(trajectory.observation)
-        target_utilities = target.unroll(observations)
+        observations, utilities = trajectory.observation, online.unroll(trajectory)
+        target_utilities = target.unroll(trajectory)
         greedy = best_actions(utilities if self.double_q else target_utilities, observations)
         q_tot = over_time(FactoredNetwork.mix, online, *played(trajectory, utilities))
         next_q_tot = over_time(
@@ -157,11 +130,6 @@ class FactoredLearner(QLearner):
         return weights
 
     # What they share
-
-    def targets(self, trajectory: Trajectory, next_values: jax.Array) -> jax.Array:
-        """y: `(T,)`, from the values `(T,)` of what follows each step."""
-        _, _, rewards, discounts, mask = trajectory
-        return lambda_returns(rewards, discounts, next_values, mask, self.gamma, self.td_lambda)
 
     def combined(self, terms: Terms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
         """The loss `()` of a batch, a mean over the steps `(B, T)` that are there, and what to log of it."""
@@ -206,9 +174,4 @@ def best_actions(utilities: jax.Array, observations: Observation) -> jax.Array:
 
 def played(trajectory: Trajectory, utilities: jax.Array) -> tuple[jax.Array, jax.Array, Observation]:
     """Of the T steps that were played: utilities, of `(T + 1, n, A)`, joint actions and observations."""
-    return utilities[:-1], trajectory.actions, jax.tree.map(lambda leaf: leaf[:-1], trajectory.observation)
-
-
-def later(observations: Observation) -> Observation:
-    """The observations after each of the T steps, of `(T + 1, ...)`."""
-    return jax.tree.map(lambda leaf: leaf[1:], observations)
+    return earlier(utilities), trajectory.actions, earlier(trajectory.observation)

@@ -1,40 +1,20 @@
 """Independent Q-learning (Tan, 1993): every agent learns as if it were alone."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
+from baselines.trajectories import AgentsNetwork, StepLearner
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
-from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, td_target
-from jaxmarl_fac.networks import AgentNetwork
-
-
-class IndependentNetwork(nn.Module):
-    """The agent network alone."""
-
-    num_actions: int
-    hidden: tuple[int, ...]
-
-    def setup(self) -> None:
-        """The parts, named as in the parameters."""
-        self.agent = AgentNetwork(self.num_actions, self.hidden)
-
-    def __call__(self, observation: Observation) -> jax.Array:
-        """Touches every parameter; for initialisation."""
-        return self.utilities(observation)
-
-    def utilities(self, observation: Observation) -> jax.Array:
-        """Q_i: `(n, A)`."""
-        return self.agent(observation.agents_view)[0]
+from jaxmarl_fac.algorithm import Metrics, Params
+from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IQL(QLearner):
+class IQL(StepLearner):
     """Independent Q-learning: every agent fits its own Q_i to its reward.
 
     The loss is the mean over agents of `(Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, with u_i' greedy by the
@@ -43,9 +23,9 @@ class IQL(QLearner):
 
     general_sum: ClassVar[bool] = True
 
-    def network(self, env: TeamEnvironment) -> IndependentNetwork:
+    def network(self, env: TeamEnvironment) -> AgentsNetwork:
         """The agent network."""
-        return IndependentNetwork(env.num_actions, self.hidden)
+        return AgentsNetwork(self.agent(env))
 
     def joint_values(
         self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
@@ -53,15 +33,17 @@ class IQL(QLearner):
         """None: independent learners know no joint value."""
         return {}
 
-    def loss(
-        self, online: IndependentNetwork, target: IndependentNetwork, transition: Transition
+    def next_value(
+        self, target: Any, seen: jax.Array, target_seen: jax.Array, observation: Observation
+    ) -> jax.Array:
+        """Every agent's target value `(n,)` of its best action by the online network."""
+        return chosen(target_seen, greedy_actions(mask_unavailable(seen, observation.action_mask)))
+
+    def step_loss(
+        self, online: Any, seen: jax.Array, observation: Observation, actions: jax.Array, y: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The agents' mean squared TD error."""
-        following = transition.next_observation
-        q = chosen(online.utilities(transition.observation), transition.actions)  # (n,)
-        best = greedy_actions(mask_unavailable(online.utilities(following), following.action_mask))
-        next_q = chosen(target.utilities(following), best)  # (n,)
-        y = td_target(transition.reward, transition.discount, self.gamma, next_q)
+        q = chosen(seen, actions)  # (n,)
         return jnp.mean(self.weights(y - q) * jnp.square(y - q)), {"mean_q": jnp.mean(q)}
 
     def weights(self, errors: jax.Array) -> jax.Array:

@@ -43,4 +43,4 @@ class QPLEX(FactoredLearner):
 
     def network(self, env: TeamEnvironment) -> FactoredNetwork:
         """The agent network and the mixer, which is costly."""
-        return FactoredNetwork(env.num_actions, self.hidden, self.mixer(), self.few_joint_actions(env))
+        return FactoredNetwork(self.agent(env), self.mixer(), self.few_joint_actions(env))

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from baselines.trajectories import AgentsNetwork, StepLearner
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
+from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
 from jaxmarl_fac.losses import (
     chosen,
     greedy_actions,
@@ -20,9 +21,8 @@ from jaxmarl_fac.losses import (
     qtran_nopt_min_loss,
     qtran_opt_loss,
     qtran_td_loss,
-    td_target,
 )
-from jaxmarl_fac.networks import MLP, AgentNetwork
+from jaxmarl_fac.networks import MLP, over_time
 
 
 class Features(NamedTuple):
@@ -34,12 +34,13 @@ class Features(NamedTuple):
     q_jt: jax.Array | None  # (A^n,) or (A^n, n, A): joint values of all joint actions, if they are few
 
 
-class QTranNetwork(nn.Module):
+class QTranNetwork(AgentsNetwork):
     """The three estimators of QTRAN, section 3.2, on shared lower layers.
 
     Args:
+        agent: see `AgentsNetwork`.
         num_actions: A.
-        hidden: widths of the agent network; the features are as wide as its last layer.
+        width: of the features; that of the agent network's last hidden layer.
         joint_hidden: widths of the joint network and of the state-value network.
         counterfactual: False gives QTRAN-base's `Q_jt(tau, u)`, True QTRAN-alt's `Q_jt(tau, ., u_-i)`.
         state_value: False leaves V_jt out, as Theorem 1a allows where all is observed.
@@ -49,7 +50,7 @@ class QTranNetwork(nn.Module):
     """
 
     num_actions: int
-    hidden: Sequence[int]
+    width: int
     joint_hidden: Sequence[int]
     counterfactual: bool
     state_value: bool
@@ -58,11 +59,9 @@ class QTranNetwork(nn.Module):
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        width = self.hidden[-1]
-        self.agent = AgentNetwork(self.num_actions, self.hidden)
-        self.q_feature = nn.Dense(width)
-        self.action_embedding = nn.Dense(width, use_bias=False)
-        self.v_feature = nn.Dense(width)
+        self.q_feature = nn.Dense(self.width)
+        self.action_embedding = nn.Dense(self.width, use_bias=False)
+        self.v_feature = nn.Dense(self.width)
         if self.counterfactual:
             # One layer over (h_V, h_Q of the others), in two parts: where the observation is the same
             # for all samples, the first part is computed once.
@@ -76,17 +75,20 @@ class QTranNetwork(nn.Module):
 
     def __call__(self, observation: Observation) -> tuple[Features, jax.Array, jax.Array]:
         """Touches every parameter; for initialisation."""
-        features = self.features(observation)
+        features = self.look(observation)
         actions = jnp.zeros(features.utilities.shape[0], jnp.int32)
         return features, self.q_jt(features, actions), self.v_jt(features)
 
-    def utilities(self, observation: Observation) -> jax.Array:
-        """Q_i: `(n, A)`."""
-        return self.agent(observation.agents_view)[0]
-
-    def features(self, observation: Observation) -> Features:
+    def look(self, observation: Observation) -> Features:
         """All that does not depend on the joint action."""
-        utilities, hidden = self.agent(observation.agents_view)
+        return self._features(*self.agent(observation.agents_view))
+
+    def unroll(self, trajectory: Trajectory) -> Features:
+        """The same at each of a trajectory's observations."""
+        lower = self.agent.unroll(trajectory.observation.agents_view, trajectory.actions)
+        return over_time(QTranNetwork._features, self, *lower)  # type: ignore[no-any-return]
+
+    def _features(self, utilities: jax.Array, hidden: jax.Array) -> Features:
         actions = self.action_embedding(jnp.eye(self.num_actions))  # (A, H)
         q_features = nn.relu(self.q_feature(hidden)[:, None] + actions)  # (n, A, H)
         needs_v = self.counterfactual or self.state_value
@@ -129,7 +131,7 @@ class QTranNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QTranBase(QLearner):
+class QTranBase(StepLearner):
     """A free joint value, and utilities that meet it at their greedy joint action (section 3.3).
 
     The loss is `L_td + opt_weight L_opt + nopt_weight L_nopt`: the joint value is learned by itself; the
@@ -145,6 +147,8 @@ class QTranBase(QLearner):
         aggregate: how agents' features combine; "mean" is the release's.
         target: what bootstraps: the target network's joint value "q_jt", or "q_prime", the sum of its
             best utilities, which is the release's.
+        double_q: the next joint action is greedy by the online network, as in PyMARL's port, or by the
+            target network.
     """
 
     opt_weight: float = 1.0
@@ -153,6 +157,7 @@ class QTranBase(QLearner):
     state_value: Literal["auto", "on", "off"] = "auto"
     aggregate: Literal["sum", "mean"] = "sum"
     target: Literal["q_jt", "q_prime"] = "q_jt"
+    double_q: bool = False
 
     counterfactual = False
 
@@ -168,14 +173,16 @@ class QTranBase(QLearner):
 
     def network(self, env: TeamEnvironment) -> QTranNetwork:
         """The agent, joint and state-value networks."""
+        shared = env.stateless and self.consumes == "transitions"
         return QTranNetwork(
+            agent=self.agent(env),
             num_actions=env.num_actions,
-            hidden=self.hidden,
+            width=self.hidden[-1],
             joint_hidden=self.joint_hidden,
             counterfactual=self.counterfactual,
             state_value=self.state_value == "on" or (self.state_value == "auto" and not env.fully_observable),
             aggregate=self.aggregate,
-            enumerate_joint=env.stateless and env.num_actions**env.num_agents < self.batch_size,
+            enumerate_joint=shared and env.num_actions**env.num_agents < self.batch_size,
         )
 
     def joint_values(
@@ -183,7 +190,7 @@ class QTranBase(QLearner):
     ) -> Metrics:
         """`q_jt` (QTRAN-alt: the mean of the agents' estimates), `q_prime` and `v_jt`."""
         network = self.network(env).bind(params)
-        features = network.features(observation)
+        features = network.look(observation)
         q_jt = network.q_jt(features, actions)
         return {
             "q_jt": jnp.mean(chosen(q_jt, actions)) if self.counterfactual else q_jt,
@@ -191,24 +198,30 @@ class QTranBase(QLearner):
             "v_jt": network.v_jt(features),
         }
 
-    def loss(
-        self, online: QTranNetwork, target: QTranNetwork, transition: Transition
-    ) -> tuple[jax.Array, Metrics]:
-        """Equation 6 for one transition."""
-        features, greedy = _look(online, transition.observation)
-        v_jt = online.v_jt(features)
-        q_jt = online.q_jt(features, transition.actions)
-        q_jt_greedy = online.q_jt(features, greedy)
-        q_prime = jnp.sum(chosen(features.utilities, transition.actions))
-        q_prime_greedy = jnp.sum(chosen(features.utilities, greedy))
-
-        next_features, next_greedy = _look(target, transition.next_observation)
+    def next_value(
+        self, target: QTranNetwork, seen: Features, target_seen: Features, observation: Observation
+    ) -> jax.Array:
+        """`()`."""
+        greedy = _greedy(seen if self.double_q else target_seen, observation)
         if self.target == "q_prime":
-            next_value = jnp.sum(chosen(next_features.utilities, next_greedy))
-        else:
-            next_value = target.q_jt(next_features, next_greedy)
-        y = td_target(transition.reward, transition.discount, self.gamma, next_value)
+            return jnp.sum(chosen(target_seen.utilities, greedy))
+        return target.q_jt(target_seen, greedy)
 
+    def step_loss(
+        self,
+        online: QTranNetwork,
+        seen: Features,
+        observation: Observation,
+        actions: jax.Array,
+        y: jax.Array,
+    ) -> tuple[jax.Array, Metrics]:
+        """Equation 6."""
+        greedy = _greedy(seen, observation)
+        v_jt = online.v_jt(seen)
+        q_jt = online.q_jt(seen, actions)
+        q_jt_greedy = online.q_jt(seen, greedy)
+        q_prime = jnp.sum(chosen(seen.utilities, actions))
+        q_prime_greedy = jnp.sum(chosen(seen.utilities, greedy))
         return self._total(
             qtran_td_loss(q_jt, y),
             qtran_opt_loss(q_prime_greedy, q_jt_greedy, v_jt),
@@ -245,41 +258,45 @@ class QTranAlt(QTranBase):
 
     counterfactual = True
 
-    def loss(
-        self, online: QTranNetwork, target: QTranNetwork, transition: Transition
-    ) -> tuple[jax.Array, Metrics]:
-        """Equation 6 for one transition, with `L_nopt-min` for `L_nopt`."""
-        features, greedy = _look(online, transition.observation)
-        v_jt = online.v_jt(features)
-        q_jt = online.q_jt(features, transition.actions)  # (n, A)
-        q_jt_greedy = online.q_jt(features, greedy)  # (n, A)
-        taken = chosen(features.utilities, transition.actions)  # (n,)
-        q_prime = features.utilities + (jnp.sum(taken) - taken)[:, None]  # (n, A), Q'_jt(u_i, u_-i)
-        q_prime_greedy = jnp.sum(chosen(features.utilities, greedy))
-
-        following = transition.next_observation
-        next_features, next_greedy = _look(target, following)
-        next_q_jt = target.q_jt(next_features, next_greedy)  # (n, A)
+    def next_value(
+        self, target: QTranNetwork, seen: Features, target_seen: Features, observation: Observation
+    ) -> jax.Array:
+        """`()`, or `(n,)` for "q_jt"."""
+        greedy = _greedy(seen if self.double_q else target_seen, observation)
         if self.target == "q_prime":
-            next_value = jnp.sum(chosen(next_features.utilities, next_greedy))
-        elif self.target == "q_max":
-            next_value = jnp.max(mask_unavailable(next_q_jt, following.action_mask))
-        else:
-            next_value = chosen(next_q_jt, next_greedy)  # (n,)
-        y = td_target(transition.reward, transition.discount, self.gamma, next_value)
+            return jnp.sum(chosen(target_seen.utilities, greedy))
+        q_jt = target.q_jt(target_seen, greedy)  # (n, A)
+        if self.target == "q_max":
+            return jnp.max(mask_unavailable(q_jt, observation.action_mask))
+        return chosen(q_jt, greedy)
 
-        mask, signed = transition.observation.action_mask, self.nopt_min == "signed"
+    def step_loss(
+        self,
+        online: QTranNetwork,
+        seen: Features,
+        observation: Observation,
+        actions: jax.Array,
+        y: jax.Array,
+    ) -> tuple[jax.Array, Metrics]:
+        """Equation 6, with `L_nopt-min` for `L_nopt`."""
+        greedy = _greedy(seen, observation)
+        v_jt = online.v_jt(seen)
+        q_jt = online.q_jt(seen, actions)  # (n, A)
+        q_jt_greedy = online.q_jt(seen, greedy)  # (n, A)
+        taken = chosen(seen.utilities, actions)  # (n,)
+        q_prime = seen.utilities + (jnp.sum(taken) - taken)[:, None]  # (n, A), Q'_jt(u_i, u_-i)
+        q_prime_greedy = jnp.sum(chosen(seen.utilities, greedy))
+        mask, signed = observation.action_mask, self.nopt_min == "signed"
         return self._total(
-            jnp.mean(qtran_td_loss(chosen(q_jt, transition.actions), y)),
+            jnp.mean(qtran_td_loss(chosen(q_jt, actions), y)),
             jnp.mean(qtran_opt_loss(q_prime_greedy, chosen(q_jt_greedy, greedy), v_jt)),
             qtran_nopt_min_loss(q_prime, q_jt, v_jt, mask, signed),
         )
 
 
-def _look(network: QTranNetwork, observation: Observation) -> tuple[Features, jax.Array]:
-    """The features of an observation, and the greedy joint action `(n,)` by its utilities."""
-    features = network.features(observation)
-    return features, greedy_actions(mask_unavailable(features.utilities, observation.action_mask))
+def _greedy(seen: Features, observation: Observation) -> jax.Array:
+    """The greedy joint action `(n,)` by the utilities."""
+    return greedy_actions(mask_unavailable(seen.utilities, observation.action_mask))
 
 
 def tighten(utilities: tuple[jax.Array, jax.Array], q_jt: jax.Array) -> tuple[jax.Array, jax.Array]:

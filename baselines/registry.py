@@ -89,6 +89,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "hidden": (64, 64, 64),
         "joint_hidden": (64, 64),
         "mixer_embed": 64,
+        "weight_std": 0.1,  # the release's; the table is silent
         "replay_size": 1_000_000,
         "epsilon_end": 0.1,
         "epsilon_steps": 3_000_000,
@@ -112,6 +113,44 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "target_period": 50,
         "epsilon_end": 0.05,
         "epsilon_steps": 150_000,
+    },
+    # Weighted QMIX's release, for all algorithms alike, with QTRAN's as in PyMARL. There every episode brings
+    # one update; here every 200 steps do, which is an episode that takes all its time.
+    "stag-hunt": {
+        "consumes": "episodes",
+        "recurrent": True,
+        "hidden": (64,),
+        "optimiser": "rmsprop",
+        "max_grad_norm": 10.0,
+        "batch_size": 32,
+        "replay_size": 5000,
+        "learning_starts": 6400,  # 32 episodes
+        "update_period": 200,
+        "target_period": 200,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 50_000,
+        "hypernet_hidden": (64,),
+        "double_q": True,
+        "nopt_weight": 0.1,
+        "joint_hidden": (64, 64),
+    },
+    # JaxMARL's Q-learners on SMAX. There 16 environments take 128 steps between 8 updates, and targets are
+    # copied after 80; here one environment takes 256 steps for each. Episodes are whole, not cut at 128.
+    "smax": {
+        "consumes": "episodes",
+        "recurrent": True,
+        "hidden": (512,),
+        "learning_rate": 5e-5,
+        "max_grad_norm": 10.0,
+        "batch_size": 32,
+        "replay_size": 5000,
+        "learning_starts": 10_000,
+        "update_period": 256,
+        "target_period": 80,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 1_000_000,
+        "mixer_embed": 64,
+        "hypernet_hidden": (256,),
     },
 }
 

@@ -8,25 +8,32 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.factored import FactoredNetwork, Terms, best_actions, later, mixer_inputs, played
+from baselines.factored import FactoredNetwork, Terms, best_actions, mixer_inputs, played
 from baselines.qmix import QMIX
+from baselines.trajectories import later
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
-from jaxmarl_fac.losses import central_weight, chosen, mask_unavailable, masked_mean, optimistic_weight
+from jaxmarl_fac.losses import (
+    central_weight,
+    chosen,
+    mask_unavailable,
+    masked_mean,
+    optimistic_weight,
+    shares_of_bins,
+)
 from jaxmarl_fac.mixers import CentralMixer
-from jaxmarl_fac.networks import AgentNetwork, over_time
+from jaxmarl_fac.networks import over_time
+
+#: Bins from 0 to 1 of the weights' histogram.
+WEIGHT_BINS = 20
 
 
 class WeightedNetwork(FactoredNetwork):
     """QMIX's networks, and agents and a mixer of their own for the unrestricted joint value."""
 
-    central_mixer: nn.Module = None  # type: ignore[assignment]  # it follows a field with a default
-
-    def setup(self) -> None:
-        """The parts, named as in the parameters."""
-        super().setup()
-        self.central_agent = AgentNetwork(self.num_actions, self.hidden)
+    central_agent: nn.Module
+    central_mixer: nn.Module
 
     def __call__(self, observation: Observation) -> jax.Array:
         """Touches every parameter; for initialisation."""
@@ -36,11 +43,12 @@ class WeightedNetwork(FactoredNetwork):
 
     def central_utilities(self, observation: Observation) -> jax.Array:
         """What the unrestricted joint value is mixed from: `(n, A)`."""
-        return self.central_agent(observation.agents_view)[0]
+        return self.central_agent(observation.agents_view)[0]  # type: ignore[no-any-return]
 
-    def central_unroll(self, observations: Observation) -> jax.Array:
+    def central_unroll(self, trajectory: Trajectory) -> jax.Array:
         """The same at each observation of a trajectory: `(T + 1, n, A)`."""
-        return over_time(WeightedNetwork.central_utilities, self, observations, freeze_last=True)
+        agents_views = trajectory.observation.agents_view
+        return self.central_agent.unroll(agents_views, trajectory.actions)[0]  # type: ignore[no-any-return]
 
     def central_mix(self, utilities: jax.Array, actions: jax.Array, observation: Observation) -> jax.Array:
         """The unrestricted joint value `()` of the joint action `(n,)`."""
@@ -94,9 +102,8 @@ class WeightedQMIX(QMIX):
     def network(self, env: TeamEnvironment) -> WeightedNetwork:
         """QMIX's networks and the unrestricted ones."""
         central = CentralMixer(self.central_hidden, self.central_hidden[0])
-        few = self.few_joint_actions(env)
         return WeightedNetwork(
-            env.num_actions, self.hidden, self.mixer(), enumerate_joint=few, central_mixer=central
+            self.agent(env), self.mixer(), self.few_joint_actions(env), self.agent(env), central
         )
 
     def joint_values(
@@ -109,15 +116,14 @@ class WeightedQMIX(QMIX):
 
     def terms(self, online: WeightedNetwork, target: WeightedNetwork, trajectory: Trajectory) -> Terms:
         """The parts of the loss, for each step `(T,)` of one trajectory."""
-        observations, utilities = trajectory.observation, online.unroll(trajectory.observation)
-        greedy = best_actions(
-            utilities if self.double_q else target.unroll(observations), observations
-        )  # (T + 1, n)
+        observations, utilities = trajectory.observation, online.unroll(trajectory)
+        judging = utilities if self.double_q else target.unroll(trajectory)
+        greedy = best_actions(judging, observations)  # (T + 1, n)
         q_tot = over_time(FactoredNetwork.mix, online, *played(trajectory, utilities))
-        central = played(trajectory, online.central_unroll(observations))
+        central = played(trajectory, online.central_unroll(trajectory))
         q_jt = over_time(WeightedNetwork.central_mix, online, *central)
 
-        target_central = target.central_unroll(observations)
+        target_central = target.central_unroll(trajectory)
 
         def target_value(utilities: jax.Array, actions: jax.Array, seen: Observation) -> jax.Array:
             return over_time(WeightedNetwork.central_mix, target, utilities, actions, seen)
@@ -139,10 +145,14 @@ class WeightedQMIX(QMIX):
         return Terms(q_tot, y, weight, 0.5 * jnp.square(q_jt - y))
 
     def combined(self, terms: Terms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
-        """As for all; logs the weights and the unrestricted value's loss too."""
+        """As for all; logs the weights, with their histogram, and the unrestricted value's loss too."""
         loss, metrics = super().combined(terms, mask)
         weights = self.batch_weights(terms.weight, mask)
-        more = {"mean_weight": masked_mean(weights, mask), "central_loss": masked_mean(terms.other, mask)}
+        more = {
+            "mean_weight": masked_mean(weights, mask),
+            "weight_shares": shares_of_bins(weights, mask, WEIGHT_BINS),
+            "central_loss": masked_mean(terms.other, mask),
+        }
         return loss, {**metrics, **more}
 
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import zlib
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
@@ -135,9 +136,12 @@ class QLearner(Algorithm):
     A subclass gives a network and a loss; all else is here. The defaults are QTRAN's table 3.
 
     Attributes:
-        learning_rate: Adam's step size.
+        learning_rate: the optimiser's step size.
         learning_rate_schedule: "constant", or "linear" down to 0 at the end of training.
+        optimiser: "adam", or "rmsprop" as in PyMARL.
         adam_eps: Adam's epsilon (QTRAN's release has 1.5e-4).
+        rmsprop_decay: RMSprop's decay of the mean squared gradient.
+        rmsprop_eps: RMSprop's epsilon, which is added to the root.
         max_grad_norm: gradients are clipped to this global norm; 0 turns clipping off.
         batch_size: transitions in one update.
         replay_size: transitions kept.
@@ -145,6 +149,8 @@ class QLearner(Algorithm):
         gamma: discount factor.
         target_period: updates between copies of the parameters to the target network.
         hidden: widths of the agent network's hidden layers.
+        weight_std: all weights start normal with this standard deviation (QTRAN's release has 0.1); 0 leaves
+            every network its own start.
         epsilon_start: exploration at the first step.
         epsilon_end: exploration after `epsilon_steps` environment steps, decaying linearly.
         epsilon_steps: see `epsilon_end`.
@@ -152,7 +158,10 @@ class QLearner(Algorithm):
 
     learning_rate: float = 5e-4
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    optimiser: Literal["adam", "rmsprop"] = "adam"
     adam_eps: float = 1e-8
+    rmsprop_decay: float = 0.99
+    rmsprop_eps: float = 1e-5
     max_grad_norm: float = 0.0
     batch_size: int = 32
     replay_size: int = 20_000
@@ -160,6 +169,7 @@ class QLearner(Algorithm):
     gamma: float = 0.99
     target_period: int = 10_000  # type: ignore[misc]
     hidden: tuple[int, ...] = (32, 32)
+    weight_std: float = 0.0
     epsilon_start: float = 1.0
     epsilon_end: float = 1.0
     epsilon_steps: int = 1
@@ -170,6 +180,8 @@ class QLearner(Algorithm):
         checks = {
             "learning_rate": self.learning_rate > 0,
             "adam_eps": self.adam_eps > 0,
+            "rmsprop_decay": 0 <= self.rmsprop_decay < 1,
+            "rmsprop_eps": self.rmsprop_eps > 0,
             "max_grad_norm": self.max_grad_norm >= 0,
             "batch_size": self.batch_size >= 1,
             "replay_size": self.replay_size >= self.batch_size,
@@ -177,6 +189,7 @@ class QLearner(Algorithm):
             "gamma": 0 <= self.gamma <= 1,
             "target_period": self.target_period >= 1,
             "hidden": len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
+            "weight_std": self.weight_std >= 0,
             "epsilon_start": 0 <= self.epsilon_start <= 1,
             "epsilon_end": 0 <= self.epsilon_end <= 1,
             "epsilon_steps": self.epsilon_steps >= 1,
@@ -184,10 +197,13 @@ class QLearner(Algorithm):
         wanted = {
             "learning_rate": "above 0",
             "adam_eps": "above 0",
+            "rmsprop_decay": "at least 0 and below 1",
+            "rmsprop_eps": "above 0",
             "max_grad_norm": "0 (off) or above",
             "replay_size": f"at least batch_size ({self.batch_size})",
             "gamma": "in [0, 1]",
             "hidden": "one or more widths, each at least 1",
+            "weight_std": "0 (off) or above",
             "epsilon_start": "in [0, 1]",
             "epsilon_end": "in [0, 1]",
         }
@@ -228,6 +244,8 @@ class QLearner(Algorithm):
         reset_key, network_key = jax.random.split(key)
         observation = env.observe(env.reset(reset_key)[0])
         params = self.network(env).init(network_key, observation)
+        if self.weight_std:
+            params = _normal_weights(params, self.weight_std, network_key)
         return LearnerState(params, params, self._optimiser().init(params))
 
     def utilities(self, env: TeamEnvironment, params: Params, observation: Observation) -> jax.Array:
@@ -295,7 +313,21 @@ class QLearner(Algorithm):
         return learner.replace(params=params, opt_state=opt_state), {"loss": loss, **metrics}  # type: ignore[attr-defined]
 
     def _optimiser(self) -> optax.GradientTransformation:
-        adam = optax.scale_by_adam(eps=self.adam_eps)
+        scale = optax.scale_by_adam(eps=self.adam_eps)
+        if self.optimiser == "rmsprop":
+            scale = optax.scale_by_rms(self.rmsprop_decay, self.rmsprop_eps, eps_in_sqrt=False)
         return (
-            optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam) if self.max_grad_norm else adam
+            optax.chain(optax.clip_by_global_norm(self.max_grad_norm), scale) if self.max_grad_norm else scale
         )
+
+
+def _normal_weights(params: Params, std: float, key: jax.Array) -> Params:
+    """Parameters with all weight matrices drawn anew from N(0, std^2); biases as they are."""
+
+    def redrawn(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        if path[-1].key != "kernel":
+            return leaf
+        name = zlib.crc32(jax.tree_util.keystr(path).encode())  # each its own numbers, whatever the order
+        return std * jax.random.normal(jax.random.fold_in(key, name), leaf.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(redrawn, params)

@@ -238,7 +238,9 @@ def trajectory_of(steps, length=None):
 CHAIN = list(transitions(STAGED))[:3]
 
 
-@pytest.mark.parametrize("algorithm_id", ["vdn", "qmix", "qplex", "ow-qmix"])
+@pytest.mark.parametrize(
+    "algorithm_id", ["vdn", "qmix", "qplex", "ow-qmix", "iql", "qtran-base", "qtran-alt"]
+)
 def test_an_episodes_loss_is_the_mean_of_its_steps(algorithm_id):
     """With one-step targets; no step is masked by its neighbour's end, and padding counts for nothing."""
     settings = {k: v for k, v in WEIGHTED.items() if k in {f.name for f in fields(algorithm_id)}}

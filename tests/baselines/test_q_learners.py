@@ -129,31 +129,35 @@ def total(losses):
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "state_value", "target"),
-    [("sum", "on", "q_jt"), ("sum", "off", "q_prime"), ("mean", "off", "q_jt"), ("mean", "on", "q_prime")],
+    ("aggregate", "state_value", "target", "double_q"),
+    [
+        ("sum", "on", "q_jt", False),
+        ("sum", "off", "q_prime", False),
+        ("mean", "off", "q_jt", True),
+        ("mean", "on", "q_prime", True),
+    ],
 )
-def test_qtran_base(aggregate, state_value, target):
+def test_qtran_base(aggregate, state_value, target, double_q):
+    switches = {"aggregate": aggregate, "state_value": state_value, "target": target, "double_q": double_q}
     check(
-        baselines.make(
-            "qtran-base", **SMALL, **WEIGHTS, aggregate=aggregate, state_value=state_value, target=target
-        ),
+        baselines.make("qtran-base", **SMALL, **WEIGHTS, **switches),
         lambda a, b, step: total(
-            reference.qtran_base_losses(a, b, step, GAMMA, aggregate, state_value == "on", target)
+            reference.qtran_base_losses(a, b, step, GAMMA, aggregate, state_value == "on", target, double_q)
         ),
         metrics=("td_loss", "opt_loss", "nopt_loss"),
     )
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "state_value", "target", "nopt_min"),
+    ("aggregate", "state_value", "target", "nopt_min", "double_q"),
     [
-        ("sum", "on", "q_jt", "signed"),
-        ("sum", "off", "q_max", "signed"),
-        ("mean", "off", "q_prime", "printed"),
-        ("mean", "on", "q_max", "printed"),
+        ("sum", "on", "q_jt", "signed", False),
+        ("sum", "off", "q_max", "signed", True),
+        ("mean", "off", "q_prime", "printed", True),
+        ("mean", "on", "q_max", "printed", False),
     ],
 )
-def test_qtran_alt(aggregate, state_value, target, nopt_min):
+def test_qtran_alt(aggregate, state_value, target, nopt_min, double_q):
     check(
         baselines.make(
             "qtran-alt",
@@ -163,9 +167,12 @@ def test_qtran_alt(aggregate, state_value, target, nopt_min):
             state_value=state_value,
             target=target,
             nopt_min=nopt_min,
+            double_q=double_q,
         ),
         lambda a, b, step: total(
-            reference.qtran_alt_losses(a, b, step, GAMMA, aggregate, state_value == "on", target, nopt_min)
+            reference.qtran_alt_losses(
+                a, b, step, GAMMA, aggregate, state_value == "on", target, nopt_min, double_q
+            )
         ),
         metrics=("td_loss", "opt_loss", "nopt_loss"),
     )
@@ -289,6 +296,26 @@ def test_an_update_is_adam_on_the_mean_loss():
         np.testing.assert_array_equal(a, b)  # only the loop copies
 
 
+def test_rmsprop_is_pymarls():
+    """`v = .9 v + .1 g^2`, then a step of `rate g / (sqrt(v) + eps)`: epsilon outside the root."""
+    settings = {"optimiser": "rmsprop", "rmsprop_decay": 0.9, "rmsprop_eps": 0.05, "learning_rate": 0.01}
+    algorithm = baselines.make("vdn", **SMALL, **settings)
+    learner = random_learner(algorithm, STAGED, 1, target_seed=2)
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *transitions(STAGED))
+    update = jax.jit(functools.partial(algorithm.update, STAGED))
+    gradient_of = jax.jit(
+        jax.grad(lambda params: algorithm.batch_loss(STAGED, params, learner.target_params, batch)[0])
+    )
+    squares = [np.zeros(leaf.shape) for leaf in jax.tree.leaves(learner.params)]
+    for _ in range(2):
+        gradients = list(map(np.asarray, jax.tree.leaves(gradient_of(learner.params))))
+        squares = [0.9 * v + 0.1 * np.square(g) for v, g in zip(squares, gradients, strict=True)]
+        before = jax.tree.leaves(learner.params)
+        learner, _ = update(learner, batch, jnp.float32(0), jax.random.key(0))
+        for a, b, g, v in zip(jax.tree.leaves(learner.params), before, gradients, squares, strict=True):
+            np.testing.assert_allclose(a, b - 0.01 * g / (np.sqrt(v) + 0.05), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("schedule", "progress", "share"),
     [
@@ -338,6 +365,20 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 
 # Acting
+
+
+def test_all_weights_start_normal_with_the_given_standard_deviation():
+    """The release's start: N(0, .1) for every matrix, 0 for every bias, each its own numbers."""
+    algorithm = baselines.make("qtran-alt", hidden=(64, 64), joint_hidden=(64, 64), weight_std=0.1)
+    params = jax.tree_util.tree_leaves_with_path(algorithm.init(STAGED, jax.random.key(3)).params)
+    kernels = {jax.tree_util.keystr(path): leaf for path, leaf in params if leaf.ndim == 2}
+    large = np.stack([np.ravel(leaf)[:1000] for leaf in kernels.values() if leaf.size >= 1000])
+    assert len(large) >= 5
+    # 1,000 draws: the standard deviation's own error is .1 / sqrt(2,000), the correlations' 1 / sqrt(1,000)
+    np.testing.assert_allclose(large.std(axis=1), 0.1, atol=5 * 0.1 / np.sqrt(2000))
+    np.testing.assert_allclose(large.mean(axis=1), 0, atol=5 * 0.1 / np.sqrt(1000))
+    np.testing.assert_allclose(np.corrcoef(large), np.eye(len(large)), atol=5 / np.sqrt(1000))
+    assert all(not leaf.any() for _, leaf in params if leaf.ndim == 1)
 
 
 @pytest.mark.parametrize("algorithm_id", ["vdn", "qtran-base"])

@@ -27,6 +27,7 @@ from jaxmarl_fac.losses import (
     qtran_opt_loss,
     qtran_td_loss,
     remix_weight,
+    shares_of_bins,
     td_target,
 )
 
@@ -491,3 +492,12 @@ def test_targets_and_weights_have_no_gradient():
     steps = [jnp.ones(3)] * 4
     for slope in jax.grad(lambda *x: jnp.sum(lambda_returns(*x, 0.9, 0.5)), argnums=(0, 2))(*steps):
         np.testing.assert_array_equal(slope, 0)
+
+
+def test_shares_of_bins():
+    values = jnp.asarray([[0.1, 0.15, 0.149, 1.0], [0.0, 1.3, -0.1, 0.5]])
+    mask = jnp.asarray([[1.0, 1, 1, 1], [1, 1, 1, 0]])
+    shares = np.asarray(shares_of_bins(values, mask, 20))
+    expected = np.zeros(20)
+    expected[[0, 2, 3, 19]] = np.asarray([2, 2, 1, 2]) / 7
+    np.testing.assert_allclose(shares, expected, atol=1e-6)

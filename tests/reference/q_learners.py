@@ -86,14 +86,18 @@ def mixed_loss(
 
 
 class QTran:
-    """QTRAN's networks with one set of parameters, looking at one observation."""
+    """QTRAN's networks with one set of parameters, looking at one observation.
 
-    def __init__(self, params: Params, observation: tuple, aggregate: str, state_value: bool) -> None:
+    `lower` has every agent's utilities and features, if they come from elsewhere.
+    """
+
+    def __init__(
+        self, params: Params, observation: tuple, aggregate: str, state_value: bool, lower: Any = None
+    ) -> None:
         view, _, self.mask = observation
         self.params, self.aggregate, self.n = params, aggregate, len(view)
         self.q, self.h_q, self.h_v = [], [], []
-        for i in range(self.n):
-            q, features = agent(params, view, i, self.n)
+        for q, features in lower or [agent(params, view, i, self.n) for i in range(self.n)]:
             embedding = params["action_embedding"]["kernel"]
             self.q.append(q)
             self.h_q.append([relu(linear(params["q_feature"], features) + row) for row in embedding])
@@ -133,10 +137,12 @@ def qtran_base_losses(
     aggregate: str,
     state_value: bool,
     bootstrap: str,
+    double: bool = False,
 ) -> dict[str, float]:
     observation, actions, reward, discount, following = transition
     now, then = (QTran(p, o, aggregate, state_value) for p, o in ((online, observation), (target, following)))
-    next_best, best = then.best(), now.best()
+    judge = QTran(online, following, aggregate, state_value) if double else then
+    next_best, best = judge.best(), now.best()
     next_value = then.q_prime(next_best) if bootstrap == "q_prime" else then.q_jt(next_best)
     y = reward + gamma * discount * next_value
     return {
@@ -155,10 +161,12 @@ def qtran_alt_losses(
     state_value: bool,
     bootstrap: str,
     nopt_min: str,
+    double: bool = False,
 ) -> dict[str, float]:
     observation, actions, reward, discount, following = transition
     now, then = (QTran(p, o, aggregate, state_value) for p, o in ((online, observation), (target, following)))
-    best, next_best = now.best(), then.best()
+    judge = QTran(online, following, aggregate, state_value) if double else then
+    best, next_best = now.best(), judge.best()
     td, opt, nopt = [], [], []
     for i, u in enumerate(actions):
         if bootstrap == "q_prime":
