@@ -261,15 +261,18 @@ PENALTIES = (0.5, 1.0, 1.5)
 PREY_QUICK: dict[str, Any] = {
     "env_steps": 600_000,
     "num_envs": 4,
-    "epsilon_steps": 300_000,
+    "epsilon_steps": 500_000,
     "replay_size": 600_000,
     "learning_starts": 5_000,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "learning_rate_schedule": "linear",
-    "target_period": 500,
+    "adam_eps": 1.5e-4,
+    "target_period": 4_000,
     "aggregate": "mean",
 }
 ALT_QUICK: dict[str, Any] = {"target": "q_max"}
+#: An update of four predators costs twice as much, and three times as many random steps catch a prey.
+FOUR_QUICK: dict[str, Any] = {"env_steps": 480_000, "epsilon_steps": 400_000, "replay_size": 480_000}
 
 
 def prey_experiment(predators: int, name: str, scale: Scale, seeds: Sequence[int]) -> Experiment:
@@ -284,6 +287,7 @@ def prey_experiment(predators: int, name: str, scale: Scale, seeds: Sequence[int
     settings: dict[str, Any] = {"env_steps": FAMILY_ENV_STEPS["predator-prey"], "num_envs": 1}
     if scale == "quick":
         settings |= PREY_QUICK | (ALT_QUICK if name == "qtran-alt" else {})
+        settings |= FOUR_QUICK if predators == 4 else {}
     elif scale == "smoke":
         settings |= {"env_steps": 200, "num_envs": 4, "epsilon_steps": 100, "replay_size": 400}
     run = {field: settings.pop(field) for field in ("env_steps", "num_envs")}
