@@ -1,7 +1,9 @@
+import importlib.util
 import json
 
 import pytest
 
+import baselines
 from envs.errors import BadInputError
 from experiments import benchmark
 
@@ -45,12 +47,63 @@ def test_the_suite_of_predator_prey_measures_its_parts(tmp_path):
     )
 
 
+def test_iterations_come_in_whole_updates():
+    """16 iterations at least, and as many as fill the time, each a multiple of what one update takes."""
+    asked: list[int] = []
+
+    def run(iterations: int) -> None:
+        asked.append(iterations)
+
+    assert benchmark.fastest(run, 1e-12, multiple=26) >= 0
+    assert asked == [26] * (benchmark.REPETITIONS + 2)
+    asked.clear()
+    benchmark.fastest(run, 1e-12, multiple=5)
+    assert set(asked) == {20}
+
+
+def test_the_suite_of_mpe_has_jaxmarls_settings():
+    """Issue 4, point 6."""
+    suite = benchmark.SUITES["mpe"]
+    assert (suite.env, suite.algos, suite.seeds) == ("mpe:simple_spread", ("qmix", "vdn"), (1, 8))
+    qmix = baselines.make("qmix", **{k: v for k, v in suite.settings["qmix"].items() if k != "num_envs"})
+    vdn = baselines.make("vdn", **{k: v for k, v in suite.settings["vdn"].items() if k != "num_envs"})
+    assert (suite.settings["qmix"]["num_envs"], suite.settings["vdn"]["num_envs"]) == (8, 32)
+    assert (qmix.update_period, qmix.batch_size, qmix.consumes, qmix.recurrent) == (26, 32, "episodes", True)
+    assert (qmix.hidden, qmix.mixer_embed, qmix.hypernet_hidden) == ((64,), 32, (128,))
+    assert (vdn.update_period, vdn.batch_size, vdn.consumes, vdn.hidden) == (16, 32, "transitions", (64, 64))
+    assert not vdn.recurrent
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is not None, reason="JaxMARL is installed")
+def test_the_suite_of_mpe_says_how_to_get_jaxmarl(tmp_path, bad_input):
+    with bad_input("mpe:simple_spread needs JaxMARL: pip install"):
+        benchmark.main(["mpe", "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is None, reason="needs JaxMARL")
+def test_the_suite_of_mpe(tmp_path):
+    flags = ["mpe", "--seeds", "1", "2", "--seconds", "0.02", "--out", str(tmp_path)]
+    assert benchmark.main(flags) == 0
+    result = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [(row["algo"], row["seeds"]) for row in result["rows"]] == [
+        *(("qmix", 1), ("qmix", 2)),
+        *(("vdn", 1), ("vdn", 2)),
+    ]
+    for row in result["rows"]:
+        steps = {"qmix": 8 * 26, "vdn": 32 * 16}[row["algo"]]
+        assert row["env_steps_per_s"] == pytest.approx(steps * row["seed_updates_per_s"])
+    table = (tmp_path / "benchmark.md").read_text()
+    assert "environment steps/s" in table and "236 updates/s" in table
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--algos", "sarsa"], "unknown algorithm 'sarsa'"),
         (["--seeds", "0"], "--seeds must be numbers of at least 1"),
         (["--seconds", "0"], "--seconds must be above 0"),
+        (["--env", "chess"], "unknown environment 'chess'"),
     ],
 )
 def test_bad_input(tmp_path, flags, said):

@@ -1,0 +1,616 @@
+"""ReMIX (seed paper 004) and its relatives on DCG's predator-prey and on SMAX, with verdicts.
+
+python experiments/reproduce_remix.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+    [--out DIR] [--again] [--list]
+
+Figures on SMAX need JaxMARL; without it and without --figures they are left out.
+"""
+
+import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+
+# isort: split
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from qtran_learning import above, changes, scores, told
+from verdicts import judged
+
+import baselines
+import envs
+from baselines.registry import FAMILY_ENV_STEPS, lookup
+from envs.adapters import REMIX_MAPS
+from envs.errors import BadInputError
+from envs.registry import lookup as lookup_environment
+from envs.stag_hunt import StagHunt, stag_hunt
+from jaxmarl_fac import cli, report
+from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.figures import learning_curves, panels
+from jaxmarl_fac.report import Claim, Outcome, Scale, Workshop
+from jaxmarl_fac.statistics import Interval, bootstrap_interval, probability_of_improvement
+
+REMIX, QMIX, WEIGHTED = "remix", "qmix", ("ow-qmix", "cw-qmix")
+#: Of figure 1, by id. The paper's actor-critics are not among them yet; an id more is a curve more.
+ALGORITHMS = ("vdn", QMIX, "qatten", "qplex", "qtran-base", *WEIGHTED, REMIX)
+#: The four panels of figure 1, and what a lone catcher is paid.
+PUNISHMENTS = {"fig1_p0": 0.0, "fig1_p05": -0.5, "fig1_p15": -1.5, "fig1_p2": -2.0}
+#: From here on, the paper says, only ReMIX and Weighted QMIX hunt well.
+HARD = -1.5
+#: Least weights of figure 4; the first is the default.
+LEAST_WEIGHTS = (0.1, 0.5, 0.8)
+#: Figure 5: what is left out of the weights, by the factor's name.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no Bellman error": {"bellman": False},
+    "no underestimation": {"underestimation": False},
+    "no gradient": {"gradient": False},
+    "no on-policy": {"recent_fraction": 0.0},
+}
+FULL, WORST = "ReMIX", "no Bellman error"
+#: Maps of SMAX that stand for the paper's, those of its own on which it says that ReMIX is best, and the
+#: one on which it is ablated (in place of MMM2).
+MAPS = ("3s_vs_5z", "5m_vs_6m", "6h_vs_8z")
+BEST_ON, ABLATED_ON = ("3s_vs_5z", "6h_vs_8z"), "6h_vs_8z"
+MAP_ALGORITHMS = (QMIX, "qplex", *WEIGHTED, REMIX)
+
+#: Table 2 of the paper and its text; what both leave open is PyMARL2's, on which it builds: 8 environments,
+#: one update after each 8 episodes, so that 25 updates are the table's 200 episodes, and a GRU of 64.
+PAPER: dict[str, Any] = {
+    "num_envs": 8,
+    "consumes": "episodes",
+    "recurrent": True,
+    "hidden": (64,),
+    "mixer_embed": 32,
+    "hypernet_hidden": (64,),
+    "kernels": 4,
+    "kernel_hidden": (64,),
+    "batch_size": 128,
+    "replay_size": 10_000,
+    "optimiser": "adam",
+    "learning_rate": 1e-3,
+    "max_grad_norm": 10.0,
+    "td_lambda": 0.6,
+    "target_period": 25,
+    "update_period": 200,
+    "learning_starts": 128 * 200,
+    "epsilon_start": 0.995,
+    "epsilon_end": 0.05,
+    "epsilon_steps": 100_000,
+}
+#: What replaces it at the scale "quick", where agents need no memory: on 6 x 6 cells a view of 5 x 5 hides
+#: little. One update for 200 steps, as in Weighted QMIX's release. Replay holds all episodes, as the paper's
+#: does, where they are longer.
+QUICK: dict[str, Any] = {
+    "recurrent": False,
+    "batch_size": 32,
+    "replay_size": 34_000,
+    "central_hidden": (64, 64, 64),
+    "update_period": 25,
+    "target_period": 40,
+    "learning_starts": 2_000,
+}
+SMOKE: dict[str, Any] = {
+    "env_steps": 200,
+    "num_envs": 4,
+    "hidden": (8,),
+    "batch_size": 4,
+    "replay_size": 12,
+    "central_hidden": (8,),
+    "hypernet_hidden": (8,),
+    "kernel_hidden": (8,),
+    "update_period": 8,
+    "target_period": 2,
+    "learning_starts": 20,
+    "epsilon_steps": 100,
+}
+#: The paper's world is `stag_hunt`'s default: 10 x 10 cells, 8 agents, 8 prey, 200 steps.
+WORLDS: dict[Scale, dict[str, int]] = {
+    "smoke": {"agents": 2, "prey": 2, "height": 3, "width": 4, "time_limit": 8},
+    "quick": {"agents": 4, "prey": 4, "height": 6, "width": 6, "time_limit": 30},
+    "paper": {},
+}
+#: For SMAX: the text's alpha, and at the scale "quick" networks and a budget that two cores can do.
+SMAX: dict[Scale, dict[str, Any]] = {
+    "smoke": SMOKE | {"env_steps": 1000, "update_period": 50},
+    "quick": QUICK | {"env_steps": 200_000, "recurrent": True, "epsilon_steps": 20_000, "replay_size": 2_000},
+    "paper": {"env_steps": FAMILY_ENV_STEPS["smax"], "update_period": 100},
+}
+
+
+def learner_and_run(name: str, family: str, settings: Mapping[str, Any]) -> tuple[Algorithm, dict[str, Any]]:
+    """The algorithm with those of the settings that it has, and the experiment's own ones."""
+    run = {field: settings[field] for field in ("env_steps", "num_envs")}
+    fields = {field.name for field in dataclasses.fields(lookup(name))} - set(run)
+    own = {setting: value for setting, value in settings.items() if setting in fields}
+    return baselines.make(name, family, **own), run
+
+
+def hunt_experiment(
+    name: str, scale: Scale, seeds: Sequence[int], punishments: Sequence[float], **changed: Any
+) -> Experiment:
+    """One algorithm on the stag hunt, all punishments in one program.
+
+    Args:
+        name: id of the algorithm.
+        scale: see `report.Options`.
+        seeds: seed numbers.
+        punishments: p of each game.
+        changed: settings of the algorithm in place of the scale's.
+    """
+    settings = PAPER | {"env_steps": FAMILY_ENV_STEPS["stag-hunt"], "alpha": 0.1}
+    settings |= {"smoke": SMOKE, "quick": QUICK, "paper": {}}[scale]
+    algorithm, run = learner_and_run(name, "stag-hunt", settings | changed)
+    game = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(punishments), 0), stag_hunt(**WORLDS[scale]))
+    return Experiment(
+        algorithm=algorithm,
+        environment=game.replace(punishment=jnp.asarray(punishments, jnp.float32)),
+        games=len(punishments),
+        seeds=tuple(seeds),
+        evaluations={"smoke": 2, "quick": 30, "paper": 100}[scale],  # every 10,000 steps, as D.2 says
+        evaluation_episodes=2 if scale == "smoke" else 32,
+        **run,
+    )
+
+
+def smax_experiment(
+    name: str, scale: Scale, seeds: Sequence[int], map_name: str, **changed: Any
+) -> Experiment:
+    """One algorithm on a map of SMAX; see `hunt_experiment`."""
+    algorithm, run = learner_and_run(name, "smax", PAPER | {"alpha": 0.5} | SMAX[scale] | changed)
+    return Experiment(
+        algorithm=algorithm,
+        environment=envs.make(f"smax:{map_name}"),
+        seeds=tuple(seeds),
+        evaluations={"smoke": 2, "quick": 20, "paper": 100}[scale],
+        evaluation_episodes=2 if scale == "smoke" else 32,
+        **run,
+    )
+
+
+def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int], **changed: Any) -> Any:
+    """Train one algorithm, unless that is done; what was measured at one punishment, and what is changed.
+
+    An accelerator plays four punishments in the time of one, so at the scale "paper" all of them train in
+    one program, which figures 1, 3, 4 and 5 share; at the others each by itself, for two cores have no time
+    to spare.
+
+    Returns:
+        Every metric `(evaluations, seeds, ...)` by name with `env_steps (evaluations,)`, the experiment, and
+        seconds of training.
+    """
+    together = workshop.scale == "paper" and not changed
+    punishments = tuple(PUNISHMENTS.values()) if together else (punishment,)
+    experiment = hunt_experiment(name, workshop.scale, seeds, punishments, **changed)
+    words = ["hunt", name, *(f"{setting}={value}" for setting, value in changed.items())]
+    result = workshop.train("-".join(words if together else [*words, f"p{abs(punishment):g}"]), experiment)
+    arrays, game = result.history.arrays(), punishments.index(punishment)
+    measured = {
+        metric: table
+        if metric == "env_steps"
+        else table.reshape(len(table), len(punishments), len(seeds), *table.shape[2:])[:, game]
+        for metric, table in arrays.items()
+    }
+    return measured, experiment, result.seconds
+
+
+def changed_for(experiment: Experiment, name: str) -> str:
+    """In what a stag hunt differs from the paper's, in words; empty if in nothing."""
+    paper = hunt_experiment(name, "paper", experiment.seeds, (0.0,))
+    game: Any = experiment.environment
+    if (game.height, game.width) == (10, 10):
+        return changes(experiment, paper)
+    return (
+        f"Played on {game.height} x {game.width} cells with {game.num_agents} agents, {game.num_prey} prey "
+        f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {changes(experiment, paper)}"
+    )
+
+
+def optimum(game: StagHunt) -> float:
+    """The best return: every catch takes two agents."""
+    return float(np.max(game.capture_reward)) * min(game.num_prey, game.num_agents // 2)
+
+
+def speeds(curves: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """The IQM over seeds of each algorithm's mean return over training, with its interval."""
+    return {name: bootstrap_interval(returns[1:].mean(axis=0)) for name, returns in curves.items()}
+
+
+def not_below(higher: Interval, *others: Interval) -> bool:
+    """Whether an estimate is at least as high as others."""
+    return all(higher.value >= other.value for other in others)
+
+
+def _missing(parts: Mapping[str, bool]) -> str:
+    failed = [part for part, holds in parts.items() if not holds]
+    return f"Does not hold: {'; '.join(failed)}. " if failed else ""
+
+
+# --- figure 1 ---
+
+
+def fig1(workshop: Workshop, punishment: float) -> Outcome:
+    """Learning curves of all algorithms at one punishment."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    curves, spent = {}, {}
+    for name in ALGORITHMS:
+        measured, experiment, spent[name] = hunt(workshop, name, punishment, seeds)
+        curves[name] = measured["episode_return"]
+    best = optimum(experiment.environment)  # type: ignore[arg-type]
+    last, speed = scores(curves), speeds(curves)
+    weighted = max(WEIGHTED, key=lambda name: last[name].value)
+    faster = max(WEIGHTED, key=lambda name: speed[name].value)
+    others = [name for name in ALGORITHMS if name != REMIX]
+    if punishment <= HARD:
+        parts = {
+            "qmix below half of the optimum": last[QMIX].high < best / 2,
+            "weighted qmix above qmix": above(last[weighted], last[QMIX]),
+            "remix above qmix": above(last[REMIX], last[QMIX]),
+            "remix at or above weighted qmix": not_below(last[REMIX], *(last[name] for name in WEIGHTED)),
+        }
+    else:
+        parts = {"remix at or above all others": not_below(last[REMIX], *(last[name] for name in others))}
+    parts["remix fastest"] = above(speed[REMIX], *(speed[name] for name in others))
+    ahead = probability_of_improvement(
+        curves[REMIX][1:].mean(axis=0), curves[faster][1:].mean(axis=0)
+    )  # over training
+
+    figure, axes = panels(1, 1, (6.6, 4.0))
+    learning_curves(
+        axes[0, 0],
+        measured["env_steps"],
+        curves,
+        title=f"ReMIX figure 1: stag hunt, p = {punishment:g}",
+        ylabel="greedy return",
+        reference=best,
+    )
+    axes[0, 0].axhline(0, color="black", linewidth=0.8, zorder=0)
+    ours = {
+        "optimum": best,
+        "last_return": last,
+        "mean_return_over_training": speed,
+        "remix_faster_than_weighted_qmix_probability": {"against": faster, **ahead.to_json()},
+        "training_seconds": spent,
+        "parts": parts,
+    }
+    why = (
+        f"Last returns (the optimum is {best:g}): {told(last)}. Mean returns over training: {told(speed)}. A "
+        f"seed of ReMIX learns faster than one of {faster} with probability {ahead.value:.2f} "
+        f"[{ahead.low:.2f}, {ahead.high:.2f}]. {_missing(parts)}{changed_for(experiment, name)}"
+    )
+    paper = {"best": REMIX, "fastest": REMIX, "good": [REMIX, "wqmix"] if punishment <= HARD else None}
+    return Outcome(figure, paper, ours, judged(*parts.values()), why.strip())
+
+
+# --- figure 3 ---
+
+#: Natural logarithm at which the colours end, as in the paper.
+LEAST_LOG = -10.0
+#: A level of the weights counts if so many of the sampled steps have it.
+LEVEL_SHARE = 0.01
+
+
+def levels(shares: np.ndarray) -> int:
+    """How many of the bins hold at least `LEVEL_SHARE` of all steps; `shares (evaluations, seeds, bins)`."""
+    return int((shares.mean(axis=(0, 1)) >= LEVEL_SHARE).sum())
+
+
+def fall(weights: np.ndarray) -> Interval:
+    """By how much the mean weight `(evaluations, seeds)` falls: first less last quarter, mean over seeds."""
+    quarter = max(1, len(weights) // 4)
+    return bootstrap_interval(weights[:quarter].mean(axis=0) - weights[-quarter:].mean(axis=0), np.mean)
+
+
+def fig3(workshop: Workshop) -> Outcome:
+    """How the weights of the sampled steps are distributed, over training, at p = -2."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    names = (REMIX, *WEIGHTED)
+    figure, axes = panels(1, len(names), (4.6, 4.2))
+    ours: dict[str, Any] = {}
+    parts: dict[str, bool] = {}
+    for axis, name in zip(axes[0], names, strict=True):
+        measured, experiment, _ = hunt(workshop, name, PUNISHMENTS["fig1_p2"], seeds)
+        # Before the first update there are none.
+        learned = np.isfinite(measured["mean_weight"]).all(axis=1)
+        start, weights = int(np.argmax(learned)) - 1, measured["mean_weight"][learned]
+        shares = measured["weight_shares"][learned]
+        ours[name] = {
+            "fall_of_mean_weight": fall(weights),
+            "first_mean_weight": weights[0].mean(),
+            "last_mean_weight": weights[-1].mean(),
+            "levels": levels(shares),
+            "last_shares": shares[-1].mean(axis=0),
+        }
+        draw_weights(axis, measured["env_steps"][[start, -1]], shares.mean(axis=1), name)
+    for name in (REMIX, *WEIGHTED):
+        parts[f"{name}'s mean weight falls"] = ours[name]["fall_of_mean_weight"].low > 0
+    parts["remix has more than two levels"] = ours[REMIX]["levels"] > 2
+    for name in WEIGHTED:
+        parts[f"{name} has two levels at most"] = ours[name]["levels"] <= 2
+    figure.colorbar(axes[0, -1].images[0], ax=list(axes[0]), label="log of the share of steps", extend="min")
+    figure.suptitle(f"ReMIX figure 3: weights of the sampled steps, p = -2, mean of {len(seeds)} seeds")
+    ours["parts"] = parts
+    falls = ", ".join(
+        f"{name} {ours[name]['first_mean_weight']:.3f} to {ours[name]['last_mean_weight']:.3f} (falls by "
+        f"{ours[name]['fall_of_mean_weight'].value:.3f} [{ours[name]['fall_of_mean_weight'].low:.3f}, "
+        f"{ours[name]['fall_of_mean_weight'].high:.3f}]; {ours[name]['levels']} levels)"
+        for name in names
+    )
+    why = f"Mean weights: {falls}. {_missing(parts)}{changed_for(experiment, name)}"
+    paper = {"trend": "from large to small weights", "levels": {REMIX: "many", "wqmix": 2}}
+    return Outcome(figure, paper, ours, judged(*parts.values()), why.strip())
+
+
+def draw_weights(axes: Axes, ends: np.ndarray, shares: np.ndarray, title: str) -> None:
+    """Shares `(evaluations, bins)` of the weights from 0 to 1, as colours on a logarithmic scale.
+
+    `ends` are the environment steps at which the evaluations begin and end.
+    """
+    logs = np.log(np.maximum(shares, np.exp(LEAST_LOG - 1)))
+    axes.imshow(
+        logs,
+        cmap="inferno",
+        vmin=LEAST_LOG,
+        vmax=0,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, 1, float(ends[0]), float(ends[1])),
+    )
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
+    axes.set(title=title, xlabel="weight", ylabel="environment steps")
+
+
+# --- figures 4 and 5 ---
+
+
+def variants(
+    workshop: Workshop, settings: Mapping[str, Mapping[str, Any]], punishment: float, title: str
+) -> tuple[Figure, dict[str, Any], dict[str, Interval], str]:
+    """Train ReMIX with some settings changed, the first time with none, and draw and score the curves."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    runs = {label: hunt(workshop, REMIX, punishment, seeds, **changed) for label, changed in settings.items()}
+    measured, experiment, _ = next(iter(runs.values()))
+    curves = {label: run[0]["episode_return"] for label, run in runs.items()}
+    best = optimum(experiment.environment)
+    figure = curves_figure(measured["env_steps"], curves, title, best)
+    last = scores(curves)
+    ours = {"optimum": best, "last_return": last, "mean_return_over_training": speeds(curves)}
+    return figure, ours, last, changed_for(experiment, REMIX)
+
+
+def curves_figure(env_steps: np.ndarray, curves: Mapping[str, np.ndarray], title: str, best: float) -> Figure:
+    """Returns of variants of one algorithm."""
+    figure, axes = panels(1, 1, (6.6, 4.0))
+    learning_curves(
+        axes[0, 0], env_steps, curves, title=f"ReMIX {title}", ylabel="greedy return", reference=best
+    )
+    return figure
+
+
+def fig4(workshop: Workshop) -> Outcome:
+    """Three least weights at p = -1.5."""
+    default, *higher = (f"w_min = {least:g}" for least in LEAST_WEIGHTS)
+    settings = {f"w_min = {least:g}": {"w_min": least} for least in LEAST_WEIGHTS} | {default: {}}
+    figure, ours, last, changed = variants(
+        workshop, settings, PUNISHMENTS["fig1_p15"], "figure 4: least weights, stag hunt, p = -1.5"
+    )
+    parts = {f"{default} has the highest IQM": not_below(last[default], *last.values())}
+    parts |= {f"{default} above {label}": above(last[default], last[label]) for label in higher}
+    why = f"Last returns: {told(last)}. {_missing(parts)}{changed}"
+    paper = {"good": 0.1, "sub-optimal": 0.5, "damaged": 0.8}
+    return Outcome(figure, paper, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+
+
+#: What the paper reads off its figure 5, on MMM2.
+FIG5_PAPER = {
+    "map": "MMM2",
+    "win_rate": {"no Bellman error": "< 10 %", "no gradient": "about 60 %"},
+    "best": FULL,
+}
+
+
+def ablation_parts(last: Mapping[str, Interval]) -> dict[str, bool]:
+    """R9: nothing may be left out, least of all the Bellman error."""
+    ablated = [label for label in last if label != FULL]
+    parts = {f"{FULL} at or above {label}": not_below(last[FULL], last[label]) for label in ablated}
+    parts[f"{WORST} is worst"] = all(not_below(last[label], last[WORST]) for label in ablated)
+    parts[f"{FULL} above {WORST}"] = above(last[FULL], last[WORST])
+    return parts
+
+
+def fig5(workshop: Workshop) -> Outcome:
+    """Four ablations on the stag hunt at p = -2."""
+    figure, ours, last, changed = variants(
+        workshop, {FULL: {}, **ABLATIONS}, PUNISHMENTS["fig1_p2"], "figure 5: ablations, stag hunt, p = -2"
+    )
+    parts = ablation_parts(last)
+    why = f"Last returns: {told(last)}. {_missing(parts)}{changed}"
+    return Outcome(figure, FIG5_PAPER, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+
+
+# --- on SMAX ---
+
+#: A return of SMAX is the enemies' health that was taken, as a share of all, and 1 for a victory.
+SMAX_OPTIMUM = 2.0
+
+
+def about_maps() -> str:
+    """Which of the paper's maps SMAX has, and what there is in place of the others."""
+    there = ", ".join(each.name for each in REMIX_MAPS if each.env_id)
+    missing = "; ".join(
+        f"{each.name} ({each.why}" + (f"; nearest: {', '.join(each.nearest)})" if each.nearest else ")")
+        for each in REMIX_MAPS
+        if not each.env_id
+    )
+    return (
+        f"Of the paper's maps SMAX has {there}. It has not: {missing}. SMAX is not SMAC: a return is at most "
+        "2, and only the order of algorithms compares."
+    )
+
+
+def battle(workshop: Workshop, name: str, map_name: str, **changed: Any) -> Any:
+    """Train one algorithm on a map, unless that is done: returns `(evaluations, seeds)`, and the steps."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    experiment = smax_experiment(name, workshop.scale, seeds, map_name, **changed)
+    words = ["smax", map_name, name, *(f"{setting}={value}" for setting, value in changed.items())]
+    result = workshop.train("-".join(words), experiment)
+    arrays = result.history.arrays()
+    told_changes = changes(experiment, smax_experiment(name, "paper", seeds, map_name))
+    return arrays["episode_return"], arrays["env_steps"], told_changes
+
+
+def fig2(workshop: Workshop) -> Outcome:
+    """Learning curves on three maps of SMAX."""
+    figure, axes = panels(1, len(MAPS), (4.6, 3.6), "ReMIX figure 2, on SMAX")
+    ours: dict[str, Any] = {"maps": [each._asdict() for each in REMIX_MAPS]}
+    parts: dict[str, bool] = {}
+    for axis, map_name in zip(axes[0], MAPS, strict=True):
+        curves = {}
+        for name in MAP_ALGORITHMS:
+            curves[name], env_steps, changed = battle(workshop, name, map_name)
+        learning_curves(
+            axis,
+            env_steps,
+            curves,
+            title=map_name,
+            ylabel="greedy return",
+            reference=SMAX_OPTIMUM,
+            legend=map_name == MAPS[-1],
+        )
+        ours[map_name] = scores(curves)
+        if map_name in BEST_ON:
+            best = not_below(ours[map_name][REMIX], *ours[map_name].values())
+            parts[f"remix has the highest IQM on {map_name}"] = best
+    found = "; ".join(f"{map_name}: {told(ours[map_name])}" for map_name in MAPS)
+    why = f"Last returns on {found}. {_missing(parts)}{about_maps()} {changed}"
+    paper = {"highest": dict.fromkeys(BEST_ON, REMIX)}
+    return Outcome(figure, paper, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+
+
+def fig5_smax(workshop: Workshop) -> Outcome:
+    """Four ablations on a map of SMAX."""
+    returns, env_steps, changed = battle(workshop, REMIX, ABLATED_ON)
+    curves = {FULL: returns}
+    for label, settings in ABLATIONS.items():
+        curves[label] = battle(workshop, REMIX, ABLATED_ON, **settings)[0]
+    figure = curves_figure(env_steps, curves, f"figure 5: ablations, SMAX {ABLATED_ON}", SMAX_OPTIMUM)
+    last = scores(curves)
+    parts = ablation_parts(last)
+    ours = {"last_return": last, "mean_return_over_training": speeds(curves), "parts": parts}
+    why = f"Last returns on {ABLATED_ON}, as SMAX has no MMM2: {told(last)}. {_missing(parts)}{changed}"
+    return Outcome(figure, FIG5_PAPER, ours, judged(*parts.values()), why.strip())
+
+
+LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals. "
+ABLATION_RULE = (
+    "ReMIX's IQM is at least that of each of the four ablations; the one without Bellman error has the "
+    "lowest, and its interval lies below ReMIX's."
+)
+PARTS = "Reproduced if all hold, partly if some."
+
+
+def _cost(smoke: str, quick: str) -> Mapping[Scale, str]:
+    return {"smoke": smoke, "quick": quick, "paper": "accelerator"}
+
+
+def _hunt_claim(figure: str) -> Claim:
+    punishment = PUNISHMENTS[figure]
+    hard = punishment <= HARD
+    claim = "only ReMIX and Weighted QMIX hunt well" if hard else "ReMIX hunts best"
+    rule = (
+        "QMIX's interval lies below half of the optimum (relative overgeneralization); the better Weighted "
+        "QMIX's and ReMIX's lie above QMIX's; ReMIX's IQM is at least that of both Weighted QMIX."
+        if hard
+        else "ReMIX's IQM is at least every other's."
+    )
+    return Claim(
+        figure,
+        "ReMIX, figure 1 (R6)",
+        f"Stag hunt, p = {punishment:g}: {claim}, and ReMIX learns fastest.",
+        f"{LAST_RETURN}{rule} ReMIX is fastest: the interval of its mean return over all evaluations lies "
+        f"above every other's. {PARTS}",
+        _cost("3 min", "25 min on 2 cores"),
+        partial(fig1, punishment=punishment),
+    )
+
+
+CLAIMS = (
+    *map(_hunt_claim, PUNISHMENTS),
+    Claim(
+        "fig3",
+        "ReMIX, figure 3 (R7)",
+        "Over training the weights fall, in ReMIX as in Weighted QMIX, and only ReMIX has medium ones.",
+        "At p = -2: the mean weight of the first quarter of training less that of the last is above 0 with "
+        "its interval (means over seeds, 95 %), for ReMIX, OW-QMIX and CW-QMIX; of 20 bins of the weights "
+        f"more than two hold {LEVEL_SHARE:.0%} or more of all sampled steps for ReMIX, and at most two for "
+        f"the others. {PARTS}",
+        _cost("none after fig1_p2", "none after fig1_p2, else 10 min on 2 cores"),
+        fig3,
+    ),
+    Claim(
+        "fig4",
+        "ReMIX, figure 4 (R8)",
+        "A least weight of .1 is good, higher ones do harm.",
+        f"At p = -1.5: {LAST_RETURN}The IQM at w_min = .1 is the highest; its interval lies above that at "
+        f".5, and above that at .8. {PARTS}",
+        _cost("40 s", "10 min on 2 cores"),
+        fig4,
+    ),
+    Claim(
+        "fig5",
+        "ReMIX, figure 5 (R9), on the stag hunt",
+        "To leave out any factor of the weights harms, the Bellman error most.",
+        f"At p = -2: {LAST_RETURN}{ABLATION_RULE} {PARTS}",
+        _cost("80 s", "15 min on 2 cores"),
+        fig5,
+    ),
+    Claim(
+        "fig2",
+        "ReMIX, figure 2 (R10), on SMAX",
+        f"ReMIX is best on {' and on '.join(BEST_ON)}.",
+        f"On these maps: {LAST_RETURN}ReMIX's IQM is the highest. {PARTS} 5m_vs_6m is shown in place of a "
+        "hard map that the paper does not name.",
+        _cost("5 min", "hours on 2 cores"),
+        fig2,
+    ),
+    Claim(
+        "fig5_smax",
+        "ReMIX, figure 5 (R9), on SMAX 6h_vs_8z",
+        "To leave out any factor of the weights harms, the Bellman error most.",
+        f"In place of MMM2, which SMAX has not: {LAST_RETURN}{ABLATION_RULE} {PARTS}",
+        _cost("2 min", "hours on 2 cores"),
+        fig5_smax,
+    ),
+)
+ON_SMAX = ("fig2", "fig5_smax")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the figures that the command line asks for.
+
+    Raises:
+        BadInputError: as `report.main`, and for a figure on SMAX without JaxMARL.
+    """
+    options = cli.peek(report.Options, argv)
+    if not options.list and (not options.figures or set(options.figures) & set(ON_SMAX)):
+        try:
+            lookup_environment(f"smax:{ABLATED_ON}")
+        except BadInputError as error:
+            if options.figures:
+                raise
+            print(f"{' and '.join(ON_SMAX)} are left out: {error}", file=sys.stderr)
+            argv = [*argv, "--figures", *(claim.id for claim in CLAIMS if claim.id not in ON_SMAX)]
+    return report.main("ReMIX", CLAIMS, Path("runs/remix"), argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,91 @@
+"""Over 100,000 steps of every environment with masks: nobody ever chooses an unavailable action."""
+
+import importlib.util
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+import envs
+
+STEPS = 100_000
+#: One id of every environment in which actions may be unavailable, and how many times `STEPS` its games may
+#: last at the most, for some are over before their time.
+MASKED = {
+    "matrix-ltql": 1.0,
+    "team-mdp-line": 1.0,
+    "stag-hunt-p2": 1.15,
+    "jumanji:LevelBasedForaging-v0": 1.25,
+    "jumanji:RobotWarehouse-v0": 1.6,
+    "jumanji:Connector-v3": 1.6,
+    **({"smax:3s_vs_5z": 3.0} if importlib.util.find_spec("jaxmarl") else {}),
+}
+#: From greedy to uniform; half of the games explore as training does when it is over.
+EPSILONS = np.asarray([0.0, 0.05, 0.05, 0.05, 0.05, 0.3, 0.7, 1.0])
+
+
+def play(env: Any, algorithm: Any, games: int, episodes: int) -> Any:
+    """Random learners, each with an epsilon of its own, in `games` side by side, `episodes` times over.
+
+    Returns how many steps they played before their games were over, how many actions they chose that were
+    not available, how often each action was chosen, `(A,)`, and was not available, `(n, A)`.
+    """
+    epsilons = jnp.asarray(np.resize(EPSILONS, games))
+    params = jax.vmap(lambda key: algorithm.init(env, key).params)(jax.random.split(jax.random.key(0), games))
+    carry = algorithm.initial_carry(env)
+    carries = jax.tree.map(lambda leaf: jnp.stack([leaf] * games), carry)
+
+    def step(carry: Any, key: jax.Array) -> Any:
+        state, memory, going = carry
+        seen = jax.vmap(env.observe)(state)
+        act = jax.vmap(lambda *given: algorithm.act(env, *given))
+        actions, memory = act(params, memory, seen, epsilons, jax.random.split(key, games))
+        hot = jax.nn.one_hot(actions, env.num_actions, dtype=bool)  # (games, n, A)
+        counts = jnp.where(going[:, None, None], jnp.stack([hot, hot & ~seen.action_mask]), False)
+        shut = (going[:, None, None] & ~seen.action_mask).sum(0)
+        state, timestep = jax.vmap(env.step)(state, actions)
+        return (state, memory, going & ~timestep.last()), (going.sum(), counts.sum((1, 2)), shut)
+
+    def episode(_: None, key: jax.Array) -> Any:
+        reset_key, key = jax.random.split(key)
+        state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, games))
+        start = state, carries, ~timestep.last()
+        _, sums = jax.lax.scan(step, start, jax.random.split(key, env.time_limit))
+        return None, jax.tree.map(lambda leaf: leaf.sum(0), sums)
+
+    keys = jax.random.split(jax.random.key(1), episodes)
+    _, (steps, counts, shut) = jax.lax.scan(episode, None, keys)
+    counts = counts.sum(0)
+    return steps.sum(), counts[1].sum(), counts[0], shut.sum(0)
+
+
+@pytest.mark.parametrize(
+    "env_id", [pytest.param(name, marks=pytest.mark.slow if ":" in name else ()) for name in MASKED]
+)
+def test_unavailable_actions_are_never_chosen(env_id: str) -> None:
+    env = envs.make(env_id)
+    games = 1000 if env.time_limit < 10 else 80
+    episodes = math.ceil(MASKED[env_id] * STEPS / (games * env.time_limit))
+    # Recurrent agents on one of them; they choose from the same mask.
+    memory = {"recurrent": True, "consumes": "episodes"} if env_id == "stag-hunt-p2" else {}
+    algorithm = baselines.make("vdn", hidden=(8,), epsilon_end=0.05, **memory)
+    run = jax.jit(lambda env: play(env, algorithm, games, episodes))
+    steps, wrong, chosen, shut = map(np.asarray, run(env))
+    assert wrong == 0
+    assert steps >= STEPS
+    assert (chosen > 0).all()  # all of them are chosen where they can be,
+    assert shut.sum() > 0.01 * steps  # and it is not that all of them always can
+
+
+@pytest.mark.slow
+def test_no_other_environment_has_masks() -> None:
+    """So that a new one is put on the list."""
+    kinds = {type(envs.make(env_id)) for env_id in MASKED}
+    others = {type(env): env for env in map(envs.make, envs.ENVIRONMENTS) if type(env) not in kinds}
+    assert len(others) >= 4
+    for env in others.values():
+        assert bool(env.observe(env.reset(jax.random.key(0))[0]).action_mask.all()), env
