@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from curves import above, changes, scores, told
 from matplotlib.figure import Figure
 from verdicts import judged
 
@@ -33,46 +34,6 @@ from jaxmarl_fac.statistics import Interval, bootstrap_interval, iqm
 
 NAMES = ("vdn", "qmix", "qtran-base", "qtran-alt")
 QTRAN, OTHERS = NAMES[2:], NAMES[:2]
-#: A seed's last return is its mean over this share of the evaluations, at the end.
-LAST = 0.1
-
-
-def changes(experiment: Experiment, paper: Experiment) -> str:
-    """In what training differs from the paper's own, as a sentence; empty if in nothing."""
-    pairs = [
-        (name, getattr(experiment, name), getattr(paper, name))
-        for name in ("env_steps", "num_envs", "updates_per_step")
-    ]
-    if isinstance(paper.environment, PredatorPrey):
-        pairs.append(("full_view", experiment.environment.fully_observable, paper.environment.full_view))
-    pairs += [
-        (field.name, getattr(experiment.algorithm, field.name), getattr(paper.algorithm, field.name))
-        for field in dataclasses.fields(paper.algorithm)
-    ]
-    told = [f"{name} {ours} (paper: {theirs})" for name, ours, theirs in pairs if ours != theirs]
-    return f"Changed for this scale: {', '.join(told)}. " if told else ""
-
-
-def last_returns(returns: np.ndarray) -> np.ndarray:
-    """Each seed's mean return `(seeds,)` over the last evaluations of `(evaluations, seeds)`."""
-    return returns[-max(1, round(LAST * (len(returns) - 1))) :].mean(axis=0)
-
-
-def scores(curves: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-    """The IQM of the last returns of each algorithm, with its interval."""
-    return {name: bootstrap_interval(last_returns(returns)) for name, returns in curves.items()}
-
-
-def above(higher: Interval, *others: Interval) -> bool:
-    """Whether an interval lies wholly above others."""
-    return all(higher.low > other.high for other in others)
-
-
-def told(intervals: Mapping[str, Interval]) -> str:
-    """Scores as text."""
-    return ", ".join(
-        f"{name} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]" for name, score in intervals.items()
-    )
 
 
 # --- figure 3: Gaussian squeeze ---
@@ -354,7 +315,9 @@ def panel(workshop: Workshop, predators: int, penalty: float) -> tuple[Any, ...]
         arrays, spent[name] = result.history.arrays(), result.seconds
         returns = arrays["episode_return"]
         curves[name] = returns.reshape(len(returns), len(PENALTIES), len(seeds))[:, game]
-        changed = changes(experiment, prey_experiment(predators, name, "paper", seeds))
+        paper = prey_experiment(predators, name, "paper", seeds)
+        views: Any = (experiment.environment, paper.environment)
+        changed = changes(experiment, paper, ("full_view", *(game.full_view for game in views)))
     reference = None
     if predators == 2:  # four predators and two prey have too many placements
         reference = optimal_return(envs.make(f"predator-prey-{predators}", penalty=penalty))  # type: ignore[arg-type]

@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from curves import above, changes, scores, told
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from qtran_learning import above, changes, scores, told
 from verdicts import judged
 
 import baselines

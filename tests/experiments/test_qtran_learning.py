@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import qtran_learning
+from curves import changes, last_returns
 from qtran_learning import (
     NAMES,
     PENALTIES,
-    changes,
-    last_returns,
     optima,
     optimal_return,
     prey_experiment,

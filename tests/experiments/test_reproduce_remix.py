@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from qtran_learning import changes
+from curves import changes
 
 from envs.stag_hunt import stag_hunt
 from experiments import reproduce_remix
