@@ -49,7 +49,12 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize(
     "payoff",
-    [PAYOFF, np.asarray(LTQL_PAYOFF, float), RNG.uniform(-5, 5, (3, 2, 3)), RNG.uniform(-5, 5, (2, 3, 2, 3))],
+    [
+        PAYOFF,
+        np.asarray(LTQL_PAYOFF, float),
+        RNG.uniform(-5, 5, (3, 2, 3)),
+        pytest.param(RNG.uniform(-5, 5, (2, 3, 2, 3)), marks=pytest.mark.slow),
+    ],
     ids=["qtran", "ltql-2x3", "3-agents", "4-agents"],
 )
 def test_vdn_learns_the_additive_least_squares_fit(payoff):

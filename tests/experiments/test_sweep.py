@@ -27,6 +27,7 @@ def test_random_choices_stay_in_their_ranges_and_follow_the_seed():
     assert runs == list(sweep.choices(file, None, 0)) != list(sweep.choices(file, None, 1))
 
 
+@pytest.mark.slow  # the README's own sweep runs in tests/test_readme.py
 def test_a_sweep_runs_here_offline(tmp_path, capfd):
     small = tmp_path / "small.yaml"
     small.write_text(
