@@ -45,9 +45,10 @@ def main(argv: Sequence[str]) -> int:
         records = [record for record in records if "verdict" in record]
         if records:
             lines += _page(folder.name, records)
-    benchmark = options.results / "benchmark" / "benchmark.md"
-    if benchmark.exists():
-        lines += ["## Benchmark", "", benchmark.read_text(), "![benchmark](benchmark/benchmark.png)", ""]
+    benchmarks = sorted(options.results.glob("benchmark*/benchmark.md"))
+    lines += ["## Benchmark", ""] if benchmarks else []
+    for table in benchmarks:
+        lines += [table.read_text(), f"![{table.parent.name}]({table.parent.name}/benchmark.png)", ""]
     (options.results / "README.md").write_text("\n".join(lines))
     print(f"written: {options.results / 'README.md'}")
     return cli.DONE
