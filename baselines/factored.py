@@ -41,6 +41,10 @@ class FactoredNetwork(AgentsNetwork):
         """Q_tot `()` of the joint action `(n,)`, from utilities `(n, A)`."""
         return self.mixed(self.mixer, utilities, actions, observation)
 
+    def mix_greedy(self, utilities: jax.Array, greedy: jax.Array, observation: Observation) -> jax.Array:
+        """As `mix`, of the greedy joint action: samples that share an observation share that too."""
+        return self.mixer(mixer_inputs(utilities, greedy, observation))  # type: ignore[no-any-return]
+
     def mixed(
         self, mixer: nn.Module, utilities: jax.Array, actions: jax.Array, observation: Observation
     ) -> jax.Array:
@@ -120,7 +124,7 @@ class FactoredLearner(TrajectoryLearner):
         greedy = best_actions(utilities if self.double_q else target_utilities, observations)
         q_tot = over_time(FactoredNetwork.mix, online, *played(trajectory, utilities))
         next_q_tot = over_time(
-            FactoredNetwork.mix, target, target_utilities[1:], greedy[1:], later(observations)
+            FactoredNetwork.mix_greedy, target, target_utilities[1:], greedy[1:], later(observations)
         )
         y = self.targets(trajectory, next_q_tot)
         return Terms(q_tot, y, jnp.ones_like(y), jnp.zeros_like(y))

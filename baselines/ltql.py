@@ -77,47 +77,48 @@ class TabularLTQL(_Logic, TabularLearner):
         )
 
 
-class PerActionNetwork(nn.Module):
-    """Action values from a network for each action: `(n, O)` to `(n, A)`.
+class ActionValues(nn.Module):
+    """Action values of agents that share parameters: `(n, O)` to `(n, A)`.
 
-    Agents share parameters. With `bound` above 0 values are `bound tanh(.)`; with `ids` a one-hot id
-    tells agents apart.
+    Args:
+        num_actions: A.
+        widths: of the hidden layers.
+        bound: above 0, values are `bound tanh(.)`.
+        ids: whether a one-hot id tells agents apart.
+        shared_layers: False gives every action a network of its own.
     """
 
     num_actions: int
     widths: tuple[int, ...]
     bound: float
     ids: bool
+    shared_layers: bool
 
     @nn.compact
     def __call__(self, agents_view: jax.Array) -> jax.Array:
         if self.ids:
             names = jnp.eye(agents_view.shape[0], dtype=agents_view.dtype)
             agents_view = jnp.concatenate([agents_view, names], axis=-1)
-        networks = nn.vmap(
-            MLP,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=None,
-            out_axes=-1,
-            axis_size=self.num_actions,
-        )
-        values = networks(self.widths, 1)(agents_view)[:, 0]  # (n, A)
+        if self.shared_layers:
+            values = MLP(self.widths, self.num_actions)(agents_view)  # (n, A)
+        else:
+            networks = nn.vmap(
+                MLP,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=None,
+                out_axes=-1,
+                axis_size=self.num_actions,
+            )
+            values = networks(self.widths, 1)(agents_view)[:, 0]  # (n, A)
         return self.bound * jnp.tanh(values) if self.bound else values
 
 
 class LogicalNetwork(nn.Module):
     """q_B and q_U."""
 
-    num_actions: int
-    hidden: tuple[int, ...]
-    bound: float
-    ids: bool
-
-    def setup(self) -> None:
-        """The parts, named as in the parameters."""
-        parts = (self.num_actions, self.hidden, self.bound, self.ids)
-        self.q_b, self.q_u = PerActionNetwork(*parts), PerActionNetwork(*parts)
+    q_b: ActionValues
+    q_u: ActionValues
 
     def __call__(self, observation: Observation) -> tuple[jax.Array, jax.Array]:
         """Touches every parameter; for initialisation."""
@@ -144,10 +145,13 @@ class LTQL(_Logic, QLearner):
     Attributes:
         q_bound: bounds values by `q_bound tanh(.)`; the largest return that there can be. 0 leaves it out.
         agent_ids: whether the network sees an agent's id. Without, a policy plays with any number of agents.
+        shared_layers: whether the actions share hidden layers, as they do in the networks of all other
+            learners; the authors' release has a network for each action.
     """
 
     q_bound: float = 0.0
     agent_ids: bool = True
+    shared_layers: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -156,7 +160,13 @@ class LTQL(_Logic, QLearner):
 
     def network(self, env: TeamEnvironment) -> LogicalNetwork:
         """Networks for q_B and q_U."""
-        return LogicalNetwork(env.num_actions, self.hidden, self.q_bound, self.agent_ids)
+
+        def values() -> ActionValues:
+            return ActionValues(
+                env.num_actions, self.hidden, self.q_bound, self.agent_ids, self.shared_layers
+            )
+
+        return LogicalNetwork(values(), values())
 
     def joint_values(
         self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array

@@ -13,7 +13,7 @@ from jaxmarl_fac.algorithm import Metrics, Params
 from jaxmarl_fac.evaluation import greedy_return
 
 #: Episodes in which `wins` looks, the same for every learner.
-WIN_EPISODES = 64
+WIN_EPISODES = 256
 
 
 def tables(algorithm: Any, env: TeamEnvironment, params: Params) -> Metrics:
@@ -34,7 +34,7 @@ def noise_free_return(algorithm: Any, env: Any, params: Params) -> Metrics:
 
 
 def wins(algorithm: Any, env: TeamEnvironment, params: Params) -> Metrics:
-    """`win_rate ()`: the share of greedy episodes with a positive return, from the same 64 starts."""
+    """`win_rate ()`: the share of greedy episodes with a positive return, from the same starts."""
     keys = jax.random.split(jax.random.key(0), WIN_EPISODES)
     returns, _ = jax.vmap(lambda key: greedy_return(algorithm, env, params, key))(keys)
     return {"win_rate": jnp.mean(returns > 0)}

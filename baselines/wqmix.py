@@ -54,6 +54,12 @@ class WeightedNetwork(FactoredNetwork):
         """The unrestricted joint value `()` of the joint action `(n,)`."""
         return self.mixed(self.central_mixer, utilities, actions, observation)
 
+    def central_mix_greedy(
+        self, utilities: jax.Array, greedy: jax.Array, observation: Observation
+    ) -> jax.Array:
+        """As `central_mix`, of the greedy joint action; see `mix_greedy`."""
+        return self.central_mixer(mixer_inputs(utilities, greedy, observation))  # type: ignore[no-any-return]
+
     def slopes(self, utilities: jax.Array, actions: jax.Array, observation: Observation) -> jax.Array:
         """The derivatives `(n,)` of Q_tot by the utilities of the joint action `(n,)`."""
         inputs = mixer_inputs(utilities, actions, observation)
@@ -125,10 +131,10 @@ class WeightedQMIX(QMIX):
 
         target_central = target.central_unroll(trajectory)
 
-        def target_value(utilities: jax.Array, actions: jax.Array, seen: Observation) -> jax.Array:
-            return over_time(WeightedNetwork.central_mix, target, utilities, actions, seen)
+        def greedy_value(utilities: jax.Array, greedy: jax.Array, seen: Observation) -> jax.Array:
+            return over_time(WeightedNetwork.central_mix_greedy, target, utilities, greedy, seen)
 
-        y = self.targets(trajectory, target_value(target_central[1:], greedy[1:], later(observations)))
+        y = self.targets(trajectory, greedy_value(target_central[1:], greedy[1:], later(observations)))
         now, actions, seen = played(trajectory, target_central)
         masked = mask_unavailable(utilities, observations.action_mask)[:-1]
         judgement = Judgement(
@@ -136,8 +142,8 @@ class WeightedQMIX(QMIX):
             target=y,
             actions=actions,
             greedy=greedy[:-1],
-            central_value=target_value(now, actions, seen),
-            central_greedy_value=target_value(now, greedy[:-1], seen),
+            central_value=over_time(WeightedNetwork.central_mix, target, now, actions, seen),
+            central_greedy_value=greedy_value(now, greedy[:-1], seen),
             policy=jax.vmap(chosen)(jax.nn.softmax(masked), actions),
             slopes=over_time(WeightedNetwork.slopes, online, *played(trajectory, utilities)),
         )
