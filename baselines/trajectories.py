@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -12,8 +13,7 @@ import jax.numpy as jnp
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Trajectory, Transition
-from jaxmarl_fac.exploration import epsilon_greedy
-from jaxmarl_fac.losses import greedy_actions, lambda_returns, mask_unavailable, masked_mean, td_target
+from jaxmarl_fac.losses import lambda_returns, mask_unavailable, masked_mean, td_target
 from jaxmarl_fac.networks import AgentMemory, AgentNetwork, RecurrentAgentNetwork, over_time
 
 
@@ -84,39 +84,16 @@ class TrajectoryLearner(QLearner):
         agent = self.agent(env)
         return agent.fresh(env.num_agents) if isinstance(agent, RecurrentAgentNetwork) else ()
 
-    def act(
-        self,
-        env: TeamEnvironment,
-        params: Params,
-        carry: Any,
-        observation: Observation,
-        epsilon: jax.Array,
-        key: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """Epsilon-greedy actions `(n,)`, each agent for itself, and what is remembered."""
-        if not self.recurrent:
-            return super().act(env, params, carry, observation, epsilon, key)
-        utilities, hidden = self._recall(env, params, carry, observation)
-        actions = epsilon_greedy(key, utilities, observation.action_mask, epsilon)
-        return actions, AgentMemory(hidden, actions)
-
-    def act_greedily(
+    def recall(
         self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Any]:
-        """Every agent's best action `(n,)`, ties to the lowest index, and what is remembered."""
+    ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+        """Of recurrent agents the new hidden state and the actions are remembered."""
         if not self.recurrent:
-            return super().act_greedily(env, params, carry, observation)
-        utilities, hidden = self._recall(env, params, carry, observation)
-        actions = greedy_actions(utilities)
-        return actions, AgentMemory(hidden, actions)
-
-    def _recall(
-        self, env: TeamEnvironment, params: Params, memory: AgentMemory, observation: Observation
-    ) -> tuple[jax.Array, jax.Array]:
-        """Masked utilities `(n, A)` and the new hidden state `(n, H)`."""
+            return super().recall(env, params, carry, observation)
         network: Any = self.network(env).bind(params)
-        utilities, hidden = network.agent(observation.agents_view, memory)
-        return mask_unavailable(utilities, observation.action_mask), hidden
+        utilities, hidden = network.agent(observation.agents_view, carry)
+        masked = mask_unavailable(utilities, observation.action_mask)
+        return masked, lambda actions: AgentMemory(hidden, actions)
 
     # Learning
 

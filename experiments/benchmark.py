@@ -1,13 +1,14 @@
 """Measure how fast the suite trains, as rates and as ratios within one run.
 
-python experiments/benchmark.py [matrix|predator-prey|mpe] [--env ID] [--algos ID ...] [--seeds N ...]
+python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe] [--env ID] [--algos ID ...] [--seeds N ...]
     [--seconds S] [--out DIR]
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, with the acting,
 the environment steps and the replay that go with it), compile seconds, bytes per seed, and the floating
 point operations that XLA counts, as a share of the rate of a large matrix product in the same run. The
-suite predator-prey adds the rate of the environment alone, what replay takes, and what each part of an
-iteration takes. The suite mpe trains as JaxMARL's own scripts do, and adds environment steps per second.
+suites predator-prey and pursuit add the rate of the environment alone, what replay takes, and what each
+part of an iteration takes. The suite mpe trains as JaxMARL's own scripts do, and adds environment steps
+per second.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
@@ -92,6 +93,7 @@ SUITES = {
         peers="For comparison, on 2 CPU cores: PyMARL's predator-prey steps 409 times a second without "
         "learning; the QTRAN authors' TF1 code trains at about 450 steps a second, one seed at a time.",
     ),
+    "pursuit": Suite("catch-prey", ("ltql", "iql"), (1, 8), parts=True),
     "mpe": Suite(
         "mpe:simple_spread",
         ("qmix", "vdn"),
@@ -130,7 +132,8 @@ class Options:
     """What to measure.
 
     Attributes:
-        suite: matrix trains on a matrix game, predator-prey on QTRAN's, mpe on JaxMARL's simple_spread.
+        suite: matrix trains on a matrix game, predator-prey on QTRAN's, pursuit on LTQL's, mpe on JaxMARL's
+            simple_spread.
         env: id of the game; the suite's own if not given.
         algos: ids of the algorithms; the suite's own if not given.
         seeds: numbers of seeds; the suite's own if not given.
@@ -138,7 +141,7 @@ class Options:
         out: folder for benchmark.md, benchmark.json and benchmark.png.
     """
 
-    suite: Annotated[Literal["matrix", "predator-prey", "mpe"], tyro.conf.Positional] = "matrix"
+    suite: Annotated[Literal["matrix", "predator-prey", "pursuit", "mpe"], tyro.conf.Positional] = "matrix"
     env: str | None = None
     algos: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None

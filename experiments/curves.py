@@ -1,12 +1,14 @@
-"""What scripts do with learning curves: last returns, their intervals, and what a scale changed."""
+"""What scripts do with learning curves: a picture, last returns, and what a scale changed."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.figures import learning_curves, panels
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
 #: A seed's last return is its mean over this share of the evaluations, at the end.
@@ -51,3 +53,37 @@ def told(intervals: Mapping[str, Interval]) -> str:
     return ", ".join(
         f"{name} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]" for name, score in intervals.items()
     )
+
+
+def curves_figure(
+    env_steps: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    title: str,
+    optimum: float | None,
+    ylabel: str = "greedy return",
+    *,
+    zero: bool = False,
+) -> Figure:
+    """One panel with the returns `(evaluations, seeds)` of each algorithm.
+
+    Args:
+        env_steps: `(evaluations,)`.
+        curves: by algorithm.
+        title: of the figure.
+        optimum: drawn as a line, where it is known.
+        ylabel: what is measured.
+        zero: draw a line at 0 too, for games in which it pays to do nothing.
+    """
+    figure, axes = panels(1, 1, (6.6, 4.0))
+    learning_curves(
+        axes[0, 0],
+        env_steps,
+        curves,
+        title=title,
+        ylabel=ylabel,
+        reference=optimum,
+        reference_label="optimum",
+    )
+    if zero:
+        axes[0, 0].axhline(0, color="black", linewidth=0.8, zorder=0)
+    return figure

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from curves import above, changes, scores, told
+from curves import above, changes, curves_figure, scores, told
 from matplotlib.figure import Figure
 from verdicts import judged
 
@@ -28,7 +28,7 @@ from envs.gaussian_squeeze import (
 from envs.grid import NUM_MOVES, STAY
 from envs.predator_prey import PredatorPrey
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.figures import learning_curves, panels
+from jaxmarl_fac.figures import panels
 from jaxmarl_fac.report import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.statistics import Interval, bootstrap_interval, iqm
 
@@ -101,16 +101,8 @@ def squeeze(workshop: Workshop, multi: bool = False, explore: bool = False) -> t
         optimum = optima(experiment)  # (lanes,)
         curves[name] = arrays["episode_return"] / optimum
         changed = changes(experiment, squeeze_experiment(name, "paper", seeds, multi, explore))
-    figure, axes = panels(1, 1, (6.4, 3.8))
-    learning_curves(
-        axes[0, 0],
-        arrays["env_steps"],
-        curves,
-        title=f"QTRAN figure 3: {title}" + (", ε = 1 throughout" if explore else ""),
-        ylabel="greedy reward / optimum",
-        reference=1.0,
-        reference_label="optimum",
-    )
+    title = f"QTRAN figure 3: {title}" + (", ε = 1 throughout" if explore else "")
+    figure = curves_figure(arrays["env_steps"], curves, title, 1.0, "greedy reward / optimum")
     last = scores(curves)
     ours = {
         "share_of_optimum": last,
@@ -321,17 +313,11 @@ def panel(workshop: Workshop, predators: int, penalty: float) -> tuple[Any, ...]
     reference = None
     if predators == 2:  # four predators and two prey have too many placements
         reference = optimal_return(envs.make(f"predator-prey-{predators}", penalty=penalty))  # type: ignore[arg-type]
-    figure, axes = panels(1, 1, (6.4, 3.8))
-    learning_curves(
-        axes[0, 0],
-        arrays["env_steps"],
-        curves,
-        title=f"QTRAN figure 4{'abcdef'[3 * (predators == 4) + game]}: N = {predators}, P = {penalty:g}",
-        ylabel="greedy return of 100 steps",
-        reference=reference,
-        reference_label="optimum",
+    letter = "abcdef"[3 * (predators == 4) + game]
+    title = f"QTRAN figure 4{letter}: N = {predators}, P = {penalty:g}"
+    figure = curves_figure(
+        arrays["env_steps"], curves, title, reference, "greedy return of 100 steps", zero=True
     )
-    axes[0, 0].axhline(0, color="black", linewidth=0.8, zorder=0)
     last = scores(curves)
     ours = {
         "last_return": last,

@@ -476,23 +476,24 @@ RUSH_EPISODES = 4096
 
 
 #: In place of the release's settings, below the scale "paper", whose 5 million updates take days. Batches
-#: are of fresher steps (one update for 1,024 steps, where the release has one for 48), exploration ends
-#: where random play still catches something, and LTQL gets the network that its peers have.
+#: are of fresher steps (one update for 1,024 steps, where the release has one for 48), and LTQL gets the
+#: network that its peers have, and an alpha as small as Hysteretic-Q's ratio.
 PURSUIT: dict[str, Any] = {
     "hidden": (32, 32),
     "batch_size": 512,
     "learning_rate": 1e-3,
     "learning_rate_schedule": "linear",
-    "replay_size": 204_800,
+    "replay_size": 102_400,
     "learning_starts": 8192,
     "target_period": 20,
     "epsilon_end": 0.3,
+    "alpha": 0.1,
     "shared_layers": True,
     "q_bound": 0.0,
 }
 #: How near a predator must come below the scale "paper", where too few games are played for random play to
 #: catch a prey within the published 3 even once.
-EASIER_CATCH = 4.0
+EASIER_CATCH = 5.0
 
 
 def pursuit_world(workshop: Workshop, agents: int = 4) -> CatchPrey:
@@ -503,13 +504,13 @@ def pursuit_world(workshop: Workshop, agents: int = 4) -> CatchPrey:
 
 def pursuit_experiment(workshop: Workshop, name: str) -> Experiment:
     """The same steps, updates, batches, discount, exploration, learning rate and networks for all."""
-    steps = workshop.choose(smoke=2560, quick=24_576_000, paper=240_000_000)
+    steps = workshop.choose(smoke=2560, quick=18_432_000, paper=240_000_000)
     settings: dict[str, Any] = {"epsilon_steps": steps * 15 // 100}
     if workshop.scale != "paper":
         small = {"learning_starts": 256, "replay_size": 1024} if workshop.scale == "smoke" else {}
         own = {field.name for field in dataclasses.fields(lookup(name))}
         settings = {k: v for k, v in (PURSUIT | small).items() if k in own}
-        settings["epsilon_steps"] = steps * 60 // 100
+        settings["epsilon_steps"] = steps // 10
     return Experiment(
         algorithm=baselines.make(name, "pursuit", **settings),
         environment=pursuit_world(workshop),

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from curves import above, changes, scores, told
+from curves import above, changes, curves_figure, scores, told
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -263,16 +263,8 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
         curves[REMIX][1:].mean(axis=0), curves[faster][1:].mean(axis=0)
     )  # over training
 
-    figure, axes = panels(1, 1, (6.6, 4.0))
-    learning_curves(
-        axes[0, 0],
-        measured["env_steps"],
-        curves,
-        title=f"ReMIX figure 1: stag hunt, p = {punishment:g}",
-        ylabel="greedy return",
-        reference=best,
-    )
-    axes[0, 0].axhline(0, color="black", linewidth=0.8, zorder=0)
+    title = f"ReMIX figure 1: stag hunt, p = {punishment:g}"
+    figure = curves_figure(measured["env_steps"], curves, title, best, zero=True)
     ours = {
         "optimum": best,
         "last_return": last,
@@ -381,19 +373,10 @@ def variants(
     measured, experiment, _ = next(iter(runs.values()))
     curves = {label: run[0]["episode_return"] for label, run in runs.items()}
     best = optimum(experiment.environment)
-    figure = curves_figure(measured["env_steps"], curves, title, best)
+    figure = curves_figure(measured["env_steps"], curves, f"ReMIX {title}", best)
     last = scores(curves)
     ours = {"optimum": best, "last_return": last, "mean_return_over_training": speeds(curves)}
     return figure, ours, last, changed_for(experiment, REMIX)
-
-
-def curves_figure(env_steps: np.ndarray, curves: Mapping[str, np.ndarray], title: str, best: float) -> Figure:
-    """Returns of variants of one algorithm."""
-    figure, axes = panels(1, 1, (6.6, 4.0))
-    learning_curves(
-        axes[0, 0], env_steps, curves, title=f"ReMIX {title}", ylabel="greedy return", reference=best
-    )
-    return figure
 
 
 def fig4(workshop: Workshop) -> Outcome:
@@ -502,7 +485,8 @@ def fig5_smax(workshop: Workshop) -> Outcome:
     curves = {FULL: returns}
     for label, settings in ABLATIONS.items():
         curves[label] = battle(workshop, REMIX, ABLATED_ON, **settings)[0]
-    figure = curves_figure(env_steps, curves, f"figure 5: ablations, SMAX {ABLATED_ON}", SMAX_OPTIMUM)
+    title = f"ReMIX figure 5: ablations, SMAX {ABLATED_ON}"
+    figure = curves_figure(env_steps, curves, title, SMAX_OPTIMUM)
     last = scores(curves)
     parts = ablation_parts(last)
     ours = {"last_return": last, "mean_return_over_training": speeds(curves), "parts": parts}

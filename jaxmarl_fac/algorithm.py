@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import zlib
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
@@ -253,6 +254,12 @@ class QLearner(Algorithm):
         network: Any = self.network(env).bind(params)
         return mask_unavailable(network.utilities(observation), observation.action_mask)
 
+    def recall(
+        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
+    ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+        """Masked utilities `(n, A)`, and a function from actions `(n,)` to what is remembered after them."""
+        return self.utilities(env, params, observation), lambda actions: carry
+
     def act(
         self,
         env: TeamEnvironment,
@@ -262,18 +269,20 @@ class QLearner(Algorithm):
         epsilon: jax.Array,
         key: jax.Array,
     ) -> tuple[jax.Array, Any]:
-        """Epsilon-greedy actions `(n,)`, each agent for itself."""
-        if self.epsilon_start == self.epsilon_end == 1.0:  # nobody looks at the utilities
-            utilities = jnp.zeros(observation.action_mask.shape)
-        else:
-            utilities = self.utilities(env, params, observation)
-        return epsilon_greedy(key, utilities, observation.action_mask, epsilon), carry
+        """Epsilon-greedy actions `(n,)`, each agent for itself, and what is remembered."""
+        utilities, remembered = self.recall(env, params, carry, observation)
+        if self.epsilon_start == self.epsilon_end == 1.0:
+            utilities = jnp.zeros_like(utilities)  # nobody looks at them, so the compiler leaves them out
+        actions = epsilon_greedy(key, utilities, observation.action_mask, epsilon)
+        return actions, remembered(actions)
 
     def act_greedily(
         self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
     ) -> tuple[jax.Array, Any]:
-        """Every agent's best action `(n,)`, ties to the lowest index."""
-        return greedy_actions(self.utilities(env, params, observation)), carry
+        """Every agent's best action `(n,)`, ties to the lowest index, and what is remembered."""
+        utilities, remembered = self.recall(env, params, carry, observation)
+        actions = greedy_actions(utilities)
+        return actions, remembered(actions)
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
         """Exploration after so many environment steps."""
