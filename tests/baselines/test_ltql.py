@@ -44,21 +44,26 @@ def transitions():
         )
 
 
-def per_action_values(params, view, bound, ids):
-    """`(n, A)`: each action's own network, one after the other."""
+def action_values(params, view, bound, ids, shared_layers):
+    """`(n, A)`: one network for all actions, or each action's own, one after the other."""
     inputs = np.concatenate([view, np.eye(len(view))], axis=1) if ids else view
     (layers,) = params.values()
-    values = []
-    for action in range(ACTIONS):
-        own = {name: {k: np.asarray(v)[action] for k, v in layer.items()} for name, layer in layers.items()}
-        values.append([reference.mlp(own, row, last_is_linear=True)[0] for row in inputs])
-    out = np.asarray(values).T
+    if shared_layers:
+        out = np.asarray([reference.mlp(layers, row, last_is_linear=True) for row in inputs])
+    else:
+        values = []
+        for action in range(ACTIONS):
+            own = {
+                name: {k: np.asarray(v)[action] for k, v in layer.items()} for name, layer in layers.items()
+            }
+            values.append([reference.mlp(own, row, last_is_linear=True)[0] for row in inputs])
+        out = np.asarray(values).T
     return bound * np.tanh(out) if bound else out
 
 
-def ltql_loss(online, target, transition, alpha, second_if, bound, ids):
+def ltql_loss(online, target, transition, alpha, second_if, *network):
     def values(params, name, observation):
-        out = per_action_values(params["params"][name], np.asarray(observation.agents_view), bound, ids)
+        out = action_values(params["params"][name], np.asarray(observation.agents_view), *network)
         return np.where(np.asarray(observation.action_mask), out, -1e9), out
 
     now, following, actions = transition.observation, transition.next_observation, transition.actions.tolist()
@@ -79,11 +84,24 @@ def ltql_loss(online, target, transition, alpha, second_if, bound, ids):
 
 
 @pytest.mark.parametrize(
-    ("second_if", "bound", "ids"), [("elif", 0.0, True), ("if", 0.0, True), ("elif", 0.8, False)]
+    ("second_if", "bound", "ids", "shared_layers"),
+    [
+        ("elif", 0.0, True, False),
+        ("if", 0.0, True, False),
+        ("elif", 0.8, False, False),
+        ("elif", 0.8, True, True),
+        ("if", 0.0, False, True),
+    ],
 )
-def test_the_loss_of_ltql(second_if, bound, ids):
+def test_the_loss_of_ltql(second_if, bound, ids, shared_layers):
     algorithm = baselines.make(
-        "ltql", **SETTINGS, alpha=0.5, second_if=second_if, q_bound=bound, agent_ids=ids
+        "ltql",
+        **SETTINGS,
+        alpha=0.5,
+        second_if=second_if,
+        q_bound=bound,
+        agent_ids=ids,
+        shared_layers=shared_layers,
     )
     fresh = algorithm.init(ENV, jax.random.key(0)).params
     online, target = randomised(fresh, 1), randomised(fresh, 2)
@@ -92,7 +110,7 @@ def test_the_loss_of_ltql(second_if, bound, ids):
     useful = []
     for transition in transitions():
         loss, logged = look(transition)
-        expected = ltql_loss(online, target, transition, 0.5, second_if, bound, ids)
+        expected = ltql_loss(online, target, transition, 0.5, second_if, bound, ids, shared_layers)
         np.testing.assert_allclose(loss, expected, rtol=2e-4, atol=1e-5)
         useful.append(float(logged["useful_fraction"]))
     assert {0.0} < set(useful)  # some transitions are useful to somebody, some to nobody

@@ -5,8 +5,10 @@ import pytest
 import reproduce_ltql
 from reproduce_ltql import CLAIMS, LINE_NAMES, LTQL_LIMITS, PAPER_RETURNS, PAPER_WINS, SLIDE
 
+from envs.catch_prey import catch_prey
 from envs.matrix_games import LTQL_PAYOFF
 from jaxmarl_fac.statistics import Interval
+from tests.reference import catch_prey as reference
 
 
 def read(folder, name):
@@ -94,6 +96,31 @@ def test_the_rule_of_the_line_world(ltql, iql, qmix, verdict):
 )
 def test_the_rule_of_the_pursuit(ltql, hysteretic, iql, verdict):
     assert reproduce_ltql.hunt_rule(Interval(*ltql), Interval(*hysteretic), Interval(*iql)) == verdict
+
+
+def test_what_a_rush_earns():
+    """Against 400 games of the NumPy reference, within four standard errors."""
+    rng, near, games, won, earned = np.random.default_rng(0), 5.0, 400, [], []
+    for _ in range(games):
+        angles, distances = rng.uniform(0, 2 * np.pi, 4), rng.uniform(11, 19, 4)
+        prey, predators = (
+            (0.0, 0.0),
+            list(zip(distances * np.sin(angles), distances * np.cos(angles), strict=True)),
+        )
+        total, caught = 0.0, False
+        for _ in range(75):
+            prey, predators, _, _ = reference.step(
+                prey, predators, [reference.TOWARDS] * 4, rng.random(), rng.uniform(0, 2 * np.pi)
+            )
+            caught = min(reference.polar(prey, predators)[0]) < near
+            total += caught - 1 / 75
+            if caught:
+                break
+        won.append(total > 0)
+        earned.append(total)
+    rush = reproduce_ltql.rush(catch_prey(catch_distance=near, time_limit_terminates=True))
+    for ours, theirs in ((rush["win_rate"], won), (rush["return"], earned)):
+        assert ours == pytest.approx(np.mean(theirs), abs=4 * np.std(theirs) / games**0.5)
 
 
 @pytest.mark.slow
