@@ -476,8 +476,8 @@ RUSH_EPISODES = 4096
 
 
 #: In place of the release's settings, below the scale "paper", whose 5 million updates take days. Batches
-#: are of fresher steps (one update for 1,024 steps, where the release has one for 48), and LTQL gets the
-#: network that its peers have, and an alpha as small as Hysteretic-Q's ratio.
+#: are of fresher steps (one update for 1,024 steps, where the release has one for 48), values start near 0,
+#: and LTQL gets the network that its peers have, and an alpha as small as Hysteretic-Q's ratio.
 PURSUIT: dict[str, Any] = {
     "hidden": (32, 32),
     "batch_size": 512,
@@ -486,6 +486,7 @@ PURSUIT: dict[str, Any] = {
     "replay_size": 102_400,
     "learning_starts": 8192,
     "target_period": 20,
+    "weight_std": 0.1,
     "epsilon_end": 0.3,
     "alpha": 0.1,
     "shared_layers": True,
