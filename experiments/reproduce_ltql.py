@@ -673,7 +673,7 @@ CLAIMS = (
         "Of LTQL, Hysteretic-Q, IQL, QMIX and QTRAN, LTQL catches the prey most often, IQL never.",
         "Mean win rate of the last tenth of the tests: LTQL >= .85, above Hysteretic-Q with 95 % "
         "intervals apart, IQL <= .1. Partly if LTQL is above IQL with intervals apart.",
-        {"smoke": "2 min", "quick": "30 min on 2 cores", "paper": "days on an accelerator"},
+        {"smoke": "2 min", "quick": "20 min on 2 cores", "paper": "days on an accelerator"},
         catch_prey,
     ),
 )
