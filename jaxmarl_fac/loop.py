@@ -30,6 +30,7 @@ from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
     block_size,
+    lane_by_lane,
     over_seeds,
     padded,
     seed_mesh,
@@ -178,14 +179,17 @@ class Program:
         algorithm, steps = experiment.algorithm, experiment.iterations
         self.experiment = experiment
         self.mesh = seed_mesh(experiment.lanes)
+        fixed = self._fixed_lanes()
+        env = jax.tree.map(lambda leaf: leaf[0], fixed.environment)
+        algorithm.check(env)
+        learner = jax.eval_shape(algorithm.init, env, fixed.key[0])
+        learner_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
         #: Lanes that one device runs at a time, and how many such blocks each device has.
-        self.block = block_size(experiment.lanes, self.mesh)
+        self.block = block_size(experiment.lanes, self.mesh, learner_bytes)
         self.blocks = padded(experiment.lanes, self.mesh, self.block) // (self.mesh.size * self.block)
         #: Which lane is where: all in their order, then some once more to fill up the devices.
         self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
-        self.fixed = shard(self._fixed_lanes(), self.mesh)
-        env = jax.tree.map(lambda leaf: leaf[0], self.fixed.environment)
-        algorithm.check(env)
+        self.fixed = shard(jax.tree.map(lambda leaf: leaf[self.fill], fixed), self.mesh)
         self.memory = memory_for(algorithm, env, experiment.num_envs)
         #: Iterations without learning at the start: with episodes, until the first ones are over.
         self.warmup = -(-algorithm.learning_starts // experiment.num_envs)
@@ -199,7 +203,8 @@ class Program:
         self.points = [-(-k * steps // experiment.evaluations) for k in range(experiment.evaluations + 1)]
 
         lanes, every = SEEDS, EVERYWHERE
-        self._init = jax.jit(over_seeds(jax.vmap(self._init_lane), self.mesh, lanes, lanes))
+        start = lane_by_lane(self._init_lane, self.mesh)
+        self._init = jax.jit(over_seeds(start, self.mesh, lanes, lanes))
         run = over_seeds(self._run, self.mesh, (lanes, lanes, every, every), (lanes, lanes))
         self._chunk = jax.jit(run, donate_argnums=0)
         look = jax.vmap(self._evaluate_lane, (0, 0, None))
@@ -291,8 +296,7 @@ class Program:
         if not experiment.games:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
         environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)
-        fixed = Fixed(keys.reshape(-1), environment)
-        return jax.tree.map(lambda leaf: leaf[self.fill], fixed)
+        return Fixed(keys.reshape(-1), environment)
 
     # --- on the devices, for one lane; `self` holds only static things ---
 

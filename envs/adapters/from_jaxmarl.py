@@ -71,7 +71,8 @@ class JaxMARLTeam(TeamEnvironment):
         """JaxMARL's start."""
         key, draw = jax.random.split(key)
         _, inner = self.wrapped.reset(draw)
-        state = JaxMARLState(key, inner)
+        # JaxMARL counts from a Python number, whose weak type would have a loop compiled once more.
+        state = JaxMARLState(key, jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), inner))
         return state, self.first_timestep(state).replace(extras=self.extras(inner))  # type: ignore[attr-defined]
 
     def step(self, state: JaxMARLState, actions: jax.Array) -> tuple[JaxMARLState, TimeStep[Observation]]:

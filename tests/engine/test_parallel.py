@@ -14,6 +14,7 @@ from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
     block_size,
+    lane_by_lane,
     over_seeds,
     padded,
     seed_mesh,
@@ -23,6 +24,8 @@ from jaxmarl_fac.parallel import (
 )
 
 ROOT = Path(__file__).parents[2]
+#: Bytes of a learner that is small enough for blocks of any size.
+SMALL = 1_000
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -87,15 +90,24 @@ def test_the_mesh_has_no_more_devices_than_lanes():
 def test_blocks_of_lanes(monkeypatch, lanes, devices, block, total):
     monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
     mesh = mesh_of(devices)
-    assert block_size(lanes, mesh) == block
+    assert block_size(lanes, mesh, SMALL) == block
     assert padded(lanes, mesh, block) == total
+
+
+@pytest.mark.parametrize(
+    ("learner_bytes", "block"), [(156_000, 16), (157_000, 15), (625_000, 4), (976_000, 2), (10**9, 1)]
+)
+def test_large_learners_run_in_small_blocks(monkeypatch, learner_bytes, block):
+    monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
+    monkeypatch.setattr(parallel, "CPU_BLOCK_BYTES", 2_500_000)
+    assert block_size(2 * 16 * 15, mesh_of(2), learner_bytes) == block
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 def test_blocks_are_even_and_waste_little(devices):
     mesh = mesh_of(devices)
     for lanes in range(devices, 400):
-        block = block_size(lanes, mesh)
+        block = block_size(lanes, mesh, SMALL)
         total = padded(lanes, mesh, block)
         blocks = total // (devices * block)
         assert 1 <= block <= parallel.CPU_BLOCK
@@ -106,8 +118,8 @@ def test_blocks_are_even_and_waste_little(devices):
 
 
 def test_an_accelerator_runs_all_its_lanes_at_once():
-    assert block_size(1000, mesh_of(4, "gpu")) == 250
-    assert block_size(1001, mesh_of(4, "tpu")) == 251
+    assert block_size(1000, mesh_of(4, "gpu"), 10**7) == 250
+    assert block_size(1001, mesh_of(4, "tpu"), 10**7) == 251
     assert padded(1001, mesh_of(4, "tpu"), 251) == 1004
 
 
@@ -120,6 +132,33 @@ def test_every_device_works_on_its_own_lanes_only():
 
     run = jax.jit(over_seeds(share, mesh, (SEEDS, EVERYWHERE), SEEDS))
     np.testing.assert_array_equal(run(jnp.arange(6.0), 10.0), [30, 30, 30, 120, 120, 120])
+
+
+START = """
+import jaxmarl_fac.all_cores
+import jax
+from jaxmarl_fac.parallel import SEEDS, lane_by_lane, over_seeds, seed_mesh
+
+def start(key):  # the recurrent weights of a GRU of 64 units
+    return [jax.nn.initializers.orthogonal()(key, (64, 64)) for key in jax.random.split(key, 3)]
+
+mesh = seed_mesh(8)
+started = jax.jit(over_seeds(lane_by_lane(start, mesh), mesh, SEEDS, SEEDS))(jax.random.split(jax.random.key(0), 8))
+print(len(jax.block_until_ready(started)))
+"""
+
+
+def test_lanes_with_orthogonal_weights_start():
+    """Several matrix decompositions a core at the same time never end: in a process that can be given up."""
+    command = [sys.executable, "-c", START]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) == 3
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_lane_by_lane(platform):
+    roots = lane_by_lane(lambda lane: {"root": jnp.sqrt(lane["square"])}, mesh_of(2, platform))
+    np.testing.assert_array_equal(roots({"square": jnp.asarray([4.0, 9.0])})["root"], [2, 3])
 
 
 def test_there_and_back():

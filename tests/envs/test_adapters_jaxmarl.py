@@ -208,6 +208,16 @@ def test_replay_keeps_states_that_are_much_smaller_than_what_is_seen() -> None:
 
 
 @every_game
+def test_states_keep_their_types(env: JaxMARLTeam) -> None:
+    """One compiled step serves a game's start and all that follows."""
+    state, _ = jax.jit(env.reset)(jax.random.key(0))
+    step = jax.jit(env.step)
+    for _ in range(2):
+        state, _ = step(state, jnp.zeros(env.num_agents, jnp.int32))
+    assert step._cache_size() == 1
+
+
+@every_game
 def test_vdn_trains(env: JaxMARLTeam) -> None:
     experiment = Experiment(
         algorithm=baselines.make("vdn", batch_size=8, replay_size=100, learning_starts=16, hidden=(8,)),
