@@ -1,6 +1,7 @@
 """Every algorithm by its id, and the papers' hyper-parameters for each family of environments."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from baselines.balancing_ac import BalancingAC
@@ -181,6 +182,16 @@ def lookup(algorithm_id: str) -> type[Algorithm]:
     return ALGORITHMS[algorithm_id]
 
 
+def own_settings(algorithm_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that the algorithm has, as where several are compared in the same setting.
+
+    Raises:
+        BadInputError: for an unknown id.
+    """
+    fields = {field.name for field in dataclasses.fields(lookup(algorithm_id))}
+    return {name: value for name, value in settings.items() if name in fields}
+
+
 def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Algorithm:
     """The algorithm with the paper's settings for a family of environments, some of them overridden.
 
@@ -194,5 +205,4 @@ def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Algorit
         raise BadInputError(
             f"{algorithm_id} has no setting {unknown[0]!r}: it has {', '.join(sorted(fields))}"
         )
-    settings = {name: value for name, value in FAMILY_SETTINGS.get(family, {}).items() if name in fields}
-    return algorithm(**{**settings, **overrides})
+    return algorithm(**own_settings(algorithm_id, FAMILY_SETTINGS.get(family, {})) | overrides)

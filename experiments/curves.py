@@ -75,15 +75,7 @@ def curves_figure(
         zero: draw a line at 0 too, for games in which it pays to do nothing.
     """
     figure, axes = panels(1, 1, (6.6, 4.0))
-    learning_curves(
-        axes[0, 0],
-        env_steps,
-        curves,
-        title=title,
-        ylabel=ylabel,
-        reference=optimum,
-        reference_label="optimum",
-    )
+    learning_curves(axes[0, 0], env_steps, curves, title=title, ylabel=ylabel, reference=optimum)
     if zero:
         axes[0, 0].axhline(0, color="black", linewidth=0.8, zorder=0)
     return figure

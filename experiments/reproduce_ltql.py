@@ -7,7 +7,6 @@ python experiments/reproduce_ltql.py [--figures ID ...] [--scale smoke|quick|pap
 import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
 
 # isort: split
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from verdicts import judged, percent, share
 import baselines
 import envs
 from baselines import probes
-from baselines.registry import lookup
+from baselines.registry import own_settings
 from envs.catch_prey import TOWARDS, CatchPrey
 from envs.catch_prey import catch_prey as pursuit
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game
@@ -506,14 +505,13 @@ def pursuit_world(workshop: Workshop, agents: int = 4) -> CatchPrey:
 def pursuit_experiment(workshop: Workshop, name: str) -> Experiment:
     """The same steps, updates, batches, discount, exploration, learning rate and networks for all."""
     steps = workshop.choose(smoke=2560, quick=18_432_000, paper=240_000_000)
-    settings: dict[str, Any] = {"epsilon_steps": steps * 15 // 100}
-    if workshop.scale != "paper":
-        small = {"learning_starts": 256, "replay_size": 1024} if workshop.scale == "smoke" else {}
-        own = {field.name for field in dataclasses.fields(lookup(name))}
-        settings = {k: v for k, v in (PURSUIT | small).items() if k in own}
-        settings["epsilon_steps"] = steps // 10
+    settings: dict[str, Any] = workshop.choose(
+        smoke=PURSUIT | {"learning_starts": 256, "replay_size": 1024, "epsilon_steps": steps // 10},
+        quick=PURSUIT | {"epsilon_steps": steps // 10},
+        paper={"epsilon_steps": steps * 15 // 100},
+    )
     return Experiment(
-        algorithm=baselines.make(name, "pursuit", **settings),
+        algorithm=baselines.make(name, "pursuit", **own_settings(name, settings)),
         environment=pursuit_world(workshop),
         seeds=workshop.seeds(smoke=2, quick=6, paper=10),
         # The release plays 32 games of up to 75 steps for 50 updates, 100,000 times over.

@@ -9,7 +9,6 @@ Figures on SMAX need JaxMARL; without it and without --figures they are left out
 import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
 
 # isort: split
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,7 +26,7 @@ from verdicts import judged
 
 import baselines
 import envs
-from baselines.registry import FAMILY_ENV_STEPS, lookup
+from baselines.registry import FAMILY_ENV_STEPS, own_settings
 from envs.adapters import REMIX_MAPS
 from envs.errors import BadInputError
 from envs.registry import lookup as lookup_environment
@@ -129,9 +128,7 @@ SMAX: dict[Scale, dict[str, Any]] = {
 def learner_and_run(name: str, family: str, settings: Mapping[str, Any]) -> tuple[Algorithm, dict[str, Any]]:
     """The algorithm with those of the settings that it has, and the experiment's own ones."""
     run = {field: settings[field] for field in ("env_steps", "num_envs")}
-    fields = {field.name for field in dataclasses.fields(lookup(name))} - set(run)
-    own = {setting: value for setting, value in settings.items() if setting in fields}
-    return baselines.make(name, family, **own), run
+    return baselines.make(name, family, **own_settings(name, settings)), run
 
 
 def hunt_experiment(

@@ -4,7 +4,7 @@ import pytest
 
 import baselines
 from baselines.qtran import QTranAlt, QTranBase
-from baselines.registry import FAMILY_ENV_STEPS, lookup, make
+from baselines.registry import FAMILY_ENV_STEPS, lookup, make, own_settings
 from jaxmarl_fac.algorithm import QLearner
 
 
@@ -50,6 +50,12 @@ def test_overrides_win():
     algorithm = make("qmix", "predator-prey", hidden=(7,), mixer_embed=3, learning_rate=0.25)
     assert (algorithm.hidden, algorithm.mixer_embed, algorithm.learning_rate) == ((7,), 3, 0.25)
     assert algorithm.replay_size == 10**6
+
+
+def test_own_settings():
+    settings = {"hidden": (7,), "mixer_embed": 3, "num_envs": 8}
+    assert own_settings("qmix", settings) == {"hidden": (7,), "mixer_embed": 3}
+    assert own_settings("vdn", settings) == {"hidden": (7,)}
 
 
 def test_algorithms_are_values():

@@ -143,7 +143,8 @@ def start(key):  # the recurrent weights of a GRU of 64 units
     return [jax.nn.initializers.orthogonal()(key, (64, 64)) for key in jax.random.split(key, 3)]
 
 mesh = seed_mesh(8)
-started = jax.jit(over_seeds(lane_by_lane(start, mesh), mesh, SEEDS, SEEDS))(jax.random.split(jax.random.key(0), 8))
+keys = jax.random.split(jax.random.key(0), 8)
+started = jax.jit(over_seeds(lane_by_lane(start, mesh), mesh, SEEDS, SEEDS))(keys)
 print(len(jax.block_until_ready(started)))
 """
 
