@@ -101,8 +101,9 @@ SUITES = {
         peers="An update comes after 26 steps of 8 environments (recurrent QMIX, 32 episodes a batch) or 16 "
         "steps of 32 (VDN, 32 transitions), as in JaxMARL's baselines/QLearning/qmix_rnn.py and vdn_ff.py "
         "with their settings for MPE: one of their update steps is one of these updates. For comparison, "
-        "JaxMARL 0.2.0 on 2 CPU cores: QMIX 236 updates/s with 1 seed, and no answer in 6 minutes with 2; "
-        "VDN 464 with 1 seed, 472 with 8 together.",
+        "JaxMARL 0.2.0 on 2 other CPU cores: QMIX 236 updates/s with 1 seed, and no answer in 6 minutes "
+        "with 2, because its seeds draw orthogonal weights side by side (see `lane_by_lane`); VDN 464 with "
+        "1 seed, 472 with 8 together.",
         settings={
             "qmix": {
                 **JAXMARL,

@@ -16,8 +16,8 @@ EVERYWHERE = PartitionSpec()
 
 #: Lanes that a CPU core runs at a time, at most, and bytes that their learners may take together. Side by
 #: side small networks share the cost of starting each operation; large ones push each other out of the cache,
-#: and XLA does a batch of their products more slowly than one after the other. Measured with learners of 20 kB
-#: to 2.2 MB (parameters, their targets and Adam's moments): the rate is within about a tenth of its best.
+#: and XLA does a batch of their products more slowly than one after the other. Measured with learners of
+#: 20 kB to 2.2 MB (parameters, their targets, Adam's moments): the rate is within about a tenth of its best.
 CPU_BLOCK, CPU_BLOCK_BYTES = 16, 2_500_000
 
 
