@@ -18,7 +18,7 @@ EVERYWHERE = PartitionSpec()
 #: side small networks share the cost of starting each operation; large ones push each other out of the cache,
 #: and XLA does a batch of their products more slowly than one after the other. Measured with learners of
 #: 20 kB to 2.2 MB (parameters, their targets, Adam's moments): the rate is within about a tenth of its best.
-CPU_BLOCK, CPU_BLOCK_BYTES = 16, 2_500_000
+CPU_BLOCK, CPU_BLOCK_BYTES = 16, 3_000_000
 
 
 def use_all_cores() -> None:
