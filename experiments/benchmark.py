@@ -4,11 +4,11 @@ python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe] [--env ID] [-
     [--seconds S] [--out DIR]
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, with the acting,
-the environment steps and the replay that go with it), compile seconds, bytes per seed, and the floating
-point operations that XLA counts, as a share of the rate of a large matrix product in the same run. The
-suites predator-prey and pursuit add the rate of the environment alone, what replay takes, and what each
-part of an iteration takes. The suite mpe trains as JaxMARL's own scripts do, and adds environment steps
-per second.
+the environment steps and the replay that go with it), compile seconds, bytes per seed, and, but for agents
+with a memory, the floating point operations that XLA counts, as a share of the rate of a large matrix product
+in the same run. The suites predator-prey and pursuit add the rate of the environment alone, what replay
+takes, and what each part of an iteration takes. The suite mpe trains as JaxMARL's own scripts do, and adds
+environment steps per second.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
@@ -171,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
         rows.append(measure(algo, env, count, options.seconds, suite.parts, settings))
         peak = max(peak, measure_product(product))
     for row in rows:
-        row["gflops_share"] = row["gflops"] / peak
+        row["gflops_share"] = row["gflops"] / peak if row["gflops"] else None
         alone = [other for other in rows if other["algo"] == row["algo"] and other["seeds"] == 1]
         row["times_one_seed"] = row["seed_updates_per_s"] / alone[0]["seed_updates_per_s"] if alone else None
 
@@ -225,7 +225,9 @@ def measure(
     start = time.perf_counter()
     compiled: Any = program.compile_chunk(lanes)
     compile_seconds = time.perf_counter() - start
-    flops = program.flops_per_iteration()
+    # XLA counts what a loop does only once: for agents with a memory that is one of an episode's steps.
+    recurrent = getattr(experiment.algorithm, "recurrent", False)
+    flops = None if recurrent else program.flops_per_iteration()
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes)) / seeds
     lanes, _ = program.chunk(lanes, 0, program.warmup)
@@ -242,7 +244,7 @@ def measure(
         "bytes_per_seed": kept,
         "scratch_bytes_per_seed": memory.temp_size_in_bytes * program.mesh.size / seeds,
         "flops_per_update": flops,
-        "gflops": flops * updates / 1e9,
+        "gflops": flops * updates / 1e9 if flops else None,
     }
     if parts:
         algorithm: Any = experiment.algorithm
@@ -383,8 +385,8 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
     columns |= {
         "seed-updates/s": lambda row: f"{row['seed_updates_per_s']:,.0f}",
         "times one seed": lambda row: f"{row['times_one_seed']:.1f}" if row["times_one_seed"] else "",
-        "share of matrix product": lambda row: f"{row['gflops_share']:.0%}",
-        "FLOPs per update": lambda row: f"{row['flops_per_update']:,.0f}",
+        "share of matrix product": lambda row: f"{row['gflops_share']:.0%}" if row["gflops_share"] else "",
+        "FLOPs per update": lambda row: f"{row['flops_per_update']:,.0f}" if row["flops_per_update"] else "",
         "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}",
         "scratch bytes per seed": lambda row: f"{row['scratch_bytes_per_seed']:,.0f}",
         "compile s": lambda row: f"{row['compile_seconds']:.1f}",
