@@ -38,7 +38,8 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     num_actions: int
     #: Steps after which an episode ends at the latest.
     time_limit: int
-    #: True if every observation of the game is the same: utilities are then computed once per update.
+    #: True if every observation of the game is the same: utilities are then computed once per update. With a
+    #: `time_limit` of 1 its step ends the game for good: nothing follows to be bootstrapped from.
     stateless: bool = False
     #: True if every agent sees the whole state (QTRAN's Theorem 1a: V_jt may be left out).
     fully_observable: bool = False

@@ -348,7 +348,7 @@ CLAIMS = (
         "QPLEX earns 8 on QTRAN's and on QPLEX's 3x3 game; VDN, QMIX and Qatten end at 6 on QPLEX's.",
         "After 20,000 steps with epsilon = 1: greedy reward 6 on >= 90 % of seeds for VDN, QMIX and Qatten "
         "on QPLEX's game, 8 on >= 90 % for QPLEX on either game. Reproduced if all hold, partly if some.",
-        {"smoke": "1 min", "quick": "8 min on 2 cores", "paper": "30 min on 2 cores"},
+        {"smoke": "1 min", "quick": "6 min on 2 cores", "paper": "30 min on 2 cores"},
         curves,
     ),
     Claim(

@@ -36,9 +36,11 @@ def chosen(utilities: jax.Array, actions: jax.Array) -> jax.Array:
 def td_target(reward: jax.Array, discount: jax.Array, gamma: float, next_value: jax.Array) -> jax.Array:
     """The one-step target `r + gamma d V(s')`, without gradient.
 
-    `discount` is 0 after a termination and 1 otherwise: a truncated episode still bootstraps.
+    `discount` is 0 after a termination and 1 otherwise: a truncated episode still bootstraps. Where it is
+    known to be 0 beforehand, XLA need not compute `next_value` at all.
     """
-    return jax.lax.stop_gradient(reward + gamma * discount * next_value)
+    bootstrapped = reward + gamma * discount * next_value
+    return jax.lax.stop_gradient(jnp.where(discount == 0, reward, bootstrapped))
 
 
 def lambda_returns(

@@ -287,14 +287,15 @@ class EpisodeReplay:
 
 def _transitions(env: TeamEnvironment, items: dict[str, Any]) -> Transition:
     """Packed steps `(B, ...)` as a batch, with their observations recomputed."""
+    discount = items["discount"].astype(jnp.float32)
     if env.stateless:
         # The one observation there is: any state shows it.
         before = after = env.observe(env.reset(jax.random.key(0))[0])
+        if env.time_limit == 1:
+            discount = jnp.zeros_like(discount)  # as it is; a constant spares what would follow
     else:
         before, after = jax.vmap(env.observe)(items["state"]), jax.vmap(env.observe)(items["next_state"])
-    return Transition(
-        before, _widened(items["actions"]), items["reward"], items["discount"].astype(jnp.float32), after
-    )
+    return Transition(before, _widened(items["actions"]), items["reward"], discount, after)
 
 
 def _widened(actions: jax.Array) -> jax.Array:

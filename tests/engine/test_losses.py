@@ -275,6 +275,16 @@ def test_nothing_pulls_on_the_joint_value_or_the_target():
     assert jax.grad(td_target, argnums=(0, 1, 3))(*map(jnp.float32, (1, 1, 0.9, 5))) == (0, 0, 0)
 
 
+def test_what_follows_a_known_end_is_not_computed():
+    def target(reward, parameters, state):
+        return td_target(reward, jnp.zeros(3), 0.9, jnp.tanh(state @ parameters))
+
+    compiled = jax.jit(target).lower(jnp.ones(3), jnp.ones(4), jnp.ones((3, 4))).compile().as_text()
+    assert "tanh" not in compiled
+    assert "dot" not in compiled
+    assert float(td_target(jnp.float32(3), jnp.float32(0), 0.9, jnp.float32(jnp.inf))) == 3
+
+
 def test_gradients_of_the_factorisation_losses():
     three, five, zero = map(jnp.float32, (3, 5, 0))
     assert jax.grad(qtran_opt_loss)(three, five, zero) == -4

@@ -27,6 +27,13 @@ MATRIX_GAMES = [
 ]
 
 
+def random_actions(env, seed):
+    rng = np.random.default_rng(seed)
+    if env.num_actions == 0:
+        return rng.uniform(-1, 1, env.num_agents).astype(np.float32)
+    return rng.integers(np.asarray(env.action_spec.num_values)).astype(np.int32)
+
+
 @pytest.mark.parametrize("env_id", MATRIX_GAMES)
 def test_every_game_of_the_papers_has_its_id(env_id):
     entry = registry.lookup(env_id)
@@ -44,6 +51,19 @@ def test_every_entry_says_what_it_is_and_can_be_built_without_parameters(env_id)
     for parameter in inspect.signature(entry.build).parameters.values():
         assert parameter.default is not parameter.empty
     assert entry.build().num_agents >= 2
+
+
+@pytest.mark.parametrize("env_id", registry.ENVIRONMENTS)
+def test_a_stateless_game_of_one_step_is_over_for_good(env_id):
+    """Replay relies on that."""
+    env = envs.make(env_id)
+    if not env.stateless or env.time_limit > 1:
+        return
+    state, _ = env.reset(jax.random.key(0))
+    for seed in range(8):
+        _, timestep = env.step(state, random_actions(env, seed))
+        assert timestep.last()
+        assert float(timestep.discount) == 0
 
 
 def test_make_passes_parameters_on():
