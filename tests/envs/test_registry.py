@@ -60,10 +60,10 @@ def test_a_stateless_game_of_one_step_is_over_for_good(env_id):
     if not env.stateless or env.time_limit > 1:
         return
     state, _ = env.reset(jax.random.key(0))
-    for seed in range(8):
-        _, timestep = env.step(state, random_actions(env, seed))
-        assert timestep.last()
-        assert float(timestep.discount) == 0
+    actions = np.stack([random_actions(env, seed) for seed in range(8)])
+    _, timesteps = jax.jit(jax.vmap(env.step, (None, 0)))(state, actions)
+    assert timesteps.last().all()
+    np.testing.assert_array_equal(timesteps.discount, np.zeros(8))
 
 
 def test_make_passes_parameters_on():
