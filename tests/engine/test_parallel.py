@@ -32,14 +32,13 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 # One device per core
 
 
-def devices_of(code, **variables):
-    """How many devices a fresh process counts after `code`."""
+def number_from(code, **variables):
+    """The number that a fresh process prints, which has two minutes."""
     environment = {
         name: value for name, value in os.environ.items() if name not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
     }
-    command = [sys.executable, "-c", f"{code}\nimport jax\nprint(len(jax.devices('cpu')))"]
-    found = subprocess.run(
-        command,
+    done = subprocess.run(
+        [sys.executable, "-c", code],
         cwd=ROOT,
         env={**environment, **variables},
         capture_output=True,
@@ -47,7 +46,12 @@ def devices_of(code, **variables):
         timeout=120,
         check=True,
     )
-    return int(found.stdout)
+    return int(done.stdout)
+
+
+def devices_of(code, **variables):
+    """How many devices a fresh process counts after `code`."""
+    return number_from(f"{code}\nimport jax\nprint(len(jax.devices('cpu')))", **variables)
 
 
 def test_a_cpu_counts_as_one_device_per_core():
@@ -151,9 +155,7 @@ print(len(jax.block_until_ready(started)))
 
 def test_lanes_with_orthogonal_weights_start():
     """Several matrix decompositions a core at the same time never end: in a process that can be given up."""
-    command = [sys.executable, "-c", START]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
-    assert int(done.stdout) == 3
+    assert number_from(START) == 3
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
