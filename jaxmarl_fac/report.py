@@ -27,6 +27,9 @@ from jaxmarl_fac.loop import DivergedError, Result, train
 Scale = Literal["smoke", "quick", "paper"]
 Verdict = Literal["reproduced", "partly", "not reproduced"]
 
+#: What runs came to, with their experiments as JSON, by folder.
+Finished = dict[Path, tuple[dict[str, Any], Result]]
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "distrax", "jumanji", "numpy", "scipy")
 
 
@@ -57,12 +60,26 @@ class Workshop:
     """What a figure's function works with: the scale, and a way to train.
 
     Runs are kept under `out/runs`, so that figures share them and an interrupted one goes on.
+
+    Args:
+        scale: of all runs.
+        seeds: that the user asked for, in place of the scale's own number.
+        out: folder.
+        finished: runs of figures before this one, by folder; this figure's are added. To read one back takes
+            about a second.
     """
 
-    def __init__(self, scale: Scale, seeds: int | None, out: Path):
+    def __init__(
+        self,
+        scale: Scale,
+        seeds: int | None,
+        out: Path,
+        finished: Finished | None = None,
+    ):
         self.scale = scale
         self._seeds = seeds
         self._out = out
+        self._finished = {} if finished is None else finished
         self.experiments: dict[str, Experiment] = {}
         self.env_steps = 0
 
@@ -83,9 +100,12 @@ class Workshop:
         """
         self.experiments[name] = experiment
         folder = self._out / "runs" / f"{name}-{self.scale}-{len(experiment.seeds)}"
-        result = train(experiment, folder, title=name, show_progress=sys.stderr.isatty())
-        if not result.finished:
-            raise InterruptedRunError
+        settings, (known, result) = to_json(experiment), self._finished.get(folder, (None, None))
+        if result is None or known != settings:  # the folder refuses another experiment
+            result = train(experiment, folder, title=name, show_progress=sys.stderr.isatty())
+            if not result.finished:
+                raise InterruptedRunError
+            self._finished[folder] = settings, result
         self.env_steps += experiment.lanes * experiment.iterations * experiment.num_envs
         return result
 
@@ -153,13 +173,14 @@ def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) ->
     prepare_folder(options.out)
 
     failed = []
+    finished: Finished = {}
     for claim in wanted:
         path = options.out / f"{claim.id}.json"
         if not options.again and _is_done(path, options):
             print(f"{claim.id}: done before; --again makes it anew")
             continue
         try:
-            _make(claim, options, path)
+            _make(claim, options, path, finished)
         except DivergedError as error:
             failed.append(claim.id)
             print(f"{claim.id}: {error}", file=sys.stderr)
@@ -207,9 +228,9 @@ def _is_done(path: Path, options: Options) -> bool:
     return bool(record["scale"] == options.scale and record["asked_seeds"] == options.seeds)
 
 
-def _make(claim: Claim, options: Options, path: Path) -> None:
+def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> None:
     print(f"{claim.id}: {claim.claim}", flush=True)
-    workshop = Workshop(options.scale, options.seeds, options.out)  # type: ignore[arg-type]
+    workshop = Workshop(options.scale, options.seeds, options.out, finished)  # type: ignore[arg-type]
     start = time.monotonic()
     outcome = claim.make(workshop)
     record = {

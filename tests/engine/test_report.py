@@ -1,13 +1,18 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import baselines
+import envs
 from envs.errors import BadInputError
 from jaxmarl_fac import report
+from jaxmarl_fac.algorithm import LearnerState
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import panels
-from jaxmarl_fac.loop import DivergedError
+from jaxmarl_fac.loop import DivergedError, Result
 from jaxmarl_fac.report import Claim, Outcome
 from jaxmarl_fac.statistics import Interval
 from jaxmarl_fac.tracking import History
@@ -73,6 +78,35 @@ def test_only_the_wanted_figures_are_made(tmp_path):
         "Title", [claim("one", calls=calls), claim("two", calls=calls)], tmp_path, ["--figures", "two"]
     )
     assert [name for name, *_ in calls] == ["two"]
+
+
+def test_figures_share_a_run_that_is_read_once(tmp_path, monkeypatch):
+    asked = []
+
+    def train(experiment, folder, **_):
+        asked.append((folder.name, experiment.env_steps))
+        return Result(History(), LearnerState({}, {}, ()), True, 0.0)
+
+    monkeypatch.setattr(report, "train", train)
+
+    def sharing(name, env_steps):
+        def make(workshop):
+            experiment = Experiment(
+                algorithm=baselines.make("vdn"),
+                environment=envs.make("matrix-qtran"),
+                seeds=(0, 1),
+                env_steps=env_steps,
+            )
+            workshop.train("vdn", experiment)
+            return Outcome(panels()[0], {}, {}, "reproduced", "")
+
+        return dataclasses.replace(claim(name), make=make)
+
+    claims = [sharing("one", 40), sharing("two", 40), sharing("three", 60)]
+    assert report.main("Title", claims, tmp_path, ["--scale", "smoke"]) == 0
+    # The third is another experiment in the same folder, which `train` itself has to refuse.
+    assert asked == [("vdn-smoke-2", 40), ("vdn-smoke-2", 60)]
+    assert [read(tmp_path, name)["env_steps"] for name in ("one", "two", "three")] == [80, 80, 120]
 
 
 def test_list_names_figures_claims_and_costs_and_makes_nothing(tmp_path, capsys):
