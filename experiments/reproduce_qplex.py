@@ -368,7 +368,7 @@ CLAIMS = (
         "With enough steps QPLEX finds the optimum of its own paper's game.",
         "At the end of the budget (20,000 steps at scale quick, the release's 210,000 at scale paper) greedy "
         "play is optimal on >= 90 % of seeds with the stop-gradient. Partly if on >= 50 % with or without.",
-        {"smoke": "20 s more than curves", "quick": "2 min more than curves", "paper": "1 h on 2 cores"},
+        {"smoke": "20 s more than curves", "quick": "2 min more than curves", "paper": "40 min on 2 cores"},
         budget,
     ),
 )

@@ -33,6 +33,7 @@ from jaxmarl_fac.parallel import (
     lane_by_lane,
     over_seeds,
     padded,
+    run_once,
     seed_mesh,
     seed_sharding,
     shard,
@@ -204,7 +205,7 @@ class Program:
 
         lanes, every = SEEDS, EVERYWHERE
         start = lane_by_lane(self._init_lane, self.mesh)
-        self._init = jax.jit(over_seeds(start, self.mesh, lanes, lanes))
+        self._init = jax.jit(over_seeds(start, self.mesh, lanes, lanes), compiler_options=run_once(self.mesh))
         run = over_seeds(self._run, self.mesh, (lanes, lanes, every, every), (lanes, lanes))
         self._chunk = jax.jit(run, donate_argnums=0)
         look = jax.vmap(self._evaluate_lane, (0, 0, None))
