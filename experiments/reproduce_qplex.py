@@ -8,6 +8,7 @@ import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devic
 
 # isort: split
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import envs
 from envs.base import TeamEnvironment
 from envs.matrix_games import QPLEX_10_PAYOFF, QPLEX_PAYOFF, QTRAN_PAYOFF
 from jaxmarl_fac import cli, report
-from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.algorithm import QLearner
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import annotated_matrix, learning_curves, line_styles, panels, utility_labels
 from jaxmarl_fac.inspection import joint_tables
@@ -60,9 +61,10 @@ RELEASE_STEPS = 210_000
 LONG_GAMES = ("matrix-qtran", "matrix-qplex")
 
 
-def learner(name: str) -> Algorithm:
+def learner(name: str) -> QLearner:
     """The algorithm of this name, which is an id or `FREE`."""
-    return baselines.make("qplex" if name == FREE else name, **SETTINGS.get(name, {}))
+    made: Any = baselines.make("qplex" if name == FREE else name, **SETTINGS.get(name, {}))
+    return made
 
 
 def train(workshop: Workshop, name: str) -> dict[str, History]:
@@ -80,20 +82,33 @@ def train(workshop: Workshop, name: str) -> dict[str, History]:
     return apart(workshop.train(name, experiment), tuple(GAMES))
 
 
-def train_long(workshop: Workshop, name: str) -> dict[str, History]:
-    """The release's budget at scale `paper`; below `train`'s, whose runs it shares but for `FREE`'s."""
+def train_long(workshop: Workshop, name: str) -> tuple[dict[str, History], dict[str, dict[str, np.ndarray]]]:
+    """The release's budget at scale `paper`; below `train`'s, whose runs it shares but for `FREE`'s.
+
+    Also what is known at the end: `joint_tables` of every game, `(seeds, ...)`.
+    """
     if workshop.scale != "paper" and name != FREE:
-        return train(workshop, name)
+        histories = train(workshop, name)
+        return histories, {game: histories[game].last for game in LONG_GAMES}
+    environment = together(LONG_GAMES)
     experiment = Experiment(
         algorithm=learner(name),
-        environment=together(LONG_GAMES),
+        environment=environment,
         games=len(LONG_GAMES),
         seeds=workshop.seeds(smoke=2, quick=50, paper=50),
         env_steps=workshop.choose(smoke=200, quick=20_000, paper=RELEASE_STEPS),
         evaluations=workshop.choose(smoke=2, quick=20, paper=42),
         evaluation_episodes=1,
     )
-    return apart(workshop.train(f"long-{name}", experiment), LONG_GAMES)
+    result = workshop.train(f"long-{name}", experiment)
+    look = jax.vmap(partial(joint_tables, learner(name)), (None, 0))  # over seeds
+    params = jax.tree.map(
+        lambda leaf: np.reshape(leaf, (len(LONG_GAMES), -1, *leaf.shape[1:])), result.learner.params
+    )
+    tables = jax.tree.map(np.asarray, jax.jit(jax.vmap(look))(environment, params))
+    return apart(result, LONG_GAMES), {
+        game: {measure: table[k] for measure, table in tables.items()} for k, game in enumerate(LONG_GAMES)
+    }
 
 
 def together(games: tuple[str, ...]) -> TeamEnvironment:
@@ -283,7 +298,7 @@ def _table_of(name: str) -> str:
 def budget(workshop: Workshop) -> Outcome:
     """How the share of QPLEX's seeds that greedily play the optimum grows with training."""
     names = ("qplex", FREE, "qtran-base")
-    histories = {name: train_long(workshop, name) for name in names}
+    runs = {name: train_long(workshop, name) for name in names}
     ours: dict[str, Any] = {}
     figure, axes = panels(1, len(LONG_GAMES), (5.2, 3.4))
     for column, game in enumerate(LONG_GAMES):
@@ -291,7 +306,8 @@ def budget(workshop: Workshop) -> Outcome:
         ours[game] = {}
         shares = {}
         for name in names:
-            arrays = histories[name][game].arrays()
+            histories, tables = runs[name]
+            arrays = histories[game].arrays()
             budgets = arrays["env_steps"][1:]  # the evaluation before training does not count
             good = optimal(arrays["episode_return"][1:], payoff)  # (evaluations, seeds)
             by_budget = {int(step): share(row) for step, row in zip(budgets, good, strict=True)}
@@ -301,10 +317,11 @@ def budget(workshop: Workshop) -> Outcome:
                 "ever_optimal_fraction": share(good.any(0)),
                 "median_first_optimal_step": float(np.median(first)),
                 "by_budget": by_budget,
+                "where_not_optimal": tie(tables[game], _table_of(name), payoff),
             }
             shares[name] = {step: percent(fraction) for step, fraction in by_budget.items()}
         _draw_shares(axes[0, column], shares, title, legend=column == len(LONG_GAMES) - 1)
-    history = histories["qplex"]["matrix-qplex"]
+    history = runs["qplex"][0]["matrix-qplex"]
     steps, seeds = history.last_env_steps, len(history.last["episode_return"])
     figure.suptitle(f"Seeds whose greedy joint action is optimal, ε = 1, {seeds} seeds, 95 % Wilson bands")
     stopped, free, qtran = (ours["matrix-qplex"][name]["greedy_optimal_fraction"] for name in names)
@@ -314,15 +331,48 @@ def budget(workshop: Workshop) -> Outcome:
     elif max(stopped.value, free.value) >= 0.5:
         verdict = "partly"
     ever = ours["matrix-qplex"]["qplex"]["ever_optimal_fraction"].value
+    tied = ours["matrix-qplex"][FREE]["where_not_optimal"]
+    trap = (
+        f"Without it the other {tied['seeds']} seeds value the optimum at "
+        f"{tied['value_of_optimum'].value:.2f} and their greedy joint action at "
+        f"{tied['value_of_greedy'].value:.2f}, where the mean of both payoffs is "
+        f"{tied['mean_payoff_of_both'].value:.2f}: a value with IGM cannot put the optimum above what is "
+        "greedy, and equal values of unequal utilities take lambda = 0, which passes them no gradient. "
+        if tied["seeds"]
+        else ""
+    )
     why = (
         f"After {steps:,} steps on QPLEX's game greedy play is optimal on {stopped.value:.0%} "
         f"[{stopped.low:.0%}, {stopped.high:.0%}] of {seeds} seeds with the stop-gradient, {free.value:.0%} "
         f"[{free.low:.0%}, {free.high:.0%}] without, {qtran.value:.0%} for QTRAN-base; on QTRAN's game "
         + ", ".join(f"{ours['matrix-qtran'][name]['greedy_optimal_fraction'].value:.0%}" for name in names)
         + f". With the stop-gradient {ever:.0%} of seeds were optimal at some evaluation. "
+        + trap
         + ("" if steps >= RELEASE_STEPS else f"The release trains {RELEASE_STEPS:,} steps: scale paper does.")
     )
     return Outcome(figure, {"env_steps": RELEASE_STEPS}, ours, verdict, why)
+
+
+def tie(tables: Mapping[str, np.ndarray], joint: str, payoff: np.ndarray) -> dict[str, Any]:
+    """What the seeds that do not play the optimum believe of it, and of what they play.
+
+    Args:
+        tables: `joint_tables` of all seeds `(seeds, ...)`.
+        joint: which joint value to look at.
+        payoff: of the game, `(A, A)`.
+    """
+    best = np.unravel_index(np.argmax(payoff), payoff.shape)
+    greedy = tuple(tables["greedy_actions"].T)  # of every seed
+    every = np.arange(len(greedy[0]))
+    short = ~optimal(payoff[greedy], payoff)
+    if not short.any():
+        return {"seeds": 0}
+    return {
+        "seeds": int(short.sum()),
+        "value_of_optimum": bootstrap_interval(tables[joint][every, *best][short], np.mean),
+        "value_of_greedy": bootstrap_interval(tables[joint][every, *greedy][short], np.mean),
+        "mean_payoff_of_both": bootstrap_interval((payoff[greedy][short] + payoff.max()) / 2, np.mean),
+    }
 
 
 def _draw_shares(axes: Any, shares: Mapping[str, Mapping[int, Interval]], title: str, legend: bool) -> None:

@@ -127,9 +127,9 @@ def train(
         DivergedError: if a lane stops being finite.
         BadInputError: if `out` cannot be written, or holds another experiment or a broken checkpoint.
     """
+    start = time.monotonic()
     program = Program(experiment)
     checkpoints = Checkpoints(out, experiment) if out else None
-    start = time.monotonic()
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
         lanes, iteration, history, before = saved

@@ -82,6 +82,7 @@ class Workshop:
         self._finished = {} if finished is None else finished
         self.experiments: dict[str, Experiment] = {}
         self.env_steps = 0
+        self.earlier_seconds = 0.0  # that its runs took in other sessions, or for figures before this one
 
     def choose(self, *, smoke: Any, quick: Any, paper: Any) -> Any:
         """The one for the scale."""
@@ -99,6 +100,7 @@ class Workshop:
             DivergedError: if a seed is no longer finite.
         """
         self.experiments[name] = experiment
+        start = time.monotonic()
         folder = self._out / "runs" / f"{name}-{self.scale}-{len(experiment.seeds)}"
         settings, (known, result) = to_json(experiment), self._finished.get(folder, (None, None))
         if result is None or known != settings:  # the folder refuses another experiment
@@ -106,6 +108,7 @@ class Workshop:
             if not result.finished:
                 raise InterruptedRunError
             self._finished[folder] = settings, result
+        self.earlier_seconds += result.seconds - (time.monotonic() - start)
         self.env_steps += experiment.lanes * experiment.iterations * experiment.num_envs
         return result
 
@@ -246,7 +249,7 @@ def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> Non
         "seeds": max((len(e.seeds) for e in workshop.experiments.values()), default=0),
         "asked_seeds": options.seeds,
         "env_steps": workshop.env_steps,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - start + workshop.earlier_seconds, 1),
         "experiment": {name: to_json(experiment) for name, experiment in workshop.experiments.items()},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",

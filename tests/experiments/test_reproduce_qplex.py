@@ -6,8 +6,20 @@ import pytest
 
 import envs
 from experiments import reproduce_qplex
-from experiments.reproduce_qplex import ALGORITHMS, CLAIMS, FREE, GAMES, apart, learner, optimal, together
+from experiments.reproduce_qplex import (
+    ALGORITHMS,
+    CLAIMS,
+    FREE,
+    GAMES,
+    apart,
+    learner,
+    optimal,
+    tie,
+    together,
+    train_long,
+)
 from jaxmarl_fac.loop import Result
+from jaxmarl_fac.report import Workshop
 from jaxmarl_fac.tracking import History
 
 
@@ -45,6 +57,33 @@ def test_games_are_put_together_and_taken_apart():
 def test_only_the_largest_payoff_is_optimal():
     payoff = GAMES["matrix-qplex-10"][1]
     assert optimal(np.asarray([10.4, 10.0, np.float32(10.4)]), payoff).tolist() == [True, False, True]
+
+
+def test_what_seeds_short_of_the_optimum_believe():
+    payoff = GAMES["matrix-qplex"][1]
+    tables = {
+        "greedy_actions": np.asarray([[0, 0], [1, 1], [0, 1]]),
+        "q_tot": np.stack([payoff, payoff + 1, payoff + 3]),
+    }
+    tied = tie(tables, "q_tot", payoff)
+    assert tied["seeds"] == 2  # the first plays the optimum
+    assert tied["value_of_optimum"].value == pytest.approx((9 + 11) / 2)
+    assert tied["value_of_greedy"].value == pytest.approx((7 - 9) / 2)
+    assert tied["mean_payoff_of_both"].value == pytest.approx(((6 + 8) / 2 + (-12 + 8) / 2) / 2)
+    solved = {name: table[:1] for name, table in tables.items()}
+    assert tie(solved, "q_tot", payoff) == {"seeds": 0}
+
+
+@pytest.mark.slow
+def test_the_long_runs_tables_are_of_their_own_game(tmp_path):
+    """Both kinds of run end with the tables of those greedy actions that earn the last rewards."""
+    workshop = Workshop("smoke", None, tmp_path)
+    for name in ("qtran-base", FREE):
+        histories, tables = train_long(workshop, name)
+        for game, table in tables.items():
+            greedy = tuple(table["greedy_actions"].T)
+            assert table["utilities"].shape == (2, 2, 3)
+            np.testing.assert_allclose(GAMES[game][1][greedy], histories[game].last["episode_return"])
 
 
 @pytest.mark.slow
