@@ -134,6 +134,7 @@ def train(
     if saved:
         lanes, iteration, history, before = saved
         lanes = program.fitted(lanes)
+        start = time.monotonic()  # to read what is there is no work on it
     else:
         lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
 
