@@ -50,20 +50,21 @@ def colour(algorithm_id: str) -> str:
 def line_styles(algorithm_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     """For each algorithm its colour and dashes in a figure that shows these algorithms.
 
-    Known algorithms (`KNOWN`) always look the same. Others have a colour and dashes that depend on
-    their id alone, unless an earlier one of the figure has both: then the next free ones.
+    Known algorithms (`KNOWN`) always look the same. Others have a colour and dashes that depend on their id
+    alone, unless the figure has that colour already: then the next that it has not, or, when all colours are
+    in it, the next free pair of colour and dashes. With more algorithms than pairs some share one.
     """
-    taken = {_slot(name): name for name in algorithm_ids if name in KNOWN}
+    places = {name: _slot(name) for name in algorithm_ids if name in KNOWN}
     for name in algorithm_ids:
-        slot = _slot(name)
-        while taken.get(slot, name) != name and len(taken) < _SLOTS:
-            slot = (slot + 1) % _SLOTS
-        taken.setdefault(slot, name)
-    slots = {name: slot for slot, name in taken.items()}
-    # Only with more algorithms than there are styles do two share one.
-    places = {name: slots.get(name, _slot(name)) for name in algorithm_ids}
+        if name not in places:
+            around = [(_slot(name) + step) % _SLOTS for step in range(_SLOTS)]
+            free = [slot for slot in around if slot not in places.values()]
+            colours = {slot % len(PALETTE) for slot in places.values()}
+            fresh = [slot for slot in free if slot % len(PALETTE) not in colours]
+            places[name] = (fresh or free or around)[0]
     return {
-        name: (PALETTE[slot % len(PALETTE)], DASHES[slot // len(PALETTE)]) for name, slot in places.items()
+        name: (PALETTE[places[name] % len(PALETTE)], DASHES[places[name] // len(PALETTE)])
+        for name in algorithm_ids
     }
 
 

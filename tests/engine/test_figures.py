@@ -258,14 +258,19 @@ def test_unknown_algorithms_are_told_apart_in_one_figure():
     assert len(figures.line_styles([f"variant-{index}" for index in range(40)])) == 40
 
 
-def test_of_two_unknown_algorithms_that_look_alike_the_later_one_moves():
+def test_of_two_unknown_algorithms_of_one_colour_the_later_one_moves():
     alone = {name: figures.line_styles([name])[name] for name in (f"variant-{index}" for index in range(29))}
-    first, second = next(
-        pair for pair in itertools.combinations(alone, 2) if alone[pair[0]] == alone[pair[1]]
-    )
-    styles = figures.line_styles([first, second])
-    assert styles[first] == alone[first]
-    assert styles[second] != alone[second]
+    pairs = [pair for pair in itertools.combinations(alone, 2) if alone[pair[0]][0] == alone[pair[1]][0]]
+    assert {alone[a] == alone[b] for a, b in pairs} == {True, False}  # dashed alike, and otherwise
+    for first, second in pairs:
+        styles = figures.line_styles([first, second])
+        assert styles[first] == alone[first]
+        assert styles[second][0] != alone[second][0]
+
+
+def test_up_to_seven_algorithms_of_which_two_are_known_differ_in_colour():
+    names = ["remix", "vdn", *(f"variant-{index}" for index in range(5))]
+    assert len({colour for colour, _ in figures.line_styles(names).values()}) == 7
 
 
 def test_unknown_algorithms_have_the_same_colour_in_every_process():

@@ -12,11 +12,11 @@ from experiments.reproduce_remix import (
     ABLATIONS,
     ALGORITHMS,
     CLAIMS,
-    FULL,
     MAP_ALGORITHMS,
     MAPS,
     ON_SMAX,
     PUNISHMENTS,
+    REMIX,
     WEIGHTED,
     about_maps,
     changed_for,
@@ -234,16 +234,16 @@ ABLATED = ("bellman=False", "underestimation=False", "gradient=False", "recent_f
     ("ends", "verdict", "missing"),
     [
         ((18, 2, 15, 10, 12), "reproduced", ""),
-        ((18, 2, 15, 10, 19), "partly", f"{FULL} at or above no on-policy"),
+        ((18, 2, 15, 10, 19), "partly", f"{REMIX} at or above no on-policy"),
         ((18, 5, 15, 3, 12), "partly", "no Bellman error is worst"),
-        ((1, 18, 15, 16, 17), "not reproduced", f"{FULL} above no Bellman error"),
+        ((1, 18, 15, 16, 17), "not reproduced", f"{REMIX} above no Bellman error"),
     ],
 )
 def test_the_rule_of_figure_5(ends, verdict, missing, monkeypatch):
     runs = [f"hunt-remix-{changed}p2" for changed in ("", *(f"{words}-" for words in ABLATED))]
     outcome = judge("fig5", MadeUp(dict(zip(runs, ends, strict=True))))
     assert outcome.verdict == verdict and missing in outcome.why
-    assert list(outcome.ours["last_return"]) == [FULL, *ABLATIONS]
+    assert list(outcome.ours["last_return"]) == [REMIX, *ABLATIONS]
 
     monkeypatch.setattr(reproduce_remix, "smax_experiment", stand_in)
     runs = [f"smax-6h_vs_8z-remix{changed}" for changed in ("", *(f"-{words}" for words in ABLATED))]
