@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from baselines.two_player import Experience, Memory, Rule, Seat, SelfPlay, Stage, WatchingRule
+from jaxmarl_fac.losses import td_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class OwnValueRule(Rule):
         """The table `q (S, A)` after one experience."""
         q, cell = memory["q"], (experience.state, experience.own)
         following = jnp.max(q[experience.next_state])
-        target = experience.rewards[0] + self.gamma * experience.discount * following
+        target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
         return q.at[cell].add(self.rate(time) * (target - q[cell]))
 
 

@@ -25,6 +25,7 @@ from baselines.two_player import (
 )
 from jaxmarl_fac import soft_backups as soft
 from jaxmarl_fac.equilibria import table_update
+from jaxmarl_fac.losses import td_target
 
 NUMBER = "a number, which may be 0, negative or infinite"
 
@@ -96,7 +97,7 @@ class SoftQRule(SoftRule):
         q, cell = memory["q"], (experience.state, experience.own)
         prior, beta = self.priors(seat)[0], self.at(self.beta, time)
         following = soft.log_mean_exp(q[experience.next_state], prior, beta)
-        target = experience.rewards[0] + self.gamma * experience.discount * following
+        target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
         return {"q": q.at[cell].add(self.rate(time) * (target - q[cell]))}
 
 
@@ -282,7 +283,7 @@ class GR2Rule(SoftRule):
     def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
         """Move both values of the joint action that was played."""
         following, _ = self.backup(seat, memory["q"][:, experience.next_state], time)
-        targets = experience.rewards + self.gamma * experience.discount * following
+        targets = td_target(experience.rewards, experience.discount, self.gamma, following)
         actions = jnp.stack([experience.own, experience.other])
         step = jax.vmap(table_update, (0, None, None, 0, None))
         return {"q": step(memory["q"], experience.state, actions, targets, self.rate(time))}

@@ -14,6 +14,7 @@ from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition
 from jaxmarl_fac.equilibria import table_update
+from jaxmarl_fac.losses import td_target
 
 #: The tables of one agent, by name.
 Memory = dict[str, jax.Array]
@@ -147,7 +148,7 @@ class JointValueRule(Rule):
     def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
         """Move the value of the joint action that was played."""
         following = self.stage(seat, memory, experience.next_state, time).value
-        target = experience.rewards[0] + self.gamma * experience.discount * following
+        target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
         actions = jnp.stack([experience.own, experience.other])
         return {**memory, "q": table_update(memory["q"], experience.state, actions, target, self.rate(time))}
 

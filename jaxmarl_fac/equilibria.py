@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from envs.errors import BadInputError
 from jaxmarl_fac.linear_systems import solve
+from jaxmarl_fac.losses import td_target
 
 #: Games with more vertices to try are refused: 6x6 has 893, 2x40 has 782.
 MOST_VERTICES = 1000
@@ -300,7 +301,7 @@ def nash_q_update(
     """
     chex.assert_rank(q, 4)
     following = nash_equilibrium(q[:, next_state]).values
-    targets = rewards + gamma * discount * following
+    targets = td_target(rewards, discount, gamma, following)
     return jax.vmap(table_update, (0, None, None, 0, None))(q, state, actions, targets, learning_rate)
 
 
@@ -329,4 +330,5 @@ def friend_or_foe_q_update(
         foe: whether the other minimises (static).
     """
     following, _ = (max_min if foe else friend)(q[next_state])
-    return table_update(q, state, actions, reward + gamma * discount * following, learning_rate)
+    target = td_target(reward, discount, gamma, following)
+    return table_update(q, state, actions, target, learning_rate)

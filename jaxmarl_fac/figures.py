@@ -33,7 +33,6 @@ KNOWN = (
     *("iql", "qatten", "cw-qmix", "ltql", "coma", "vdac", "dop"),
     *("fop", "pr2", "rommeo", "gr2", "balancing-q", "maddpg", "ia2c"),
 )
-_SLOTS = len(PALETTE) * len(DASHES)
 
 #: A frame around a cell and a marker that stand out on every colour of the maps.
 _ACCENT = "#D55E00"
@@ -50,18 +49,20 @@ def colour(algorithm_id: str) -> str:
 def line_styles(algorithm_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     """For each algorithm its colour and dashes in a figure that shows these algorithms.
 
-    Known algorithms (`KNOWN`) always look the same. Others have a colour and dashes that depend on their id
-    alone, unless the figure has that colour already: then the next that it has not, or, when all colours are
-    in it, the next free pair of colour and dashes. With more algorithms than pairs some share one.
+    Known algorithms (`KNOWN`) always look the same. Others have a solid line of a colour that depends on
+    their id alone, unless the figure has that colour already: then the next that it has not, or, when all
+    colours are in it, the next free pair of colour and dashes. With more algorithms than pairs some share
+    one.
     """
     places = {name: _slot(name) for name in algorithm_ids if name in KNOWN}
     for name in algorithm_ids:
         if name not in places:
-            around = [(_slot(name) + step) % _SLOTS for step in range(_SLOTS)]
-            free = [slot for slot in around if slot not in places.values()]
+            order = [(_slot(name) + step) % len(PALETTE) for step in range(len(PALETTE))]
+            every = [row * len(PALETTE) + column for row in range(len(DASHES)) for column in order]
+            free = [slot for slot in every if slot not in places.values()]
             colours = {slot % len(PALETTE) for slot in places.values()}
             fresh = [slot for slot in free if slot % len(PALETTE) not in colours]
-            places[name] = (fresh or free or around)[0]
+            places[name] = (fresh or free or [_slot(name)])[0]
     return {
         name: (PALETTE[places[name] % len(PALETTE)], DASHES[places[name] // len(PALETTE)])
         for name in algorithm_ids
@@ -72,7 +73,7 @@ def _slot(algorithm_id: str) -> int:
     if algorithm_id in KNOWN:
         return KNOWN.index(algorithm_id)
     # Python salts its own hash anew in every process.
-    return int.from_bytes(hashlib.sha256(algorithm_id.encode()).digest()[:8], "big") % _SLOTS
+    return int.from_bytes(hashlib.sha256(algorithm_id.encode()).digest()[:8], "big") % len(PALETTE)
 
 
 def panels(

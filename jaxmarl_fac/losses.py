@@ -33,7 +33,9 @@ def chosen(utilities: jax.Array, actions: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(hot, utilities, 0), axis=-1)
 
 
-def td_target(reward: jax.Array, discount: jax.Array, gamma: float, next_value: jax.Array) -> jax.Array:
+def td_target(
+    reward: jax.Array, discount: jax.Array, gamma: float | jax.Array, next_value: jax.Array
+) -> jax.Array:
     """The one-step target `r + gamma d V(s')`, without gradient.
 
     `discount` is 0 after a termination and 1 otherwise: a truncated episode still bootstraps. Where it is
