@@ -28,6 +28,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import annotated_matrix, learning_curves, line_styles, panels, utility_labels
 from jaxmarl_fac.inspection import joint_tables
 from jaxmarl_fac.loop import Result
+from jaxmarl_fac.parallel import to_host
 from jaxmarl_fac.projections import MonotoneFit, additive_fit, monotone_fit
 from jaxmarl_fac.report import Claim, Outcome, Workshop
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
@@ -103,7 +104,7 @@ def train_long(workshop: Workshop, name: str) -> tuple[dict[str, History], dict[
     result = workshop.train(f"long-{name}", experiment)
     look = jax.vmap(partial(joint_tables, learner(name)), (None, 0))  # over seeds
     params = jax.tree.map(
-        lambda leaf: np.reshape(leaf, (len(LONG_GAMES), -1, *leaf.shape[1:])), result.learner.params
+        lambda leaf: leaf.reshape(len(LONG_GAMES), -1, *leaf.shape[1:]), to_host(result.learner.params)
     )
     tables = jax.tree.map(np.asarray, jax.jit(jax.vmap(look))(environment, params))
     return apart(result, LONG_GAMES), {
