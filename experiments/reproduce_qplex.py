@@ -8,7 +8,6 @@ import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devic
 
 # isort: split
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ import envs
 from envs.base import TeamEnvironment
 from envs.matrix_games import QPLEX_10_PAYOFF, QPLEX_PAYOFF, QTRAN_PAYOFF
 from jaxmarl_fac import cli, report
-from jaxmarl_fac.algorithm import QLearner
+from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import annotated_matrix, learning_curves, line_styles, panels, utility_labels
 from jaxmarl_fac.inspection import joint_tables
 from jaxmarl_fac.loop import Result
-from jaxmarl_fac.parallel import to_host
 from jaxmarl_fac.projections import MonotoneFit, additive_fit, monotone_fit
 from jaxmarl_fac.report import Claim, Outcome, Workshop
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
@@ -62,10 +60,9 @@ RELEASE_STEPS = 210_000
 LONG_GAMES = ("matrix-qtran", "matrix-qplex")
 
 
-def learner(name: str) -> QLearner:
+def learner(name: str) -> Algorithm:
     """The algorithm of this name, which is an id or `FREE`."""
-    made: Any = baselines.make("qplex" if name == FREE else name, **SETTINGS.get(name, {}))
-    return made
+    return baselines.make("qplex" if name == FREE else name, **SETTINGS.get(name, {}))
 
 
 def train(workshop: Workshop, name: str) -> dict[str, History]:
@@ -83,33 +80,21 @@ def train(workshop: Workshop, name: str) -> dict[str, History]:
     return apart(workshop.train(name, experiment), tuple(GAMES))
 
 
-def train_long(workshop: Workshop, name: str) -> tuple[dict[str, History], dict[str, dict[str, np.ndarray]]]:
-    """The release's budget at scale `paper`; below `train`'s, whose runs it shares but for `FREE`'s.
-
-    Also what is known at the end: `joint_tables` of every game, `(seeds, ...)`.
-    """
+def train_long(workshop: Workshop, name: str) -> dict[str, History]:
+    """The release's budget at scale `paper`; below `train`'s, whose runs it shares but for `FREE`'s."""
     if workshop.scale != "paper" and name != FREE:
-        histories = train(workshop, name)
-        return histories, {game: histories[game].last for game in LONG_GAMES}
-    environment = together(LONG_GAMES)
+        return train(workshop, name)
     experiment = Experiment(
         algorithm=learner(name),
-        environment=environment,
+        environment=together(LONG_GAMES),
         games=len(LONG_GAMES),
         seeds=workshop.seeds(smoke=2, quick=50, paper=50),
         env_steps=workshop.choose(smoke=200, quick=20_000, paper=RELEASE_STEPS),
         evaluations=workshop.choose(smoke=2, quick=20, paper=42),
         evaluation_episodes=1,
+        probe=joint_tables,
     )
-    result = workshop.train(f"long-{name}", experiment)
-    look = jax.vmap(partial(joint_tables, learner(name)), (None, 0))  # over seeds
-    params = jax.tree.map(
-        lambda leaf: leaf.reshape(len(LONG_GAMES), -1, *leaf.shape[1:]), to_host(result.learner.params)
-    )
-    tables = jax.tree.map(np.asarray, jax.jit(jax.vmap(look))(environment, params))
-    return apart(result, LONG_GAMES), {
-        game: {measure: table[k] for measure, table in tables.items()} for k, game in enumerate(LONG_GAMES)
-    }
+    return apart(workshop.train(f"long-{name}", experiment), LONG_GAMES)
 
 
 def together(games: tuple[str, ...]) -> TeamEnvironment:
@@ -299,7 +284,7 @@ def _table_of(name: str) -> str:
 def budget(workshop: Workshop) -> Outcome:
     """How the share of QPLEX's seeds that greedily play the optimum grows with training."""
     names = ("qplex", FREE, "qtran-base")
-    runs = {name: train_long(workshop, name) for name in names}
+    histories = {name: train_long(workshop, name) for name in names}
     ours: dict[str, Any] = {}
     figure, axes = panels(1, len(LONG_GAMES), (5.2, 3.4))
     for column, game in enumerate(LONG_GAMES):
@@ -307,8 +292,7 @@ def budget(workshop: Workshop) -> Outcome:
         ours[game] = {}
         shares = {}
         for name in names:
-            histories, tables = runs[name]
-            arrays = histories[game].arrays()
+            arrays = histories[name][game].arrays()
             budgets = arrays["env_steps"][1:]  # the evaluation before training does not count
             good = optimal(arrays["episode_return"][1:], payoff)  # (evaluations, seeds)
             by_budget = {int(step): share(row) for step, row in zip(budgets, good, strict=True)}
@@ -318,11 +302,11 @@ def budget(workshop: Workshop) -> Outcome:
                 "ever_optimal_fraction": share(good.any(0)),
                 "median_first_optimal_step": float(np.median(first)),
                 "by_budget": by_budget,
-                "where_not_optimal": tie(tables[game], _table_of(name), payoff),
+                "where_not_optimal": tie(histories[name][game].last, _table_of(name), payoff),
             }
             shares[name] = {step: percent(fraction) for step, fraction in by_budget.items()}
         _draw_shares(axes[0, column], shares, title, legend=column == len(LONG_GAMES) - 1)
-    history = runs["qplex"][0]["matrix-qplex"]
+    history = histories["qplex"]["matrix-qplex"]
     steps, seeds = history.last_env_steps, len(history.last["episode_return"])
     figure.suptitle(f"Seeds whose greedy joint action is optimal, ε = 1, {seeds} seeds, 95 % Wilson bands")
     stopped, free, qtran = (ours["matrix-qplex"][name]["greedy_optimal_fraction"] for name in names)

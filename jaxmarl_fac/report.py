@@ -27,8 +27,8 @@ from jaxmarl_fac.loop import DivergedError, Result, train
 Scale = Literal["smoke", "quick", "paper"]
 Verdict = Literal["reproduced", "partly", "not reproduced"]
 
-#: What runs came to, with their experiments as JSON, by folder.
-Finished = dict[Path, tuple[dict[str, Any], Result]]
+#: What runs came to, by folder and experiment (as JSON).
+Finished = dict[tuple[Path, str], Result]
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "distrax", "jumanji", "numpy", "scipy")
 
@@ -65,17 +65,11 @@ class Workshop:
         scale: of all runs.
         seeds: that the user asked for, in place of the scale's own number.
         out: folder.
-        finished: runs of figures before this one, by folder; this figure's are added. To read one back takes
-            about a second.
+        finished: runs of figures before this one; this figure's are added. To read one back takes about a
+            second.
     """
 
-    def __init__(
-        self,
-        scale: Scale,
-        seeds: int | None,
-        out: Path,
-        finished: Finished | None = None,
-    ):
+    def __init__(self, scale: Scale, seeds: int | None, out: Path, finished: Finished | None = None):
         self.scale = scale
         self._seeds = seeds
         self._out = out
@@ -102,12 +96,13 @@ class Workshop:
         self.experiments[name] = experiment
         start = time.monotonic()
         folder = self._out / "runs" / f"{name}-{self.scale}-{len(experiment.seeds)}"
-        settings, (known, result) = to_json(experiment), self._finished.get(folder, (None, None))
-        if result is None or known != settings:  # the folder refuses another experiment
+        run = folder, json.dumps(to_json(experiment))
+        if run not in self._finished:
             result = train(experiment, folder, title=name, show_progress=sys.stderr.isatty())
             if not result.finished:
                 raise InterruptedRunError
-            self._finished[folder] = settings, result
+            self._finished[run] = result
+        result = self._finished[run]
         self.earlier_seconds += result.seconds - (time.monotonic() - start)
         self.env_steps += experiment.lanes * experiment.iterations * experiment.num_envs
         return result
