@@ -26,9 +26,9 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.checkpoints import prepare_folder
 from jaxmarl_fac.experiment import Experiment, to_json
-from jaxmarl_fac.loop import DivergedError, train
+from jaxmarl_fac.loop import DivergedError, InterruptedRunError, train
 from jaxmarl_fac.statistics import bootstrap_interval
-from jaxmarl_fac.tracking import WandbTracker
+from jaxmarl_fac.tracking import History, WandbTracker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,33 +113,36 @@ def main(argv: Sequence[str]) -> int:
     prepare_folder(run.out)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
     tracker = None if run.wandb == "disabled" else start_wandb(pair, run, experiment)
+
+    def keep(history: History, exit_code: int) -> None:
+        history.save(run.out / "metrics.npz")
+        if tracker:
+            tracker.finish(exit_code)
+
     try:
         result = train(
             experiment,
             run.out,
             tracker=tracker,
             title=name,
-            show_progress=sys.stderr.isatty(),
+            show_progress=True,
             checkpoint_seconds=run.checkpoint_seconds,
         )
-    except DivergedError as error:
-        error.history.save(run.out / "metrics.npz")
-        if tracker:
-            tracker.finish(exit_code=1)
-        raise
-    result.history.save(run.out / "metrics.npz")
-    if tracker:
-        tracker.finish(exit_code=0 if result.finished else 1)
-    if not result.finished:
-        steps = f"{result.history.last_env_steps:,} of {experiment.env_steps:,}"
+    except InterruptedRunError as stop:
+        keep(stop.result.history, cli.FAILED)
+        steps = f"{stop.result.env_steps:,} of {experiment.env_steps:,}"
         print(f"{name}: stopped after {steps} steps; the same command goes on", file=sys.stderr)
         return cli.STOPPED
+    except DivergedError as error:
+        keep(error.history, cli.FAILED)
+        raise
+    keep(result.history, cli.DONE)
     returns = result.history.last["episode_return"]  # (seeds,), or (seeds, n)
     scores = [bootstrap_interval(each) for each in np.reshape(returns, (len(returns), -1)).T]
     shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
     print(
         f"{name}: return IQM {shown} over {run.seeds} seed(s) "
-        f"after {experiment.env_steps:,} steps in {result.seconds:.1f} s; see {run.out}"
+        f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {run.out}"
     )
     return cli.DONE
 

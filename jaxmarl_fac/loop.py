@@ -39,7 +39,7 @@ from jaxmarl_fac.parallel import (
     shard,
     to_host,
 )
-from jaxmarl_fac.progress import ProgressBar
+from jaxmarl_fac.progress import Progress
 from jaxmarl_fac.replay import Buffer, memory_for
 from jaxmarl_fac.tracking import History, Tracker
 
@@ -68,6 +68,20 @@ class DivergedError(RuntimeError):
         )
 
 
+class InterruptedRunError(KeyboardInterrupt):
+    """A signal stopped a run before its end; its checkpoint is kept, and the same call goes on from there.
+
+    A KeyboardInterrupt, so that a script that trains several runs stops too, unless it says otherwise.
+
+    Attributes:
+        result: of the run so far.
+    """
+
+    def __init__(self, result: "Result"):
+        self.result = result
+        super().__init__(f"stopped after {result.env_steps:,} environment steps; the same call goes on")
+
+
 @struct.dataclass
 class Lane:
     """All that changes while one learner learns."""
@@ -94,13 +108,13 @@ class Result:
     Attributes:
         history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps.
         learner: of every lane, leading axis `(lanes,)`.
-        finished: False if it was interrupted.
+        env_steps: environment steps that each lane has taken.
         seconds: time spent, over all sessions.
     """
 
     history: History
     learner: LearnerState
-    finished: bool
+    env_steps: int
     seconds: float
 
 
@@ -120,12 +134,14 @@ def train(
         out: folder for checkpoints; None keeps none.
         tracker: hears of every evaluation.
         title: of the progress bar.
-        show_progress: draw the progress bar.
+        show_progress: on stderr, a bar on a terminal and one line a minute in a log.
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
 
     Raises:
         DivergedError: if a lane stops being finite.
-        BadInputError: if `out` cannot be written, or holds another experiment or a broken checkpoint.
+        InterruptedRunError: if SIGINT (Ctrl-C) or SIGTERM stopped it, after the checkpoint is written.
+        BadInputError: if no update is due in so few steps, or `out` cannot be written, or holds another
+            experiment or a broken checkpoint.
     """
     start = time.monotonic()
     program = Program(experiment)
@@ -146,7 +162,7 @@ def train(
             checkpoints.save(lanes, iteration, history, elapsed())
 
     last_save, chunk_size = time.monotonic(), 64
-    bar = ProgressBar(title, experiment, iteration, enabled=show_progress)
+    bar = Progress(title, experiment, iteration, enabled=show_progress)
     with graceful_stop() as stop_asked, bar:
         while True:
             if iteration in program.points and history.last_env_steps < iteration * experiment.num_envs:
@@ -155,12 +171,16 @@ def train(
                 bar.show(row)
                 if tracker:
                     tracker.log(history, elapsed())
-            finished = iteration == experiment.iterations
-            if finished or stop_asked() or time.monotonic() - last_save > checkpoint_seconds:
+            finished, stopped = iteration == experiment.iterations, stop_asked()
+            if finished or stopped or time.monotonic() - last_save > checkpoint_seconds:
                 save()
                 last_save = time.monotonic()
-            if finished or stop_asked():
-                break
+            if finished or stopped:
+                learner, env_steps = program.unpadded(lanes.learner), iteration * experiment.num_envs
+                result = Result(history, learner, env_steps, elapsed())
+                if finished:
+                    return result
+                raise InterruptedRunError(result)
 
             stop = min(program.next_point(iteration), iteration + chunk_size)
             began = time.monotonic()
@@ -171,7 +191,6 @@ def train(
             chunk_size = max(1, min(int(speed * CHUNK_SECONDS), 4 * chunk_size))
             bar.advance(stop - iteration)
             iteration = stop
-    return Result(history, program.unpadded(lanes.learner), finished, elapsed())
 
 
 class Program:

@@ -1,5 +1,7 @@
-"""The progress bar of long work."""
+"""The progress of long work: a bar on a terminal, a line a minute in a log."""
 
+import sys
+import time
 from types import TracebackType
 
 import numpy as np
@@ -8,25 +10,44 @@ from tqdm import tqdm
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.statistics import iqm
 
+#: Seconds between two lines in a log.
+LOG_SECONDS = 60.0
 
-class ProgressBar:
-    """Environment steps of one seed, the steps of all seeds per second, and the time left."""
+
+class Progress:
+    """Environment steps of one seed, the steps of all seeds per second, the latest return and the time left.
+
+    Written to stderr: as a bar that is redrawn where that is a terminal, else as one line a minute.
+
+    Args:
+        title: at the start of every line.
+        experiment: what is being run.
+        iteration: where it starts.
+        enabled: False writes nothing.
+    """
 
     def __init__(self, title: str, experiment: Experiment, iteration: int, enabled: bool):
+        self._title = title or "training"
         self._envs = experiment.num_envs
         self._lanes = experiment.lanes
+        self._first = self._iteration = iteration
+        self._last = experiment.iterations
+        self._start = self._last_line = time.monotonic()
+        self._shown = ""
+        on_terminal = sys.stderr.isatty()
+        self._logs = enabled and not on_terminal
         self._bar = tqdm(
-            total=experiment.iterations * self._envs,
+            total=self._last * self._envs,
             initial=iteration * self._envs,
-            desc=title or "training",
+            desc=self._title,
             unit=" steps",
             unit_scale=True,
-            disable=not enabled,
+            disable=not (enabled and on_terminal),
             dynamic_ncols=True,
             postfix={"seeds": self._lanes},
         )
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(
@@ -35,11 +56,23 @@ class ProgressBar:
         self._bar.close()
 
     def advance(self, iterations: int) -> None:
-        """So many iterations were done."""
+        """Count `iterations` more as done."""
+        self._iteration += iterations
         self._bar.update(iterations * self._envs)
+        now = time.monotonic()
+        if self._logs and now - self._last_line >= LOG_SECONDS:
+            self._last_line = now
+            print(self._line(now - self._start), file=sys.stderr, flush=True)
 
     def show(self, row: dict[str, np.ndarray]) -> None:
-        """Put the latest evaluation's return beside the bar."""
+        """Show the return of the latest evaluation, whose metrics are `(lanes, ...)`."""
         centres = np.atleast_1d(iqm(row["episode_return"]))  # one, or one per agent
-        shown = ", ".join(f"{centre:.3g}" for centre in centres)
-        self._bar.set_postfix({"seeds": self._lanes, "return IQM": shown}, refresh=False)
+        self._shown = ", ".join(f"{centre:.3g}" for centre in centres)
+        self._bar.set_postfix({"seeds": self._lanes, "return IQM": self._shown}, refresh=False)
+
+    def _line(self, seconds: float) -> str:
+        speed = (self._iteration - self._first) / seconds  # iterations per second
+        left = tqdm.format_interval((self._last - self._iteration) / speed)
+        steps = f"{self._iteration * self._envs:,} of {self._last * self._envs:,} steps"
+        rate = f"{speed * self._envs * self._lanes:,.0f} steps/s of {self._lanes} lane(s)"
+        return f"{self._title}: {steps}, {rate}, return IQM {self._shown}, {left} left"

@@ -33,10 +33,6 @@ Finished = dict[tuple[Path, str], Result]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "distrax", "jumanji", "numpy", "scipy")
 
 
-class InterruptedRunError(KeyboardInterrupt):
-    """A signal asked a run to stop; its checkpoint is kept."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What a figure came to.
@@ -98,10 +94,7 @@ class Workshop:
         folder = self._out / "runs" / f"{name}-{self.scale}-{len(experiment.seeds)}"
         run = folder, json.dumps(to_json(experiment))
         if run not in self._finished:
-            result = train(experiment, folder, title=name, show_progress=sys.stderr.isatty())
-            if not result.finished:
-                raise InterruptedRunError
-            self._finished[run] = result
+            self._finished[run] = train(experiment, folder, title=name, show_progress=True)
         result = self._finished[run]
         self.earlier_seconds += result.seconds - (time.monotonic() - start)
         self.env_steps += experiment.lanes * experiment.iterations * experiment.num_envs

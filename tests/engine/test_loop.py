@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from jax.sharding import Mesh
 
 import baselines
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
-from jaxmarl_fac import loop, parallel
+from jaxmarl_fac import loop, parallel, progress
 from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.experiment import Experiment, save_experiment
-from jaxmarl_fac.loop import DivergedError, Program, train
+from jaxmarl_fac.loop import DivergedError, InterruptedRunError, Program, train
 from jaxmarl_fac.parallel import AXIS
 from jaxmarl_fac.replay import _example, _from_bytes
 
@@ -94,6 +95,14 @@ class Listener:
             os.kill(os.getpid(), self.number)
 
 
+def interrupted(experiment, out, **options):
+    """What a run left that a signal stopped."""
+    with pytest.raises(InterruptedRunError) as stop:
+        train(experiment, out, **options)
+    assert isinstance(stop.value, KeyboardInterrupt)  # a script that trains on is stopped too
+    return stop.value.result
+
+
 @pytest.fixture(scope="module")
 def whole():
     """All of BASE, uninterrupted."""
@@ -113,7 +122,7 @@ def test_evaluations_and_their_metrics(whole):
     assert set(np.unique(history["episode_return"])) <= {0, 1, 7, 8}
     assert np.isnan(history["loss"][0]).all()  # nothing was learned yet
     assert np.isfinite(history["loss"][1:]).all()
-    assert whole.finished
+    assert whole.env_steps == 205
     assert whole.seconds > 0
     assert all(leaf.shape[0] == 64 for leaf in jax.tree.leaves(whole.learner))
 
@@ -230,8 +239,8 @@ def test_one_device_and_two(whole, monkeypatch, tmp_path):
     assert Program(BASE).mesh.size == 2
     with monkeypatch.context() as patch:
         patch.setattr(loop, "seed_mesh", one_device)
-        half = train(BASE, tmp_path, tracker=Listener(stop_at=103))
-    assert not half.finished
+        half = interrupted(BASE, tmp_path, tracker=Listener(stop_at=103))
+    assert half.env_steps == 103
     assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(half.learner)} == {1}
     assert_same_result(train(BASE, tmp_path), whole, tolerance=TOLERANCE)
 
@@ -242,8 +251,8 @@ def test_three_seeds_on_one_device_and_on_two(whole, monkeypatch, tmp_path):
     three = changed(seeds=(7, 63, 2))
     with monkeypatch.context() as patch:
         patch.setattr(loop, "seed_mesh", one_device)
-        assert not train(three, tmp_path, tracker=Listener(stop_at=52)).finished
-    assert not train(three, tmp_path, tracker=Listener(stop_at=103)).finished  # on two
+        interrupted(three, tmp_path, tracker=Listener(stop_at=52))
+    interrupted(three, tmp_path, tracker=Listener(stop_at=103))  # on two
     monkeypatch.setattr(loop, "seed_mesh", one_device)
     result = train(three, tmp_path)
     assert_same_result(result, whole, other_lanes=[7, 63, 2], tolerance=TOLERANCE)
@@ -257,7 +266,7 @@ import jaxmarl_fac.all_cores
 
 import os, signal
 import jax
-from jaxmarl_fac import loop, parallel
+from jaxmarl_fac import loop, parallel, progress
 from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.experiment import load_experiment
 
@@ -270,10 +279,12 @@ class Listener:
         if history.last_env_steps == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-result = loop.train(
-    load_experiment(out / "experiment.json"), out, tracker=Listener(), checkpoint_seconds=float(sys.argv[4])
-)
-assert not result.finished
+experiment, seconds = load_experiment(out / "experiment.json"), float(sys.argv[4])
+try:
+    loop.train(experiment, out, tracker=Listener(), checkpoint_seconds=seconds)
+except loop.InterruptedRunError:
+    sys.exit()
+raise AssertionError("it was not interrupted")
 """
 
 
@@ -310,8 +321,9 @@ def test_eight_devices_and_two(whole, tmp_path):
 def test_stopped_by_a_signal_and_resumed(whole, tmp_path, number):
     first, second, third = Listener(52, number), Listener(154, number), Listener()
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    parts = [train(BASE, tmp_path, tracker=tracker) for tracker in (first, second, third)]
-    assert [part.finished for part in parts] == [False, False, True]
+    parts = [interrupted(BASE, tmp_path, tracker=tracker) for tracker in (first, second)]
+    parts.append(train(BASE, tmp_path, tracker=third))
+    assert [part.env_steps for part in parts] == [52, 154, 205]
     assert first.heard + second.heard + third.heard == POINTS  # each once
     assert_same_result(parts[2], whole)
     assert parts[0].seconds < parts[1].seconds < parts[2].seconds  # counted over all sessions
@@ -330,8 +342,8 @@ def test_stopped_between_evaluations_and_resumed(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHUNK_SECONDS", 0.0)  # single iterations, from the second chunk on
     with monkeypatch.context() as patch:
         patch.setattr(Program, "chunk", stopping)
-        half = train(BASE, tmp_path)
-    assert not half.finished
+        half = interrupted(BASE, tmp_path)
+    assert half.env_steps == 111 + 1  # the iteration that was under way is finished first
     assert half.history.last_env_steps == 103
     assert_same_result(train(BASE, tmp_path), whole)
 
@@ -381,7 +393,7 @@ def test_a_finished_run_is_not_run_again(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(Program, "chunk", never)
     listener = Listener()
     again = train(BASE, tmp_path, tracker=listener)
-    assert again.finished
+    assert again.env_steps == 205
     assert listener.heard == []
     assert_same_result(again, whole)
 
@@ -677,3 +689,24 @@ def test_an_algorithm_for_team_rewards_refuses_a_game_with_one_per_agent(bad_inp
     baselines.make("iql").check(Selfish())
     with bad_input("VDN chooses among discrete actions, which Selfish has not"):
         baselines.make("vdn").check(Selfish(num_actions=0))
+
+
+# What a person sees meanwhile
+
+
+def test_a_log_gets_lines_with_steps_speed_return_and_time_left(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    train(changed(seeds=(0, 1)), title="vdn on two-step", show_progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    pattern = (
+        r"vdn on two-step: ([\d,]+) of 205 steps, [\d,]+ steps/s of 2 lane\(s\), "
+        r"return IQM \S+, \d\d:\d\d left"
+    )
+    steps = [int(re.fullmatch(pattern, line).group(1)) for line in lines]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 205
+
+
+def test_a_short_run_leaves_no_line_in_a_log(capsys):
+    train(changed(seeds=(0, 1)), show_progress=True)
+    assert not capsys.readouterr().err
