@@ -43,6 +43,8 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     stateless: bool = False
     #: True if every agent sees the whole state (QTRAN's Theorem 1a: V_jt may be left out).
     fully_observable: bool = False
+    #: True if every step's discount is 0 or 1, as `next_timestep` gives it: replay then keeps it in one byte.
+    binary_discounts: bool = False
 
     @abc.abstractmethod
     def observe(self, state: Any) -> Observation:

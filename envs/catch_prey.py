@@ -89,6 +89,7 @@ class CatchPrey(TeamEnvironment):
     time_limit_terminates: bool = struct.field(pytree_node=False, default=False)
 
     num_actions = 5
+    binary_discounts = True
 
     def reset(self, key: jax.Array) -> tuple[CatchPreyState, TimeStep[Observation]]:
         """Put the prey at the origin and the predators around it."""

@@ -61,6 +61,7 @@ class DifferentialGame(TeamEnvironment):
     time_limit = 1
     stateless = True
     fully_observable = True
+    binary_discounts = True
 
     @property
     def num_agents(self) -> int:  # type: ignore[override]

@@ -78,6 +78,7 @@ class GaussianSqueeze(TeamEnvironment):
 
     time_limit = 1
     fully_observable = True
+    binary_discounts = True
 
     @property
     def num_agents(self) -> int:  # type: ignore[override]

@@ -63,6 +63,7 @@ class MatrixGame(TeamEnvironment):
     general_sum: bool = struct.field(pytree_node=False, default=False)
 
     fully_observable = True
+    binary_discounts = True
 
     @property
     def num_agents(self) -> int:  # type: ignore[override]

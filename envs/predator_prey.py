@@ -76,6 +76,7 @@ class PredatorPrey(TeamEnvironment):
     time_limit: int = struct.field(pytree_node=False, default=100)
 
     num_actions = grid.NUM_MOVES
+    binary_discounts = True
 
     @property
     def fully_observable(self) -> bool:  # type: ignore[override]

@@ -91,6 +91,7 @@ class StagHunt(TeamEnvironment):
     time_limit: int = struct.field(pytree_node=False, default=200)
 
     num_actions = NUM_ACTIONS
+    binary_discounts = True
 
     @property
     def num_entities(self) -> int:

@@ -95,6 +95,8 @@ class TeamMDP(TeamEnvironment):
     layout: tuple[tuple[float, float], ...] | None = struct.field(pytree_node=False, default=None)
     labels: tuple[str, ...] | None = struct.field(pytree_node=False, default=None)
 
+    binary_discounts = True
+
     @property
     def num_agents(self) -> int:  # type: ignore[override]
         """`n`."""

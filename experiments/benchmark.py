@@ -230,14 +230,14 @@ def measure(
     flops = None if recurrent else program.flops_per_iteration()
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes)) / seeds
-    lanes, _ = program.chunk(lanes, 0, program.warmup)
-    taken, lanes = seconds_per_iteration(program, lanes, seconds, program.warmup)
-    updates = seeds / taken / program.every
+    lanes, _ = program.chunk(lanes, 0, program.schedule.warmup)
+    taken, lanes = seconds_per_iteration(program, lanes, seconds, program.schedule.warmup)
+    updates = seeds / taken / program.schedule.update_every
     row = {
         "algo": algo,
         "seeds": seeds,
         "num_envs": num_envs,
-        "update_period": program.every,
+        "update_period": program.schedule.update_every,
         "seed_updates_per_s": updates,
         "env_steps_per_s": seeds * num_envs / taken,
         "compile_seconds": compile_seconds,
@@ -251,7 +251,7 @@ def measure(
         never = dataclasses.replace(algorithm, learning_starts=2**30)
         without = Program(dataclasses.replace(experiment, algorithm=never))
         acting, _ = seconds_per_iteration(without, without.initial_lanes(), seconds)
-        sampling = seconds_per_sample(program, lanes, seconds) / program.every
+        sampling = seconds_per_sample(program, lanes, seconds) / program.schedule.update_every
         row |= {"acting_share": acting / taken, "sampling_share": sampling / taken}
         row |= {"update_share": 1 - (acting + sampling) / taken}
     return row
@@ -280,7 +280,7 @@ def seconds_per_iteration(program: Program, lanes: Any, seconds: float, start: i
         lanes, _ = program.chunk(lanes, at, at + iterations)
         at += iterations
 
-    return fastest(run, seconds, program.every), lanes
+    return fastest(run, seconds, program.schedule.update_every), lanes
 
 
 def seconds_per_sample(program: Program, lanes: Any, seconds: float) -> float:

@@ -55,7 +55,8 @@ class Run:
 
     Attributes:
         seeds: how many.
-        first_seed: number of the first one; seed 7 is the same alone or among others.
+        first_seed: number of the first one; seed 7 is the same alone or among others, but for rounding.
+        bitwise_seeds: the same to the bit, at the price of running every seed by itself.
         env_steps: environment steps of each seed; the paper's own number if not given.
         num_envs: environments that each seed steps side by side.
         updates_per_step: gradient steps after each step of those environments.
@@ -78,6 +79,7 @@ class Run:
     evaluations: int = 20
     evaluation_episodes: int = 32
     root_key: int = 0
+    bitwise_seeds: bool = False
     out: Path = Path("runs/train")
     checkpoint_seconds: float = 60.0
     wandb: Literal["online", "offline", "disabled"] = "disabled"
@@ -108,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
         evaluations=run.evaluations,
         evaluation_episodes=run.evaluation_episodes,
         root_key=run.root_key,
+        bitwise_seeds=run.bitwise_seeds,
     )
     experiment.algorithm.check(experiment.environment)
     prepare_folder(run.out)

@@ -15,6 +15,7 @@ import numpy as np
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
+from jaxmarl_fac.schedule import Schedule, evenly_spread
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
@@ -28,7 +29,8 @@ class Experiment:
         algorithm: with all its hyper-parameters.
         environment: with all its parameters. If `games` is above 0, every array leaf has a leading
             axis `(games,)`, and each seed plays each game: all of them train in one program.
-        seeds: seed numbers. What seed i lives through does not depend on the others.
+        seeds: seed numbers. What seed i lives through does not depend on the others, but for rounding: with
+            another number of lanes on a device XLA adds up sums in another order. See `bitwise_seeds`.
         env_steps: environment steps of each seed.
         games: see `environment`; 0 for a single one.
         num_envs: environments that each seed steps side by side.
@@ -36,6 +38,8 @@ class Experiment:
         evaluations: greedy evaluations, evenly spread, besides the one before training.
         evaluation_episodes: episodes in one evaluation.
         root_key: from which every seed's key is folded.
+        bitwise_seeds: run every lane by itself, one after the other on each device, so that a seed gives the
+            same bits alone or among others, on any number of devices of one kind.
         probe: more to record at every evaluation: a function at the top level of a module.
     """
 
@@ -49,6 +53,7 @@ class Experiment:
     evaluations: int = 20
     evaluation_episodes: int = 32
     root_key: int = 0
+    bitwise_seeds: bool = False
     probe: Probe | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +76,23 @@ class Experiment:
     def iterations(self) -> int:
         """Steps of the loop: each steps every environment once. A last partial one is made whole."""
         return -(-self.env_steps // self.num_envs)
+
+    @property
+    def schedule(self) -> Schedule:
+        """When the loop learns, copies targets and evaluates."""
+        algorithm = self.algorithm
+        warmup = -(-algorithm.learning_starts // self.num_envs)
+        if algorithm.consumes == "episodes":
+            warmup = max(warmup, self.environment.time_limit - 1)  # until the first episodes are over
+        copies = max(1, algorithm.target_period // self.updates_per_step)
+        return Schedule(
+            iterations=self.iterations,
+            warmup=warmup,
+            update_every=algorithm.update_period,
+            updates_per_step=self.updates_per_step,
+            target_every=copies * algorithm.update_period if algorithm.target_period else 0,
+            evaluation_points=evenly_spread(self.iterations, self.evaluations),
+        )
 
     @property
     def lanes(self) -> int:

@@ -5,7 +5,6 @@ over all devices; compute happens in jitted chunks of many iterations; between c
 progress, logs, saves and listens for signals. What is computed never depends on how it is chunked.
 """
 
-import bisect
 import dataclasses
 import functools
 import signal
@@ -22,6 +21,7 @@ import numpy as np
 from flax import struct
 
 from envs.base import TeamEnvironment
+from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.evaluation import evaluate
@@ -30,7 +30,8 @@ from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
     block_size,
-    lane_by_lane,
+    each_lane_alone,
+    over_lanes,
     over_seeds,
     padded,
     run_once,
@@ -46,8 +47,11 @@ from jaxmarl_fac.tracking import History, Tracker
 #: The host wants to hear from the devices about this often, in seconds.
 CHUNK_SECONDS = 2.0
 
-#: Folded into a lane's key where no iteration number can be: for the start, and for evaluations.
-INITIAL, EVALUATION = 2**31 - 1, 2**31 - 2
+#: The largest number that the loop can count to on a device.
+LARGEST = 2**31 - 1
+
+#: Fold-in constants for the initialisation and evaluation keys; larger than any iteration number.
+INITIAL, EVALUATION = LARGEST, LARGEST - 1
 
 
 class DivergedError(RuntimeError):
@@ -143,7 +147,13 @@ def train(
         BadInputError: if no update is due in so few steps, or `out` cannot be written, or holds another
             experiment or a broken checkpoint.
     """
-    start = time.monotonic()
+    start, schedule = time.monotonic(), experiment.schedule
+    if not schedule.updates(experiment.iterations):
+        raise BadInputError(
+            f"nothing would be learned: no update is due within {experiment.iterations:,} iterations of "
+            f"{experiment.num_envs} environment(s), the first one comes after {schedule.warmup:,}: raise "
+            f"env_steps above {schedule.warmup * experiment.num_envs:,}, or lower learning_starts"
+        )
     program = Program(experiment)
     checkpoints = Checkpoints(out, experiment) if out else None
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
@@ -165,9 +175,11 @@ def train(
     bar = Progress(title, experiment, iteration, enabled=show_progress)
     with graceful_stop() as stop_asked, bar:
         while True:
-            if iteration in program.points and history.last_env_steps < iteration * experiment.num_envs:
-                row, lanes = program.evaluate(lanes, iteration)
-                history.append(iteration * experiment.num_envs, row)
+            env_steps = iteration * experiment.num_envs
+            if iteration in schedule.evaluation_points and history.last_env_steps < env_steps:
+                last = max(0, history.last_env_steps) // experiment.num_envs
+                row, lanes = program.evaluate(lanes, iteration, last)
+                history.append(env_steps, row)
                 bar.show(row)
                 if tracker:
                     tracker.log(history, elapsed())
@@ -176,13 +188,12 @@ def train(
                 save()
                 last_save = time.monotonic()
             if finished or stopped:
-                learner, env_steps = program.unpadded(lanes.learner), iteration * experiment.num_envs
-                result = Result(history, learner, env_steps, elapsed())
+                result = Result(history, program.unpadded(lanes.learner), env_steps, elapsed())
                 if finished:
                     return result
                 raise InterruptedRunError(result)
 
-            stop = min(program.next_point(iteration), iteration + chunk_size)
+            stop = min(schedule.next_evaluation(iteration), iteration + chunk_size)
             began = time.monotonic()
             lanes, healthy = program.chunk(lanes, iteration, stop)
             if not healthy.all():
@@ -197,7 +208,7 @@ class Program:
     """An experiment's compiled functions over all its lanes."""
 
     def __init__(self, experiment: Experiment):
-        algorithm, steps = experiment.algorithm, experiment.iterations
+        algorithm = experiment.algorithm
         self.experiment = experiment
         self.mesh = seed_mesh(experiment.lanes)
         fixed = self._fixed_lanes()
@@ -205,31 +216,30 @@ class Program:
         algorithm.check(env)
         learner = jax.eval_shape(algorithm.init, env, fixed.key[0])
         learner_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
-        #: Lanes that one device runs at a time, and how many such blocks each device has.
-        self.block = block_size(experiment.lanes, self.mesh, learner_bytes)
-        self.blocks = padded(experiment.lanes, self.mesh, self.block) // (self.mesh.size * self.block)
+        #: Lanes that one device runs at a time.
+        self.block = 1 if experiment.bitwise_seeds else block_size(experiment.lanes, self.mesh, learner_bytes)
         #: Which lane is where: all in their order, then some once more to fill up the devices.
         self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         self.fixed = shard(jax.tree.map(lambda leaf: leaf[self.fill], fixed), self.mesh)
-        self.memory = memory_for(algorithm, env, experiment.num_envs)
-        #: Iterations without learning at the start: with episodes, until the first ones are over.
-        self.warmup = -(-algorithm.learning_starts // experiment.num_envs)
-        if algorithm.consumes == "episodes":
-            self.warmup = max(self.warmup, env.time_limit - 1)
-        #: Iterations between updates, and between target-network copies (0: none).
-        self.every = algorithm.update_period
-        copies = max(1, algorithm.target_period // experiment.updates_per_step)
-        self.target_every = copies * self.every if algorithm.target_period else 0
-        #: Iterations at which the learners are evaluated; the first is 0, the last the end.
-        self.points = [-(-k * steps // experiment.evaluations) for k in range(experiment.evaluations + 1)]
+        self.memory = memory_for(algorithm, env, experiment.num_envs, experiment.iterations)
+        self.schedule = experiment.schedule
 
         lanes, every = SEEDS, EVERYWHERE
-        start = lane_by_lane(self._init_lane, self.mesh)
-        self._init = jax.jit(over_seeds(start, self.mesh, lanes, lanes), compiler_options=run_once(self.mesh))
-        run = over_seeds(self._run, self.mesh, (lanes, lanes, every, every), (lanes, lanes))
-        self._chunk = jax.jit(run, donate_argnums=0)
+        chunk_specs, look_specs = (lanes, lanes, every, every), (lanes, lanes, every)
+        start = over_lanes(self._init_lane, self.mesh)
         look = jax.vmap(self._evaluate_lane, (0, 0, None))
-        self._evaluate = jax.jit(over_seeds(look, self.mesh, (lanes, lanes, every), lanes))
+        self._chunk: Any
+        if experiment.bitwise_seeds:
+            self._init = each_lane_alone(start, self.mesh, (lanes,))
+            self._chunk = each_lane_alone(self._run, self.mesh, chunk_specs)
+            self._evaluate = each_lane_alone(look, self.mesh, look_specs)
+        else:
+            self._init = jax.jit(
+                over_seeds(start, self.mesh, lanes, lanes), compiler_options=run_once(self.mesh)
+            )
+            run = over_seeds(self._run, self.mesh, chunk_specs, (lanes, lanes))
+            self._chunk = jax.jit(run, donate_argnums=0)
+            self._evaluate = jax.jit(over_seeds(look, self.mesh, look_specs, lanes))
 
     # --- on the host ---
 
@@ -242,12 +252,15 @@ class Program:
         sharding = seed_sharding(self.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self._init, self.fixed),
+            jax.eval_shape(jax.vmap(self._init_lane), self.fixed),
         )
 
     def compile_chunk(self, lanes: Lane) -> jax.stages.Compiled:
-        """The compiled chunk, for its costs; `chunk` itself compiles on its first call."""
-        return self._chunk.lower(lanes, self.fixed, jnp.int32(0), jnp.int32(1)).compile()
+        """The compiled chunk, for its costs (not with bitwise seeds); `chunk` compiles on its first call."""
+        compiled: jax.stages.Compiled = self._chunk.lower(
+            lanes, self.fixed, jnp.int32(0), jnp.int32(1)
+        ).compile()
+        return compiled
 
     def flops_per_iteration(self) -> float:
         """Floating point operations of one lane's iteration with learning, by XLA's own count."""
@@ -256,7 +269,7 @@ class Program:
             return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype)
 
         step = jax.vmap(functools.partial(self._iteration, learn=True), (0, 0, None))
-        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.fixed), self.fixed))
+        lanes = jax.tree.map(one_block, (jax.eval_shape(jax.vmap(self._init_lane), self.fixed), self.fixed))
         compiled: Any = jax.jit(step).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
         return float(compiled.cost_analysis()["flops"]) / self.block
 
@@ -265,18 +278,13 @@ class Program:
         lanes, healthy = self._chunk(lanes, self.fixed, jnp.int32(start), jnp.int32(stop))
         return lanes, self.unpadded(to_host(healthy))
 
-    def evaluate(self, lanes: Lane, iteration: int) -> tuple[dict[str, np.ndarray], Lane]:
-        """Greedy play, the probe, and the update metrics' means since the last evaluation: `(lanes, ...)`."""
+    def evaluate(self, lanes: Lane, iteration: int, last: int) -> tuple[dict[str, np.ndarray], Lane]:
+        """Greedy play, the probe, and the update metrics' means since the one at `last`: `(lanes, ...)`."""
         row = self.unpadded(to_host(self._evaluate(lanes, self.fixed, jnp.int32(iteration))))
-        last = self.points[max(0, bisect.bisect_left(self.points, iteration) - 1)]
-        updates = (self._learned(iteration) - self._learned(last)) * self.experiment.updates_per_step
+        updates = self.schedule.updates(iteration) - self.schedule.updates(last)
         for name, total in self.unpadded(to_host(lanes.sums)).items():
             row[name] = total / updates if updates > 0 else np.full_like(total, np.nan)
         return row, lanes.replace(sums=jax.tree.map(jnp.zeros_like, lanes.sums))  # type: ignore[attr-defined]
-
-    def next_point(self, iteration: int) -> int:
-        """The first evaluation after this iteration."""
-        return self.points[bisect.bisect_right(self.points, iteration)]
 
     def fitted(self, lanes: Lane) -> Lane:
         """Lanes that may come from other devices, with the padding of these."""
@@ -296,10 +304,6 @@ class Program:
         if games:
             names = [f"game {game} {name}" for game in range(games) for name in names]
         return [name for name, named in zip(names, which, strict=True) if named]
-
-    def _learned(self, iteration: int) -> int:
-        """Iterations with learning among the first `iteration`."""
-        return -(-max(0, iteration - self.warmup) // self.every)
 
     def _fixed_lanes(self) -> Fixed:
         experiment = self.experiment
@@ -340,7 +344,8 @@ class Program:
     def _iteration(self, lane: Lane, fixed: Fixed, iteration: jax.Array, learn: bool) -> Lane:
         """Act in every environment, store, and learn."""
         experiment, algorithm, env = self.experiment, self.experiment.algorithm, fixed.environment
-        env_steps = iteration * experiment.num_envs
+        # Stops at the largest int32 instead of wrapping: exploration has long reached its end by then.
+        env_steps = jnp.minimum(iteration, LARGEST // experiment.num_envs) * experiment.num_envs
         act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(fixed.key, iteration), 3)
         epsilon = algorithm.epsilon(env_steps)
 
@@ -386,7 +391,7 @@ class Program:
 
     def _run(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> tuple[Lane, jax.Array]:
         """Iterations `start` to `stop`, block of lanes by block; and which lanes are finite after them."""
-        size = self.block
+        size, blocks = self.block, jax.tree.leaves(lanes)[0].shape[0] // self.block
 
         def run_block(index: jax.Array, lanes: Lane) -> Lane:
             def cut(leaf: jax.Array) -> jax.Array:
@@ -398,10 +403,10 @@ class Program:
             block = self._run_block(jax.tree.map(cut, lanes), jax.tree.map(cut, fixed), start, stop)
             return jax.tree.map(put, lanes, block)
 
-        if self.blocks == 1:
+        if blocks == 1:
             lanes = self._run_block(lanes, fixed, start, stop)
         else:
-            lanes = jax.lax.fori_loop(0, self.blocks, run_block, lanes)
+            lanes = jax.lax.fori_loop(0, blocks, run_block, lanes)
         finite = [
             jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim)))
             for leaf in jax.tree.leaves((lanes.learner.params, lanes.sums))
@@ -410,48 +415,45 @@ class Program:
 
     def _run_block(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> Lane:
         """Iterations `start` to `stop`. All that decides *when* is known here, outside the vmap."""
+        schedule = self.schedule
 
         def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
             step = functools.partial(self._iteration, learn=learn)
             return lambda iteration, lanes: jax.vmap(step, (0, 0, None))(lanes, fixed, iteration)
 
-        def next_multiple(iteration: jax.Array, period: int) -> jax.Array:
-            """The first iteration after this one that is so many periods after the warm-up."""
-            return self.warmup + ((iteration - self.warmup) // period + 1) * period
+        # Differences, because the next multiple of a long period may lie beyond what int32 holds.
 
         def learning(iteration: jax.Array, end: jax.Array, lanes: Lane) -> Lane:
             """Iterations `iteration` to `end`, learning in every one that is due."""
-            if self.every == 1:
+            if schedule.update_every == 1:
                 return jax.lax.fori_loop(iteration, end, iterate(True), lanes)
 
             def until_next_update(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
                 iteration, lanes = carry
-                due = jnp.where(
-                    (iteration - self.warmup) % self.every == 0,
-                    iteration,
-                    next_multiple(iteration, self.every),
-                )
-                acted = jnp.minimum(due, end)
+                wait = (schedule.warmup - iteration) % schedule.update_every
+                due = wait < end - iteration
+                acted = jnp.where(due, iteration + wait, end)
                 lanes = jax.lax.fori_loop(iteration, acted, iterate(False), lanes)
-                learned = jnp.minimum(due + 1, end)
+                learned = jnp.where(due, acted + 1, end)
                 return learned, jax.lax.fori_loop(acted, learned, iterate(True), lanes)
 
             return jax.lax.while_loop(lambda carry: carry[0] < end, until_next_update, (iteration, lanes))[1]
 
         def until_next_copy(carry: tuple[jax.Array, Lane]) -> tuple[jax.Array, Lane]:
             iteration, lanes = carry
-            due = next_multiple(iteration, self.target_every)
-            end = jnp.minimum(due, stop)
+            wait = schedule.target_every - (iteration - schedule.warmup) % schedule.target_every
+            due = wait <= stop - iteration
+            end = jnp.where(due, iteration + wait, stop)
             lanes = learning(iteration, end, lanes)
             learner = lanes.learner
             target = jax.tree.map(
-                lambda new, old: jnp.where(end == due, new, old), learner.params, learner.target_params
+                lambda new, old: jnp.where(due, new, old), learner.params, learner.target_params
             )
             return end, lanes.replace(learner=learner.replace(target_params=target))  # type: ignore[attr-defined]
 
-        learn_from = jnp.clip(self.warmup, start, stop)
+        learn_from = jnp.clip(schedule.warmup, start, stop)
         lanes = jax.lax.fori_loop(start, learn_from, iterate(False), lanes)
-        if not self.target_every:
+        if not schedule.target_every:
             return learning(learn_from, stop, lanes)
         _, lanes = jax.lax.while_loop(lambda carry: carry[0] < stop, until_next_copy, (learn_from, lanes))
         return lanes

@@ -1,11 +1,13 @@
 """Seeds over devices: accelerators where there are any, else one XLA device per CPU core."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -57,15 +59,13 @@ def block_size(lanes: int, mesh: Mesh, learner_bytes: int) -> int:
     return -(-each // -(-each // most))
 
 
-def lane_by_lane(function: Callable[[Any], Any], mesh: Mesh) -> Callable[[Any], Any]:
-    """`function` of one lane, for a leading axis of lanes where each runs once: at a start, not in a loop.
+def over_lanes(function: Callable[[Any], Any], mesh: Mesh) -> Callable[[Any], Any]:
+    """Map `function` of one lane over a leading axis of lanes; sequentially on CPU.
 
-    On CPUs one after the other: side by side, a batch of matrix decompositions, such as orthogonal weights
+    For the start of training: side by side, a batch of matrix decompositions, such as orthogonal weights
     take, makes threads wait for each other for ever (jaxlib 0.10.2 with two cores).
     """
-    if not on_cpu(mesh):
-        return jax.vmap(function)
-    return lambda lanes: jax.lax.map(function, lanes)
+    return functools.partial(jax.lax.map, function) if on_cpu(mesh) else jax.vmap(function)
 
 
 def run_once(mesh: Mesh) -> dict[str, Any]:
@@ -84,6 +84,53 @@ def padded(lanes: int, mesh: Mesh, block: int) -> int:
 def over_seeds(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
     """`function`, run by every device on its own seeds, without any communication."""
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def each_lane_alone(function: Callable[..., Any], mesh: Mesh, in_specs: Any) -> Callable[..., Any]:
+    """`function`, called for every lane by itself: one program, compiled for one lane on one device.
+
+    So that a lane's numbers are the same bits whatever other lanes there are, and on any number of devices:
+    a program over several lanes or devices is another program, in which XLA may order sums otherwise. The
+    price is a dispatch per lane, and no lane side by side with another on a device.
+
+    Args:
+        function: of trees with a leading axis of one lane where `in_specs` says `SEEDS`; its results have
+            that axis too.
+        mesh: the devices; each runs its own lanes one after the other.
+        in_specs: `SEEDS` or `EVERYWHERE` for each argument.
+    """
+    run, sharding = jax.jit(function), seed_sharding(mesh)
+    devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+
+    @jax.jit
+    def cut(tree: Any, lane: jax.Array) -> Any:
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, lane, 1), tree)
+
+    @jax.jit
+    def join(*trees: Any) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)
+
+    def part_of(tree: Any, device: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: next(shard.data for shard in leaf.addressable_shards if shard.device == device), tree
+        )
+
+    def whole(*parts: jax.Array) -> jax.Array:
+        shape = (parts[0].shape[0] * mesh.size, *parts[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
+
+    def call(*arguments: Any) -> Any:
+        lanes = tuple(tree for tree, spec in zip(arguments, in_specs, strict=True) if spec == SEEDS)
+        shared = arguments[len(lanes) :]
+        parts = [part_of(lanes, device) for device in devices]
+        count = jax.tree.leaves(parts[0])[0].shape[0]
+        results: list[list[Any]] = [[] for _ in devices]
+        for lane in range(count):  # all devices work on their first lane, then on their second
+            for part, done in zip(parts, results, strict=True):
+                done.append(run(*cut(part, lane), *shared))
+        return jax.tree.map(whole, *(join(*done) for done in results))
+
+    return call
 
 
 def seed_sharding(mesh: Mesh) -> NamedSharding:

@@ -55,16 +55,25 @@ class Memory(Protocol):
         """A batch from what `additions` have stored."""
 
 
-def memory_for(algorithm: Algorithm, env: TeamEnvironment, num_envs: int) -> Memory:
-    """The memory that the algorithm consumes, for `num_envs` environments side by side."""
+def memory_for(algorithm: Algorithm, env: TeamEnvironment, num_envs: int, iterations: int) -> Memory:
+    """The memory that the algorithm consumes.
+
+    Args:
+        algorithm: says what it learns from, and how much of it is kept.
+        env: the game.
+        num_envs: environments side by side.
+        iterations: steps of each of them in the whole run; no memory is larger than what they can fill.
+    """
     if algorithm.consumes == "latest":
         return Latest(num_envs)
     settings: Any = algorithm  # an algorithm that learns from replay says how much
+    steps = iterations * num_envs  # and at most as many episodes
     if algorithm.consumes == "transitions":
         newest = getattr(settings, "newest_transitions", 0)
-        return Replay(settings.replay_size, settings.batch_size, num_envs, newest)
+        return Replay(min(settings.replay_size, steps), settings.batch_size, num_envs, newest)
     recent = getattr(settings, "recent_episodes", 0), getattr(settings, "recent_fraction", 0.0)
-    return EpisodeReplay(settings.replay_size, settings.batch_size, num_envs, env.time_limit, *recent)
+    kept = min(settings.replay_size, steps)
+    return EpisodeReplay(kept, settings.batch_size, num_envs, env.time_limit, *recent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +98,14 @@ class Replay:
     newest: int = 0
 
     @property
+    def slots(self) -> int:
+        """Transitions of each environment that are kept."""
+        return -(-self.capacity // self.num_envs)
+
+    @property
     def size(self) -> int:
         """Transitions kept."""
-        return -(-self.capacity // self.num_envs) * self.num_envs
+        return self.slots * self.num_envs
 
     def bytes_per_transition(self, env: TeamEnvironment) -> int:
         """Bytes that one transition takes."""
@@ -113,7 +127,7 @@ class Replay:
     ) -> Buffer:
         """Store one step of each environment; see `Memory`."""
         rows = jax.vmap(lambda *step: _to_bytes(_pack(env, *step)))(states, actions, timesteps, after)
-        place = (additions * self.num_envs) % self.size
+        place = additions % self.slots * self.num_envs  # the product alone could wrap
         return jax.lax.dynamic_update_slice_in_dim(buffer, rows, place, 0)
 
     def sample(
@@ -123,11 +137,12 @@ class Replay:
 
         For its axes see `Transition`.
         """
-        filled = jnp.minimum(additions * self.num_envs, self.size).astype(jnp.uint32)
+        filled = (jnp.minimum(additions, self.slots) * self.num_envs).astype(jnp.uint32)
         # Reducing 32 random bits modulo at most a million favours some items by less than 1 in 4,000.
         places = (jax.random.bits(key, (self.batch_size,)) % filled).astype(jnp.int32)
         if self.newest:
-            newest = (additions * self.num_envs - 1 - jnp.arange(self.newest)) % filled.astype(jnp.int32)
+            last = additions % self.slots * self.num_envs - 1
+            newest = (last - jnp.arange(self.newest)) % filled.astype(jnp.int32)
             places = jnp.concatenate([places, newest])
         return _transitions(env, jax.vmap(lambda row: _from_bytes(row, _example(env)))(buffer[places]))
 
@@ -336,10 +351,17 @@ def _pack_step(env: TeamEnvironment, state: Any, actions: jax.Array, timestep: T
     """One step, without the state that it leads to."""
     return {
         "state": state.replace(key=None),
-        "actions": actions.astype(jnp.int8) if env.num_actions else actions,
+        "actions": actions.astype(_action_dtype(env)),
         "reward": jnp.asarray(timestep.reward, jnp.float32),
-        "discount": timestep.discount.astype(jnp.int8),
+        "discount": timestep.discount.astype(jnp.int8 if env.binary_discounts else jnp.float32),
     }
+
+
+def _action_dtype(env: TeamEnvironment) -> np.dtype:
+    """The smallest signed type that holds every action; float32 where actions are numbers."""
+    if not env.num_actions:
+        return np.dtype(np.float32)
+    return np.promote_types(np.int8, np.min_scalar_type(-env.num_actions))
 
 
 def _width(example: Any) -> int:

@@ -49,6 +49,8 @@ class JaxMARLTeam(TeamEnvironment):
     num_actions: int = struct.field(pytree_node=False)
     time_limit: int = struct.field(pytree_node=False)
 
+    binary_discounts = True
+
     @staticmethod
     @abc.abstractmethod
     def build(name: str, **settings: Any) -> Any:

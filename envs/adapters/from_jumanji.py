@@ -52,6 +52,7 @@ class JumanjiTeam(TeamEnvironment):
 
     #: False if Jumanji says "terminated" when the time is up: all that ends then is taken for cut off.
     tells_truncation = True
+    binary_discounts = True
 
     @staticmethod
     @abc.abstractmethod

@@ -147,7 +147,7 @@ def test_models_learn_from_the_newest_transitions():
 
 def test_the_newest_transitions_follow_the_drawn_ones():
     env, algorithm = differential_game(), baselines.make("ddpg-om", batch_size=4, replay_size=5)
-    memory = memory_for(algorithm, env, num_envs=1)
+    memory = memory_for(algorithm, env, num_envs=1, iterations=10**6)
     buffer, (state, timestep) = memory.init(env), env.reset(jax.random.key(0))
     timestep = jax.tree.map(lambda leaf: leaf[None], timestep)
     states = jax.tree.map(lambda leaf: leaf[None], state)

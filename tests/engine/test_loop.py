@@ -15,7 +15,9 @@ import pytest
 from jax.sharding import Mesh
 
 import baselines
+import envs
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
+from envs.predator_prey import predator_prey
 from jaxmarl_fac import loop, parallel, progress
 from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.experiment import Experiment, save_experiment
@@ -133,34 +135,17 @@ def test_it_learns(whole):
     assert loss[4] < loss[1] / 2
 
 
-@pytest.mark.parametrize(
-    ("fields", "points"),
-    [
-        ({"env_steps": 205, "evaluations": 4}, [0, 52, 103, 154, 205]),
-        ({"env_steps": 100, "evaluations": 5, "num_envs": 3}, [0, 7, 14, 21, 28, 34]),
-        ({"env_steps": 7, "evaluations": 7}, list(range(8))),
-        ({"env_steps": 7, "evaluations": 1}, [0, 7]),
-        ({"env_steps": 20_000, "evaluations": 3}, [0, 6667, 13334, 20_000]),
-    ],
-)
-def test_evaluation_points(fields, points):
-    program = Program(changed(seeds=(0,), **fields))
-    assert program.points == points
-    for iteration in range(points[-1]) if points[-1] < 1000 else (0, 6666, 6667, 13334):
-        assert program.next_point(iteration) == min(point for point in points if point > iteration)
-
-
 def test_metrics_are_means_since_the_last_evaluation(whole):
     program = Program(BASE)
     lanes, _ = program.chunk(program.initial_lanes(), 0, 52)
     losses = np.asarray(lanes.sums["loss"])
-    first, lanes = program.evaluate(lanes, 52)
+    first, lanes = program.evaluate(lanes, 52, 0)
     np.testing.assert_array_equal(first["loss"], losses / np.float32(52 - 10))  # 10 steps without learning
     for total in jax.tree.leaves(lanes.sums):
         np.testing.assert_array_equal(total, 0)
     lanes, _ = program.chunk(lanes, 52, 103)
     losses = np.asarray(lanes.sums["loss"])
-    second, _ = program.evaluate(lanes, 103)
+    second, _ = program.evaluate(lanes, 103, 52)
     np.testing.assert_array_equal(second["loss"], losses / np.float32(51))
     np.testing.assert_array_equal(whole.history.arrays()["loss"][1:3], [first["loss"], second["loss"]])
 
@@ -220,6 +205,57 @@ def test_odd_chunks_change_nothing(whole):
     assert_same(program.unpadded(lanes.learner), whole.learner)
 
 
+def one_device(lanes):
+    return Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
+
+
+#: Learners of each kind, small; agents with a memory and networks of actors too.
+KINDS = {
+    "feed-forward": BASE,
+    "recurrent": changed(
+        algorithm=baselines.make("vdn", **SMALL, consumes="episodes", recurrent=True), env_steps=60
+    ),
+    "tabular": changed(algorithm=baselines.make("iql-tabular")),
+    "actor-critic": changed(
+        algorithm=baselines.make("sac", hidden=(16,), batch_size=64),
+        environment=envs.make("differential"),
+        env_steps=60,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param("feed-forward", marks=pytest.mark.slow), "recurrent", "tabular", "actor-critic"]
+)
+def test_bitwise_seeds_are_the_same_bits_alone_among_others_and_on_other_devices(kind, monkeypatch):
+    """The default is only the same but for rounding: SAC's 60 steps already differ in the first digits."""
+    base = changed(KINDS[kind], bitwise_seeds=True, evaluations=2)
+    among = train(changed(base, seeds=(0, 1, 2, 7, 3)))
+    alone = train(changed(base, seeds=(7,)))
+    assert_same_result(alone, among, other_lanes=slice(3, 4))
+    monkeypatch.setattr(loop, "seed_mesh", one_device)
+    assert_same_result(train(changed(base, seeds=(7, 2))), among, other_lanes=[3, 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [3, 8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bitwise_seeds_on_three_and_eight_devices(kind, devices, tmp_path):
+    """A run that starts on so many devices and ends on two is the one that has two from start to end."""
+    experiment = changed(KINDS[kind], bitwise_seeds=True, seeds=tuple(range(9)), evaluations=2)
+    save_experiment(experiment, tmp_path / "experiment.json")
+    half = experiment.schedule.evaluation_points[1]
+    process = start_elsewhere(tmp_path, devices, stop_at=half, checkpoint_seconds=60)
+    _, complaints = process.communicate(timeout=300)
+    assert process.returncode == 0, complaints
+    assert_same_result(train(experiment, tmp_path), train(experiment))
+
+
+def test_bitwise_seeds_learn_what_the_default_learns(whole):
+    bitwise = train(changed(bitwise_seeds=True, seeds=(7, 63)))
+    assert_same_result(bitwise, whole, other_lanes=[7, 63], tolerance=TOLERANCE)
+
+
 @pytest.mark.slow
 def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
     """Blocks of 7 lanes on two devices: 32 of 35 lanes each have work."""
@@ -227,10 +263,6 @@ def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
     monkeypatch.setattr(parallel, "CPU_BLOCK", 7)
     assert len(Program(BASE).fill) == 70
     assert_same_result(train(BASE), whole, tolerance=TOLERANCE)
-
-
-def one_device(lanes):
-    return Mesh(np.asarray(jax.devices()[:1]), (AXIS,))
 
 
 @pytest.mark.slow
@@ -460,7 +492,7 @@ def test_several_environments_and_updates_in_a_step():
     # Six updates are three iterations.
     for i, copied in {3: 0, 4: 0, 5: 5, 6: 5, 7: 5, 8: 8, 9: 8}.items():
         assert_same(learners[i].target_params, learners[copied].params)
-    row, _ = program.evaluate(lanes, 10)
+    row, _ = program.evaluate(lanes, 10, 0)
     np.testing.assert_array_equal(row["loss"], np.asarray(lanes.sums["loss"]) / np.float32(14))
 
 
@@ -480,6 +512,30 @@ def test_epsilon_is_that_of_the_environment_steps():
     assert is_greedy[:, :4].all()
     # 512 joint actions, each greedy by chance with 1/9
     assert abs(is_greedy[:, 4:12].mean() - 1 / 9) < 5 * np.sqrt(8 / 81 / 512)
+
+
+def test_beyond_32_bits_exploration_stays_at_its_end_and_replay_in_its_rows():
+    """From iteration 2^29 on the count of four environments' steps no longer fits into 32 bits."""
+    settings = {**SMALL, "epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_steps": 4, "learning_rate": 1e-9}
+    far = changed(MANY, algorithm=baselines.make("vdn", **settings), env_steps=2**33 - 80)
+    program = Program(far)
+    lanes, _ = program.chunk(program.initial_lanes(), 0, 4)
+    env, start = far.environment, 2**29 + 5
+    lanes = lanes.replace(buffer=jnp.zeros_like(lanes.buffer).at[..., :2].set(2))  # the joint action (2, 2)
+    lanes, healthy = program.chunk(lanes, start, start + 3)
+    assert healthy.all()
+    greedy = far.algorithm.act_greedily
+    observation = env.observe(env.reset(jax.random.key(0))[0])
+    best = jax.vmap(lambda params: greedy(env, params, (), observation)[0])(
+        lanes.learner.params
+    )  # (lanes, n)
+    decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, _example(env))))
+    actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, 64, n)
+    slots = [4 * ((start + i) % 16) for i in range(3)]
+    written = sorted(slot + i for slot in slots for i in range(4))
+    assert (actions[:, written] == best[:, None]).all()
+    assert (np.delete(actions, written, axis=1) == 2).all()
+    assert (best != 2).any(axis=1).mean() > 0.5  # so that what was written can be told apart
 
 
 def test_the_newest_step_is_sampled_too():
@@ -671,11 +727,37 @@ def test_updates_and_copies_come_when_they_are_due(settings, updates, copied, cu
         assert params["updates"][lane] == len(steps)
         np.testing.assert_array_equal(params["seen"][lane], expected)
         assert target["updates"][lane] == copied
-    row, _ = program.evaluate(lanes, 40)
+    row, _ = program.evaluate(lanes, 40, 20)
     assert (row["episode_return"] == 7).all()
     late = [0 if step % 2 == 0 else 17 for step in steps if step >= 20]
     if cuts == (40,):  # the sums run from the start, and are divided by the updates since the last point
         assert row["code"][0] == pytest.approx(expected.sum() / len(late))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"env_steps": 10}, "no update is due within 10 iterations of 1 environment(s)"),
+        ({"env_steps": 9, "num_envs": 2}, "raise env_steps above 10, or lower learning_starts"),
+        ({"env_steps": 9, "algorithm": Clerk(learning_starts=9, update_period=4)}, "comes after 9"),
+        (
+            {
+                "env_steps": 199,
+                "algorithm": baselines.make("vdn", consumes="episodes", learning_starts=1),
+                "environment": predator_prey(time_limit=200),
+            },
+            "raise env_steps above 199",
+        ),
+    ],
+)
+def test_a_run_without_a_single_update_is_refused(bad_input, fields, says):
+    with bad_input(says):
+        train(changed(**{"evaluations": 1, **fields}))
+
+
+def test_the_first_update_may_be_the_last_step():
+    result = train(changed(CLERK, algorithm=Clerk(learning_starts=39, update_period=7)))
+    assert result.learner.params["updates"].tolist() == [1, 1, 1]
 
 
 def test_an_algorithm_for_team_rewards_refuses_a_game_with_one_per_agent(bad_input):

@@ -14,7 +14,8 @@ from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
     block_size,
-    lane_by_lane,
+    each_lane_alone,
+    over_lanes,
     over_seeds,
     padded,
     seed_mesh,
@@ -138,17 +139,34 @@ def test_every_device_works_on_its_own_lanes_only():
     np.testing.assert_array_equal(run(jnp.arange(6.0), 10.0), [30, 30, 30, 120, 120, 120])
 
 
+def test_each_lane_alone_sees_one_lane_and_keeps_the_layout():
+    mesh, shapes = seed_mesh(4), []
+
+    def run(lanes, keys, scale):
+        shapes.append(lanes.shape)
+        return {"scaled": lanes * scale, "draws": jax.vmap(jax.random.uniform)(keys), "keys": keys}
+
+    lanes, keys = jnp.arange(12.0).reshape(4, 3), jax.random.split(jax.random.key(0), 4)
+    alone = each_lane_alone(run, mesh, (SEEDS, SEEDS, EVERYWHERE))
+    result = alone(shard(lanes, mesh), shard(keys, mesh), jnp.float32(2))
+    assert set(shapes) == {(1, 3)}
+    np.testing.assert_array_equal(result["scaled"], 2 * lanes)
+    np.testing.assert_array_equal(result["draws"], jax.vmap(jax.random.uniform)(keys))
+    np.testing.assert_array_equal(jax.random.key_data(result["keys"]), jax.random.key_data(keys))
+    assert {leaf.sharding for leaf in jax.tree.leaves(result)} == {seed_sharding(mesh)}
+
+
 START = """
 import jaxmarl_fac.all_cores
 import jax
-from jaxmarl_fac.parallel import SEEDS, lane_by_lane, over_seeds, seed_mesh
+from jaxmarl_fac.parallel import SEEDS, over_lanes, over_seeds, seed_mesh
 
 def start(key):  # the recurrent weights of a GRU of 64 units
     return [jax.nn.initializers.orthogonal()(key, (64, 64)) for key in jax.random.split(key, 3)]
 
 mesh = seed_mesh(8)
 keys = jax.random.split(jax.random.key(0), 8)
-started = jax.jit(over_seeds(lane_by_lane(start, mesh), mesh, SEEDS, SEEDS))(keys)
+started = jax.jit(over_seeds(over_lanes(start, mesh), mesh, SEEDS, SEEDS))(keys)
 print(len(jax.block_until_ready(started)))
 """
 
@@ -159,8 +177,8 @@ def test_lanes_with_orthogonal_weights_start():
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_lane_by_lane(platform):
-    roots = lane_by_lane(lambda lane: {"root": jnp.sqrt(lane["square"])}, mesh_of(2, platform))
+def test_lanes_are_mapped_over(platform):
+    roots = over_lanes(lambda lane: {"root": jnp.sqrt(lane["square"])}, mesh_of(2, platform))
     np.testing.assert_array_equal(roots({"square": jnp.asarray([4.0, 9.0])})["root"], [2, 3])
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from collections import Counter
 
@@ -5,14 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from envs.matrix_games import matrix_game, random_state_game, staged_game, two_step_game
+import baselines
+from envs.matrix_games import MatrixGame, matrix_game, random_state_game, staged_game, two_step_game
 from envs.predator_prey import PredatorPrey
-from jaxmarl_fac.replay import EpisodeReplay, Latest, Replay, _from_bytes, _to_bytes
+from jaxmarl_fac.replay import EpisodeReplay, Latest, Replay, _from_bytes, _to_bytes, memory_for
 
 #: A one-shot game whose rewards tell all joint actions apart.
 NUMBERED = matrix_game(np.arange(100.0).reshape(10, 10))
@@ -377,3 +380,85 @@ def test_a_million_steps_of_predator_prey_fit_in_32_mb():
     large = small.replace(num_agents=4, num_prey=2, height=7, width=7)
     for env in (small, large):
         assert Replay(1_000_000, 32).bytes_per_transition(env) <= 32
+
+
+# Limits
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 4096])
+@pytest.mark.parametrize("newest", [0, 5])
+def test_the_count_of_steps_may_pass_32_bits(num_envs, newest):
+    """Rows that hold their own number, sampled after so many additions that their product with E wraps."""
+    replay = Replay(capacity=2 * num_envs, batch_size=50, num_envs=num_envs, newest=newest)
+    game = matrix_game(np.zeros((2, 2)))
+    rows = {"actions": np.zeros((replay.size, 2), np.int8), "discount": np.zeros(replay.size, np.int8)}
+    rows["reward"] = np.arange(replay.size, dtype=np.float32)
+    buffer = jax.vmap(_to_bytes)(jax.tree.map(jnp.asarray, rows))
+    additions = 2**31 - 9  # odd: the next row is the second half's first
+    batch = replay.sample(game, buffer, jnp.int32(additions), jax.random.key(0))
+    reward = np.asarray(batch.reward)
+    assert ((reward >= 0) & (reward < replay.size)).all()
+    assert len(np.unique(reward)) > 1
+    np.testing.assert_array_equal(reward[50:], (num_envs - 1 - np.arange(newest)) % replay.size)
+
+    state, _ = jax.vmap(game.reset)(jax.random.split(jax.random.key(0), num_envs))
+    actions = jnp.ones((num_envs, 2), jnp.int32)
+    after, timesteps = jax.vmap(game.step)(state, actions)
+    added = replay.add(game, buffer, jnp.int32(additions), state, actions, timesteps, after)
+    changed = np.flatnonzero((added != buffer).any(axis=1))
+    np.testing.assert_array_equal(changed, np.arange(num_envs, 2 * num_envs))
+
+
+def test_no_more_rows_than_steps_to_come():
+    game = two_step_game()
+    vdn = baselines.make("vdn", replay_size=1_000_000)
+    assert memory_for(vdn, game, num_envs=3, iterations=50).size == 150
+    assert memory_for(vdn, game, num_envs=3, iterations=10**6).size == 1_000_002
+    episodes = baselines.make("vdn", replay_size=5000, consumes="episodes")
+    assert memory_for(episodes, game, num_envs=2, iterations=40).slots == 40 + 1
+    assert memory_for(episodes, game, num_envs=2, iterations=10**6).slots == 2500 + 1
+
+
+@pytest.mark.parametrize(("actions", "width"), [(127, 1), (128, 1), (129, 2), (300, 2)])
+def test_actions_are_kept_in_a_type_that_holds_them(actions, width):
+    game = MatrixGame(
+        payoff=jnp.zeros((1, actions, 2)),
+        next_stage=jnp.full((1, actions, 2), -1, jnp.int8),
+        start=jnp.ones((1,)),
+        action_counts=(actions, 2),
+    )
+    replay = Replay(capacity=1, batch_size=1)
+    assert replay.bytes_per_transition(game) == 2 * width + 4 + 1
+    state, _ = jax.vmap(game.reset)(jax.random.key(0)[None])
+    played = jnp.asarray([[actions - 1, 1]])
+    after, timesteps = jax.vmap(game.step)(state, played)
+    buffer = replay.add(game, replay.init(game), jnp.int32(0), state, played, timesteps, after)
+    batch = replay.sample(game, buffer, jnp.int32(1), jax.random.key(0))
+    assert batch.actions.tolist() == [[actions - 1, 1]]
+
+
+@struct.dataclass(eq=False)
+class Halving(MatrixGame):
+    """An environment with a discount of its own."""
+
+    binary_discounts = False
+
+    def step(self, state, actions):
+        state, timestep = super().step(state, actions)
+        return state, timestep.replace(discount=timestep.discount / 2)
+
+
+def test_an_environments_own_discount_is_kept():
+    plain = two_step_game()
+    game = Halving(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)})
+    state, _ = jax.vmap(game.reset)(jax.random.key(0)[None])
+    actions = jnp.zeros((1, 2), jnp.int32)
+    after, timesteps = jax.vmap(game.step)(state, actions)
+    for memory in (Replay(capacity=4, batch_size=3), EpisodeReplay(4, 3, 1, 2), Latest()):
+        buffer = memory.add(game, memory.init(game), jnp.int32(0), state, actions, timesteps, after)
+        if isinstance(memory, EpisodeReplay):  # only whole episodes are sampled
+            last, end = jax.vmap(game.step)(after, actions)
+            buffer = memory.add(game, buffer, jnp.int32(1), after, actions, end, last)
+        batch = memory.sample(game, buffer, jnp.int32(1), jax.random.key(0))
+        expected = [0.5, 0.0] if isinstance(memory, EpisodeReplay) else [0.5]
+        assert np.unique(batch.discount, axis=0).reshape(-1).tolist() == expected

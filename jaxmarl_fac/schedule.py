@@ -1,0 +1,37 @@
+"""When a run acts, learns, copies its targets and is evaluated: plain integers, known before compiling."""
+
+import bisect
+from typing import NamedTuple
+
+
+class Schedule(NamedTuple):
+    """All times count iterations of the loop; in each, every environment takes one step.
+
+    Attributes:
+        iterations: of the whole run.
+        warmup: iterations without learning at the start.
+        update_every: iterations from one with updates to the next; the first one follows the warm-up.
+        updates_per_step: gradient steps in an iteration with updates.
+        target_every: iterations between copies of the parameters to the targets; 0 for none.
+        evaluation_points: iterations before which the learners are evaluated, from 0 to the end.
+    """
+
+    iterations: int
+    warmup: int
+    update_every: int
+    updates_per_step: int
+    target_every: int
+    evaluation_points: tuple[int, ...]
+
+    def updates(self, iteration: int) -> int:
+        """Gradient steps in the first `iteration` iterations."""
+        return -(-max(0, iteration - self.warmup) // self.update_every) * self.updates_per_step
+
+    def next_evaluation(self, iteration: int) -> int:
+        """The first evaluation point after this iteration."""
+        return self.evaluation_points[bisect.bisect_right(self.evaluation_points, iteration)]
+
+
+def evenly_spread(iterations: int, evaluations: int) -> tuple[int, ...]:
+    """`evaluations` points up to the last iteration, and the one before training."""
+    return tuple(-(-k * iterations // evaluations) for k in range(evaluations + 1))

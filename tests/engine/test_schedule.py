@@ -1,0 +1,66 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import baselines
+from envs.matrix_games import two_step_game
+from envs.predator_prey import predator_prey
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.schedule import Schedule, evenly_spread
+
+EXPERIMENT = Experiment(
+    algorithm=baselines.make("vdn", learning_starts=10, target_period=7, batch_size=8),
+    environment=two_step_game(),
+    seeds=(0,),
+    env_steps=205,
+    evaluations=4,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "points"),
+    [
+        ({"env_steps": 205, "evaluations": 4}, (0, 52, 103, 154, 205)),
+        ({"env_steps": 100, "evaluations": 5, "num_envs": 3}, (0, 7, 14, 21, 28, 34)),
+        ({"env_steps": 7, "evaluations": 7}, tuple(range(8))),
+        ({"env_steps": 7, "evaluations": 1}, (0, 7)),
+        ({"env_steps": 20_000, "evaluations": 3}, (0, 6667, 13334, 20_000)),
+    ],
+)
+def test_evaluation_points(fields, points):
+    schedule = dataclasses.replace(EXPERIMENT, **fields).schedule
+    assert schedule.evaluation_points == points
+    for iteration in range(points[-1]) if points[-1] < 1000 else (0, 6666, 6667, 13334):
+        assert schedule.next_evaluation(iteration) == min(point for point in points if point > iteration)
+
+
+@given(
+    warmup=st.integers(0, 50), every=st.integers(1, 9), each=st.integers(1, 4), iteration=st.integers(0, 100)
+)
+def test_updates_are_those_counted_one_by_one(warmup, every, each, iteration):
+    schedule = Schedule(100, warmup, every, each, 0, evenly_spread(100, 1))
+    due = [i for i in range(iteration) if i >= warmup and (i - warmup) % every == 0]
+    assert schedule.updates(iteration) == each * len(due)
+
+
+def test_what_an_experiment_asks_for():
+    assert EXPERIMENT.schedule == Schedule(205, 10, 1, 1, 7, (0, 52, 103, 154, 205))
+    several = dataclasses.replace(EXPERIMENT, num_envs=4, updates_per_step=3).schedule
+    assert (several.iterations, several.warmup, several.target_every) == (52, 3, 2)  # 10 / 4 up, 7 / 3 down
+    settings = {"consumes": "episodes", "update_period": 20, "learning_starts": 10}
+    episodes = dataclasses.replace(
+        EXPERIMENT,
+        algorithm=baselines.make("vdn", **settings),
+        environment=predator_prey(time_limit=30),
+    ).schedule
+    assert (episodes.warmup, episodes.update_every) == (29, 20)  # the first episode ends in iteration 29
+
+
+def test_far_beyond_32_bits():
+    """The loop counts iterations in 32 bits and steps only here: 4,096 environments for 2^31 iterations."""
+    long = dataclasses.replace(EXPERIMENT, env_steps=4096 * (2**31 - 10), num_envs=4096)
+    assert long.schedule.iterations == 2**31 - 10
+    assert long.schedule.evaluation_points == (0, 536870910, 1073741819, 1610612729, 2147483638)
+    assert long.schedule.updates(2**31 - 10) == 2**31 - 10 - 1  # ten steps are over in the first iteration
