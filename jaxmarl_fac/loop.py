@@ -7,6 +7,7 @@ progress, logs, saves and listens for signals. What is computed never depends on
 
 import dataclasses
 import functools
+import math
 import signal
 import threading
 import time
@@ -124,7 +125,7 @@ class Result:
 
 def train(
     experiment: Experiment,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     tracker: Tracker | None = None,
     title: str = "",
@@ -144,8 +145,8 @@ def train(
     Raises:
         DivergedError: if a lane stops being finite.
         InterruptedRunError: if SIGINT (Ctrl-C) or SIGTERM stopped it, after the checkpoint is written.
-        BadInputError: if no update is due in so few steps, or `out` cannot be written, or holds another
-            experiment or a broken checkpoint.
+        BadInputError: if no update is due in so few steps, `checkpoint_seconds` is negative or not finite, or
+            `out` cannot be written, or holds another experiment or a broken checkpoint.
     """
     start, schedule = time.monotonic(), experiment.schedule
     if not schedule.updates(experiment.iterations):
@@ -154,8 +155,12 @@ def train(
             f"{experiment.num_envs} environment(s), the first one comes after {schedule.warmup:,}: raise "
             f"env_steps above {schedule.warmup * experiment.num_envs:,}, or lower learning_starts"
         )
+    if not 0 <= checkpoint_seconds < math.inf:
+        raise BadInputError(
+            f"checkpoint_seconds must be 0 or a finite number above, not {checkpoint_seconds}"
+        )
     program = Program(experiment)
-    checkpoints = Checkpoints(out, experiment) if out else None
+    checkpoints = Checkpoints(Path(out), experiment) if out is not None else None
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
         lanes, iteration, history, before = saved

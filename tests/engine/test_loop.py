@@ -1,6 +1,7 @@
 """The loop on small experiments. All runs of one shape share a compiled program, through JAX's cache."""
 
 import dataclasses
+import math
 import os
 import re
 import signal
@@ -753,6 +754,18 @@ def test_updates_and_copies_come_when_they_are_due(settings, updates, copied, cu
 def test_a_run_without_a_single_update_is_refused(bad_input, fields, says):
     with bad_input(says):
         train(changed(**{"evaluations": 1, **fields}))
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+def test_times_between_checkpoints_that_cannot_be(bad_input, tmp_path, seconds):
+    with bad_input(f"checkpoint_seconds must be 0 or a finite number above, not {seconds}"):
+        train(CLERK, tmp_path / "run", checkpoint_seconds=seconds)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_folder_may_be_text(tmp_path):
+    train(CLERK, str(tmp_path / "run"))
+    assert (tmp_path / "run" / "experiment.json").exists()
 
 
 def test_the_first_update_may_be_the_last_step():
