@@ -250,7 +250,7 @@ def load_game(path: str | Path) -> MatrixGame:
     path = Path(path)
     try:
         if path.suffix == ".json":
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
         elif path.suffix == ".npy":
             content = np.load(path, allow_pickle=False)
         else:

@@ -38,6 +38,7 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.checkpoints import prepare_folder
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import line_styles, panels, save
+from jaxmarl_fac.files import write_text
 from jaxmarl_fac.loop import Program
 from jaxmarl_fac.parallel import EVERYWHERE, SEEDS, over_seeds, seed_mesh
 from jaxmarl_fac.replay import Replay
@@ -166,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     product = matrix_product()
     peak = max(measure_product(product) for _ in range(REPETITIONS))
     rows = []
-    for algo, count in tqdm([(algo, count) for algo in algos for count in seeds]):
+    for algo, count in tqdm([(algo, count) for algo in algos for count in seeds], disable=None):
         settings = suite.settings.get(algo, {}) if env == suite.env else {}
         rows.append(measure(algo, env, count, options.seconds, suite.parts, settings))
         peak = max(peak, measure_product(product))
@@ -184,9 +185,9 @@ def main(argv: Sequence[str]) -> int:
     }
     if suite.parts:
         machine |= measure_environment(env, options.seconds)
-    (options.out / "benchmark.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    write_text(options.out / "benchmark.json", json.dumps({"machine": machine, "rows": rows}, indent=1))
     table = markdown(rows, machine)
-    (options.out / "benchmark.md").write_text(table)
+    write_text(options.out / "benchmark.md", table)
     plot(rows, machine, options.out / "benchmark.png")
     print(table)
     print(f"written to {options.out}")

@@ -93,11 +93,11 @@ def squeeze(workshop: Workshop, multi: bool = False, explore: bool = False) -> t
     seeds = workshop.seeds(smoke=2, quick=10, paper=16)
     title = "multi-domain squeeze (MGS)" if multi else "Gaussian squeeze (GS)"
     kind = "mgs" if multi else "gs"
-    curves, spent, changed = {}, {}, ""
+    curves, changed = {}, ""
     for name in NAMES:
         experiment = squeeze_experiment(name, workshop.scale, seeds, multi, explore)
         result = workshop.train(f"{kind}-{'explore-' if explore else ''}{name}", experiment)
-        arrays, spent[name] = result.history.arrays(), result.seconds
+        arrays = result.history.arrays()
         optimum = optima(experiment)  # (lanes,)
         curves[name] = arrays["episode_return"] / optimum
         changed = changes(experiment, squeeze_experiment(name, "paper", seeds, multi, explore))
@@ -109,7 +109,6 @@ def squeeze(workshop: Workshop, multi: bool = False, explore: bool = False) -> t
         "optimum": bootstrap_interval(optimum, np.mean),
         "steps_to_95_percent": {name: steps_to(curve, arrays["env_steps"]) for name, curve in curves.items()},
         "draws" if not multi else "seeds": len(seeds),
-        "training_seconds": spent,
     }
     return figure, ours, last, changed
 
@@ -300,11 +299,11 @@ def panel(workshop: Workshop, predators: int, penalty: float) -> tuple[Any, ...]
     """Train all algorithms on all penalties, unless that is done, and draw and score one of them."""
     seeds = workshop.seeds(smoke=2, quick=5, paper=5)
     game = PENALTIES.index(penalty)
-    curves, spent, changed = {}, {}, ""
+    curves, changed = {}, ""
     for name in NAMES:
         experiment = prey_experiment(predators, name, workshop.scale, seeds)
         result = workshop.train(f"prey-{predators}-{name}", experiment)
-        arrays, spent[name] = result.history.arrays(), result.seconds
+        arrays = result.history.arrays()
         returns = arrays["episode_return"]
         curves[name] = returns.reshape(len(returns), len(PENALTIES), len(seeds))[:, game]
         paper = prey_experiment(predators, name, "paper", seeds)
@@ -322,7 +321,6 @@ def panel(workshop: Workshop, predators: int, penalty: float) -> tuple[Any, ...]
     ours = {
         "last_return": last,
         "optimum": reference,
-        "training_seconds": spent,
     }
     return figure, ours, last, changed
 

@@ -182,8 +182,7 @@ def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int],
     to spare.
 
     Returns:
-        Every metric `(evaluations, seeds, ...)` by name with `env_steps (evaluations,)`, the experiment, and
-        seconds of training.
+        Every metric `(evaluations, seeds, ...)` by name with `env_steps (evaluations,)`, and the experiment.
     """
     together = workshop.scale == "paper" and not changed
     punishments = tuple(PUNISHMENTS.values()) if together else (punishment,)
@@ -197,7 +196,7 @@ def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int],
         else table.reshape(len(table), len(punishments), len(seeds), *table.shape[2:])[:, game]
         for metric, table in arrays.items()
     }
-    return measured, experiment, result.seconds
+    return measured, experiment
 
 
 def changed_for(experiment: Experiment, name: str) -> str:
@@ -238,9 +237,9 @@ def _missing(parts: Mapping[str, bool]) -> str:
 def fig1(workshop: Workshop, punishment: float) -> Outcome:
     """Learning curves of all algorithms at one punishment."""
     seeds = workshop.seeds(smoke=2, quick=4, paper=4)
-    curves, spent = {}, {}
+    curves = {}
     for name in ALGORITHMS:
-        measured, experiment, spent[name] = hunt(workshop, name, punishment, seeds)
+        measured, experiment = hunt(workshop, name, punishment, seeds)
         curves[name] = measured["episode_return"]
     best = optimum(experiment.environment)  # type: ignore[arg-type]
     last, speed = scores(curves), speeds(curves)
@@ -268,7 +267,6 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
         "last_return": last,
         "mean_return_over_training": speed,
         "remix_faster_than_weighted_qmix_probability": {"against": faster, **ahead.to_json()},
-        "training_seconds": spent,
         "parts": parts,
     }
     why = (
@@ -307,7 +305,7 @@ def fig3(workshop: Workshop) -> Outcome:
     ours: dict[str, Any] = {}
     parts: dict[str, bool] = {}
     for axis, name in zip(axes[0], names, strict=True):
-        measured, experiment, _ = hunt(workshop, name, PUNISHMENTS["fig1_p2"], seeds)
+        measured, experiment = hunt(workshop, name, PUNISHMENTS["fig1_p2"], seeds)
         # Before the first update there are none.
         learned = np.isfinite(measured["mean_weight"]).all(axis=1)
         start, weights = int(np.argmax(learned)) - 1, measured["mean_weight"][learned]
@@ -368,7 +366,7 @@ def variants(
     """Train ReMIX with some settings changed, the first time with none, and draw and score the curves."""
     seeds = workshop.seeds(smoke=2, quick=4, paper=4)
     runs = {label: hunt(workshop, REMIX, punishment, seeds, **changed) for label, changed in settings.items()}
-    measured, experiment, _ = next(iter(runs.values()))
+    measured, experiment = next(iter(runs.values()))
     curves = {label: run[0]["episode_return"] for label, run in runs.items()}
     best = optimum(experiment.environment)
     figure = curves_figure(measured["env_steps"], curves, f"ReMIX {title}", best)

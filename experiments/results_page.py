@@ -7,12 +7,16 @@ its table too.
 """
 
 import dataclasses
-import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
+from jaxmarl_fac.files import write_text
+from jaxmarl_fac.report import read_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,32 +33,43 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Write the page; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
-    papers = sorted(folder for folder in options.results.glob("*") if list(folder.glob("*.png")))
-    if not papers:
-        raise BadInputError(
-            f"{options.results} holds no results: run a reproduction with --out {options.results}/PAPER"
-        )
     lines = [
         "# Results",
         "",
         "Made by `experiments/results_page.py` from the records beside the pictures.",
         "",
     ]
-    for folder in papers:
-        records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-        records = [record for record in records if "verdict" in record]
-        if records:
-            lines += _page(folder.name, records)
-    benchmarks = sorted(options.results.glob("benchmark*/benchmark.md"))
-    lines += ["## Benchmark", ""] if benchmarks else []
-    for table in benchmarks:
-        lines += [table.read_text(), f"![{table.parent.name}]({table.parent.name}/benchmark.png)", ""]
-    (options.results / "README.md").write_text("\n".join(lines))
+    papers = []
+    for folder in sorted(options.results.glob("*")):
+        files = sorted(path for path in folder.glob("*.json") if path.name != "benchmark.json")
+        if records := read_records(files):
+            papers += _page(folder.name, records)
+    benchmarks = []
+    for path in sorted(options.results.glob("benchmark*/benchmark.md")):
+        try:
+            table = path.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            print(f"left out: {path} cannot be read as text: make it anew with benchmark.py", file=sys.stderr)
+            continue
+        name = path.parent.name
+        benchmarks += [table, f"![{name}]({_link(name)}/benchmark.png)", ""]
+    if not papers and not benchmarks:
+        raise BadInputError(
+            f"{options.results} holds no results: run a reproduction with --out {options.results}/PAPER"
+        )
+    lines += [*papers, *(["## Benchmark", ""] if benchmarks else []), *benchmarks]
+    write_text(options.results / "README.md", "\n".join(lines))
     print(f"written: {options.results / 'README.md'}")
     return cli.DONE
 
 
+def _link(folder: str) -> str:
+    """A folder's name as part of a link: spaces and bytes that are no text are escaped."""
+    return quote(os.fsencode(folder))
+
+
 def _page(paper: str, records: list[dict]) -> list[str]:
+    folder = _link(paper)
     lines = [
         f"## {paper}",
         "",
@@ -64,22 +79,22 @@ def _page(paper: str, records: list[dict]) -> list[str]:
     for record in records:
         seeds = f", {record['seeds']} seeds" if record["seeds"] else ""
         lines.append(
-            f"| [{record['id']}](#{paper}-{record['id']}) | {record['source']} | **{record['verdict']}** "
+            f"| [{record['id']}](#{folder}-{record['id']}) | {record['source']} | **{record['verdict']}** "
             f"| {record['why']} | {record['scale']}{seeds} |"
         )
     for record in records:
         versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         lines += [
             "",
-            f'<a id="{paper}-{record["id"]}"></a>',
+            f'<a id="{folder}-{record["id"]}"></a>',
             f"### {record['id']}: {record['claim']}",
             "",
             f"Accepted if: {record['accept']}",
             "",
-            f"![{record['id']}]({paper}/{record['id']}.png)",
+            f"![{record['id']}]({folder}/{record['id']}.png)",
             "",
             f"{record['seconds']} s on {record['device']}; {versions}. All numbers: "
-            f"[{record['id']}.json]({paper}/{record['id']}.json).",
+            f"[{record['id']}.json]({folder}/{record['id']}.json).",
         ]
     return [*lines, ""]
 

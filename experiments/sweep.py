@@ -23,6 +23,7 @@ import yaml
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.checkpoints import prepare_folder
+from jaxmarl_fac.files import write_text
 from jaxmarl_fac.statistics import bootstrap_interval
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
             score = bootstrap_interval(metrics["episode_return"][-1])
         table.append({"run": index, "return": score.value, "low": score.low, "high": score.high, **flags})
     table.sort(key=lambda row: -row["return"])
-    (options.out / "sweep.json").write_text(json.dumps(table, indent=1))
+    write_text(options.out / "sweep.json", json.dumps(table, indent=1))
     for row in table:
         flags = {name: value for name, value in row.items() if name not in ("run", "return", "low", "high")}
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
@@ -84,7 +85,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
         BadInputError: if it cannot be read or is no sweep that runs here.
     """
     try:
-        sweep = yaml.safe_load(path.read_text())
+        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInputError(f"sweep file {path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:

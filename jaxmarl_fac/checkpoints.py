@@ -111,7 +111,7 @@ def prepare_folder(folder: Path) -> None:
 
 def _check_same(record: Path, experiment: Experiment) -> None:
     try:
-        saved = json.loads(record.read_text())
+        saved = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(f"{record} cannot be read: remove its folder, or choose another") from error
     wanted = json.loads(json.dumps(to_json(experiment)))

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -38,28 +40,62 @@ def peek(kind: type[T], argv: Sequence[str]) -> T:
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a script's `main` on the command line, and leave with its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(main(sys.argv[1:]))
+        status = _status(main)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python exits
+        status = FAILED
+    sys.exit(status)
+
+
+def _status(main: Callable[[Sequence[str]], int]) -> int:
+    try:
+        return main(sys.argv[1:])
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
+        return FAILED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(STOPPED)
+        return STOPPED
+    except SystemExit:  # --help
+        return DONE
 
 
 def _tyro(kind: Any, argv: Sequence[str], **options: Any) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=list(argv), config=CONFIG, **options)
+            return tyro.cli(kind, args=list(argv), config=CONFIG, registry=_registry(), **options)
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
         raise BadInputError(_first_paragraph(complaint.getvalue())) from None
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Paths in which ~ is the home folder: of `--out=~/runs` no shell has expanded it."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _path(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda texts: Path(os.path.expanduser(texts[0])),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda path: [str(path)],
+        )
+
+    return registry
 
 
 def _first_paragraph(box: str) -> str:

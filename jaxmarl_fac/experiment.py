@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
+from jaxmarl_fac.files import write_text
 from jaxmarl_fac.schedule import Schedule, evenly_spread
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
@@ -138,9 +138,7 @@ def from_json(value: Any) -> Any:
 
 def save_experiment(experiment: Experiment, path: Path) -> None:
     """Write it as JSON, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(to_json(experiment)))
-    os.replace(partial, path)
+    write_text(path, json.dumps(to_json(experiment)))
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -150,7 +148,7 @@ def load_experiment(path: Path) -> Experiment:
         BadInputError: if the file is missing, cannot be read, or holds no experiment.
     """
     try:
-        experiment = from_json(json.loads(path.read_text()))
+        experiment = from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise BadInputError(f"there is no {path}: give the folder of a run") from error
     except OSError as error:

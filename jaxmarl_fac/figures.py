@@ -5,7 +5,6 @@ Make a figure with `panels`, draw on its axes with the functions below, write it
 
 import hashlib
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 
 from envs.errors import BadInputError
+from jaxmarl_fac.files import replacing
 from jaxmarl_fac.statistics import Interval, learning_curve
 
 #: Okabe and Ito's colours for colour-blind readers, without their yellow, too pale for a line on white.
@@ -98,14 +98,8 @@ def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
         raise BadInputError(f"figures are written as PNG: {path} must end in .png")
     if not path.parent.is_dir():
         raise BadInputError(f"the folder {path.parent} does not exist: make it before saving {path.name}")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(draft, format="png", dpi=dpi, bbox_inches="tight")
-        os.replace(draft, path)
-    except OSError as error:
-        raise BadInputError(f"figure {path} cannot be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight")
 
 
 def annotated_matrix(

@@ -4,13 +4,12 @@ import base64
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.checkpoints import prepare_folder
 from jaxmarl_fac.experiment import Experiment, to_json
 from jaxmarl_fac.figures import save
+from jaxmarl_fac.files import write_text
 from jaxmarl_fac.loop import DivergedError, Result, train
 
 Scale = Literal["smoke", "quick", "paper"]
@@ -40,7 +40,7 @@ class Outcome:
     Attributes:
         figure: the picture.
         paper: the paper's numbers.
-        ours: our numbers, with 95 % intervals.
+        ours: our numbers, with 95 % intervals; the same whenever the figure is made, so no times.
         verdict: computed from `ours` by the claim's rule.
         why: one or two sentences.
     """
@@ -72,6 +72,7 @@ class Workshop:
         self._finished = {} if finished is None else finished
         self.experiments: dict[str, Experiment] = {}
         self.env_steps = 0
+        self.training_seconds: dict[str, float] = {}
         self.earlier_seconds = 0.0  # that its runs took in other sessions, or for figures before this one
 
     def choose(self, *, smoke: Any, quick: Any, paper: Any) -> Any:
@@ -96,6 +97,7 @@ class Workshop:
         if run not in self._finished:
             self._finished[run] = train(experiment, folder, title=name, show_progress=True)
         result = self._finished[run]
+        self.training_seconds[name] = result.seconds
         self.earlier_seconds += result.seconds - (time.monotonic() - start)
         self.env_steps += experiment.lanes * experiment.iterations * experiment.num_envs
         return result
@@ -175,13 +177,40 @@ def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) ->
         except DivergedError as error:
             failed.append(claim.id)
             print(f"{claim.id}: {error}", file=sys.stderr)
-    records = [
-        json.loads(path.read_text()) for c in claims if (path := options.out / f"{c.id}.json").exists()
-    ]
+    paths = [options.out / f"{claim.id}.json" for claim in claims]
+    records = read_records([path for path in paths if path.exists()])
     report = write_report(title, records, options.out)
     print_table(records)
     print(f"report: {report}")
     return cli.FAILED if failed else cli.DONE
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a figure.
+
+    Raises:
+        BadInputError: if the file holds none, or the picture beside it is missing.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        record = None
+    if not _is_record(record, path.stem):
+        raise BadInputError(f"{path} is no record of this suite: remove it, or make it anew with its script")
+    if not _is_picture(path.with_suffix(".png")):
+        raise BadInputError(f"{path} has no picture beside it: make both anew with their script")
+    return record  # type: ignore[no-any-return]
+
+
+def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The records of figures; what is none is left out, with a line on stderr."""
+    records = []
+    for path in paths:
+        try:
+            records.append(read_record(path))
+        except BadInputError as error:
+            print(f"left out of the report: {error}", file=sys.stderr)
+    return records
 
 
 def write_report(title: str, records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -191,7 +220,7 @@ def write_report(title: str, records: Sequence[Mapping[str, Any]], folder: Path)
     environment.filters["pretty"] = _pretty
     page = environment.get_template("report.html.j2").render(title=title, records=records, pictures=pictures)
     path = folder / "report.html"
-    _write(path, page)
+    write_text(path, page)
     return path
 
 
@@ -210,13 +239,31 @@ def _choose(claims: Sequence[Claim], ids: Sequence[str]) -> list[Claim]:
 
 
 def _is_done(path: Path, options: Options) -> bool:
-    if not path.exists() or not path.with_suffix(".png").exists():
-        return False
     try:
-        record = json.loads(path.read_text())
-    except ValueError:
+        record = read_record(path)
+    except BadInputError:
         return False
     return bool(record["scale"] == options.scale and record["asked_seeds"] == options.seeds)
+
+
+def _is_record(record: Any, name: str) -> bool:
+    texts = ("id", "source", "claim", "accept", "scale", "verdict", "why", "device")
+    return (
+        isinstance(record, dict)
+        and record.keys() >= {"paper", "ours", "asked_seeds"}
+        and all(isinstance(record.get(key), str) for key in texts)
+        and all(isinstance(record.get(key), int | float) for key in ("seeds", "env_steps", "seconds"))
+        and isinstance(record.get("versions"), dict)
+        and record["verdict"] in get_args(Verdict)
+        and record["id"] == name
+    )
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        return path.read_bytes().startswith(b"\x89PNG")
+    except OSError:
+        return False
 
 
 def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> None:
@@ -238,12 +285,13 @@ def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> Non
         "asked_seeds": options.seeds,
         "env_steps": workshop.env_steps,
         "seconds": round(time.monotonic() - start + workshop.earlier_seconds, 1),
+        "training_seconds": plain(workshop.training_seconds),
         "experiment": {name: to_json(experiment) for name, experiment in workshop.experiments.items()},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
     }
     save(outcome.figure, path.with_suffix(".png"))
-    _write(path, json.dumps(record, indent=1))
+    write_text(path, json.dumps(record, indent=1))
     print(f"{claim.id}: {outcome.verdict} ({record['seconds']} s). {outcome.why}", flush=True)
 
 
@@ -264,10 +312,3 @@ def plain(value: Any) -> Any:
 
 def _pretty(value: Any) -> str:
     return json.dumps(value, indent=1)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -1,7 +1,6 @@
 """What a run measured: in memory, in a file, and in Weights & Biases."""
 
 import importlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from envs.errors import BadInputError
+from jaxmarl_fac.files import replacing
 from jaxmarl_fac.statistics import bootstrap_interval
 
 #: Seeds that W&B shows one by one. Every seed is in metrics.npz.
@@ -48,9 +48,8 @@ class History:
 
     def save(self, path: Path) -> None:
         """Write `arrays` as .npz, whole or not at all."""
-        partial = path.with_suffix(".partial.npz")
-        np.savez_compressed(partial, **self.arrays())  # type: ignore[arg-type]
-        os.replace(partial, path)
+        with replacing(path) as file:
+            np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
 
 
 class Tracker(Protocol):

@@ -92,6 +92,23 @@ def imports_by_name(tree: ast.Module) -> list[int]:
     ]
 
 
+def text_without_encoding(tree: ast.Module) -> list[int]:
+    """Lines that read or write text in whatever encoding the machine's locale has."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func).split(".")[-1]
+        keywords = {keyword.arg for keyword in node.keywords}
+        modes = [a.value for a in node.args + [k.value for k in node.keywords] if isinstance(a, ast.Constant)]
+        binary = any("b" in str(mode) for mode in modes) or ast.unparse(node.func) == "os.open"
+        method = called in ("read_text", "write_text") and isinstance(node.func, ast.Attribute)
+        opened = called in ("open", "fdopen") and not binary
+        if (method or opened or "text" in keywords) and "encoding" not in keywords:
+            found.append(node.lineno)
+    return found
+
+
 def strings(tree: ast.Module) -> list[str]:
     """Every string of the code, docstrings apart."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -138,6 +155,11 @@ def test_no_import_inside_a_function(name):
     assert imports_inside_functions(tree_of(name)) == []
     if name not in DYNAMIC_IMPORTS:
         assert imports_by_name(tree_of(name)) == []
+
+
+@every_module
+def test_text_is_utf_8_whatever_the_locale(name):
+    assert text_without_encoding(tree_of(name)) == []
 
 
 @every_module
@@ -197,6 +219,26 @@ def test_relative_imports_are_resolved(source, name, package, found):
 def test_hidden_imports_are_found():
     assert imports_inside_functions(ast.parse("def f():\n    if True:\n        import os")) == [3]
     assert imports_by_name(ast.parse("import importlib\nx = importlib.import_module('os')")) == [2]
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("path.read_text()", True),
+        ("path.read_text(encoding='utf-8')", False),
+        ("(a / b).write_text(json.dumps(x))", True),
+        ("write_text(path, x)", False),
+        ("open(path)", True),
+        ("path.open('w')", True),
+        ("path.open('wb')", False),
+        ("open(path, mode='rb')", False),
+        ("open(path, encoding='utf-8')", False),
+        ("os.open(path, os.O_WRONLY)", False),
+        ("subprocess.run(command, text=True)", True),
+    ],
+)
+def test_text_without_an_encoding_is_found(code, found):
+    assert text_without_encoding(ast.parse(code)) == [1] * found
 
 
 def test_names_of_games_and_papers_are_found():

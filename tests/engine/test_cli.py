@@ -1,7 +1,9 @@
 import dataclasses
+import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,51 @@ def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch):
         cli.run(main)
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: no luck\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where things are."""
+
+    out: Path = Path("runs")
+    gif: Path | None = None
+    runs: tuple[Path, ...] = ()
+
+
+def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.parse(Places, ["--out=~/x", "--gif", "~", "--runs", "~/a", "b~", "~no-such-user/c"]) == Places(
+        tmp_path / "x", tmp_path, (tmp_path / "a", Path("b~"), Path("~no-such-user/c"))
+    )
+
+
+def test_every_character_can_be_told_in_every_encoding(monkeypatch):
+    """Issue 13, point 22."""
+    streams = [io.TextIOWrapper(io.BytesIO(), "cp1252") for _ in range(2)]
+    monkeypatch.setattr(sys, "stdout", streams[0])
+    monkeypatch.setattr(sys, "stderr", streams[1])
+    monkeypatch.setattr(sys, "argv", ["script", os.fsdecode(b"\xff")])
+
+    def main(argv):
+        print("π é")
+        raise BadInputError(f"no {argv[0]}")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == cli.BAD_INPUT
+    for stream, said in zip(streams, (b"\\u03c0 \xe9\n", b"error: no \\udcff\n"), strict=True):
+        stream.flush()
+        assert stream.buffer.getvalue() == said
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        patch.setattr(sys, "argv", ["script"])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(lambda argv: print("much") or cli.DONE)
+        print("more, as Python does when it exits", flush=True)
+    assert stop.value.code == cli.FAILED
+    assert capsys.readouterr().err == ""

@@ -144,3 +144,41 @@ def test_bad_input(tmp_path, flags, said):
 def test_plain_rounds_and_drops_what_json_cannot_hold():
     assert report.plain({"a": np.float64(1 / 3), 2: [np.int64(3), np.nan, Path]})["a"] == 0.333333
     assert report.plain([np.int64(3), float("inf"), (1.0,)]) == [3, None, [1.0]]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"5", b"{}", b'{"id": "two"}'])
+def test_a_broken_record_costs_neither_a_figure_nor_the_report(tmp_path, capsys, content):
+    """Issue 13, point 23. The record of a figure that is asked for is made anew."""
+    claims = [claim("one"), claim("two"), claim("three")]
+    assert report.main("Title", claims, tmp_path, []) == 0
+    (tmp_path / "two.json").write_bytes(content)
+    (tmp_path / "three.png").unlink()
+    capsys.readouterr()
+    assert report.main("Title", claims, tmp_path, ["--figures", "one", "--again"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [f"{name}.json" in line for name, line in zip(("two", "three"), lines, strict=True)] == [True] * 2
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "claim of one" in page and "claim of two" not in page and "claim of three" not in page
+
+    assert report.main("Title", claims, tmp_path, []) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("data:image/png;base64,") == 3
+
+
+def test_our_numbers_are_the_same_whenever_they_are_measured(tmp_path, monkeypatch):
+    """Issue 13, point 25: what training took has a place of its own."""
+    experiment = Experiment(
+        algorithm=baselines.make("vdn"), environment=envs.make("matrix-qtran"), seeds=(0,), env_steps=40
+    )
+
+    def make(workshop):
+        workshop.train("vdn", experiment)
+        return Outcome(panels()[0], {}, {"return": 8.0}, "reproduced", "")
+
+    monkeypatch.setattr(
+        report, "train", lambda *_, **__: Result(History(), LearnerState({}, {}, ()), True, 7.5)
+    )
+    assert report.main("Title", [dataclasses.replace(claim("one"), make=make)], tmp_path, []) == 0
+    record = read(tmp_path, "one")
+    assert record["training_seconds"] == {"vdn": 7.5}
+    assert record["ours"] == {"return": 8.0}

@@ -159,12 +159,12 @@ def test_at_papers_scale_four_punishments_share_a_program_and_a_figure_shows_its
 
     workshop = Shared({"hunt-vdn": 0, "hunt-remix-w_min=0.5-p1.5": 7})
     for punishment in PUNISHMENTS.values():
-        measured, experiment, _ = hunt(workshop, "vdn", punishment, range(4))  # type: ignore[arg-type]
+        measured, experiment = hunt(workshop, "vdn", punishment, range(4))  # type: ignore[arg-type]
         assert measured["episode_return"].shape == (101, 4)
         assert (measured["episode_return"] == punishment).all()
         assert measured["env_steps"].shape == (101,)
     assert set(workshop.names) == {"hunt-vdn"}
-    _, experiment, _ = hunt(workshop, "remix", -1.5, range(4), w_min=0.5)  # type: ignore[arg-type]
+    _, experiment = hunt(workshop, "remix", -1.5, range(4), w_min=0.5)  # type: ignore[arg-type]
     assert experiment.games == 1 and experiment.algorithm.w_min == 0.5
     assert workshop.names[-1] == "hunt-remix-w_min=0.5-p1.5"
 
