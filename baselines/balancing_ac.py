@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from baselines.actor_critic import ActorCritic, Bound, FromZero, Seen, Step
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.losses import UNAVAILABLE, td_target
 from jaxmarl_fac.networks import MLP
 from jaxmarl_fac.soft_backups import log_mean_exp
@@ -96,7 +97,7 @@ class BalancingAC(ActorCritic):
 
     def explore(self, network: Any, seen: Seen, epsilon: jax.Array, key: jax.Array) -> jax.Array:
         """A sample `()` of the policy."""
-        return network.actor(seen).sample(seed=key)
+        return sample_actions(key, network.actor(seen))
 
     def exploit(self, network: Any, seen: Seen) -> jax.Array:
         """The policy's most probable action `()`."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from baselines.actor_critic import ActorCritic, Bound, FromZero, Seen, SquashedNormal, Step, joined
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.losses import UNAVAILABLE, td_target
 from jaxmarl_fac.networks import MLP
 from jaxmarl_fac.soft_backups import soft_value
@@ -135,7 +136,7 @@ class SACDiscrete(_SoftActorCritic):
 
     def explore(self, network: Any, seen: Seen, epsilon: jax.Array, key: jax.Array) -> jax.Array:
         """A sample `()` of the policy."""
-        return network.actor(seen).sample(seed=key)
+        return sample_actions(key, network.actor(seen))
 
     def exploit(self, network: Any, seen: Seen) -> jax.Array:
         """The policy's most probable action `()`."""

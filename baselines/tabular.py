@@ -9,7 +9,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +17,7 @@ from envs.errors import BadInputError
 from envs.matrix_games import MatrixGame
 from envs.team_mdp import TeamMDP
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Transition
-from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
+from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
 from jaxmarl_fac.losses import greedy_actions, mask_unavailable, td_target
 
 #: One table or several, each `(n, O, ...)`: agent, its observation, and as a rule its action.
@@ -138,7 +137,7 @@ class TabularLearner(Algorithm):
             return epsilon_greedy(key, values, observation.action_mask, epsilon), carry
         uniform = observation.action_mask / jnp.sum(observation.action_mask, axis=-1, keepdims=True)
         chances = (1 - epsilon) * jax.nn.softmax(values / self.temperature) + epsilon * uniform
-        return distrax.Categorical(probs=chances).sample(seed=key), carry
+        return sample_actions(key, chances), carry
 
     def act_greedily(
         self, env: TeamEnvironment, params: Tables, carry: Any, observation: Observation

@@ -5,7 +5,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import distrax
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +13,7 @@ from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition
 from jaxmarl_fac.equilibria import table_update
+from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.losses import td_target
 
 #: The tables of one agent, by name.
@@ -271,7 +271,7 @@ class TwoPlayerLearner(Algorithm):
             zip(self.rules, self.policies(env, params, observation), strict=True)
         ):
             chances = (1 - rule.epsilon) * policy + rule.epsilon / policy.size
-            draws.append(distrax.Categorical(probs=chances).sample(seed=keys[index]))
+            draws.append(sample_actions(keys[index], chances))
         return jnp.stack(draws), carry
 
     def act_greedily(

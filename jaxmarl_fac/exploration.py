@@ -10,8 +10,27 @@ from jaxmarl_fac.losses import greedy_actions
 
 
 def linear_epsilon(env_steps: jax.Array, start: float, end: float, steps: int) -> jax.Array:
-    """Epsilon `()` after `env_steps`: from `start` straight to `end` in `steps`, then constant."""
-    return jnp.asarray(optax.linear_schedule(start, end, steps)(env_steps))
+    """Epsilon `()` after `env_steps`: from `start` straight to `end` in `steps`, then constant.
+
+    Never outside of the two: compiled, `1 - count * (1 / steps)` may come out as -5e-8 at the end.
+    """
+    epsilon = optax.linear_schedule(start, end, steps)(env_steps)
+    return jnp.clip(epsilon, min(start, end), max(start, end))
+
+
+def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> jax.Array:
+    """Actions `(...)` drawn from a policy over A of them, always in 0 to A - 1.
+
+    For a policy with NaN (of a learner that has diverged, which the loop reports) or with a probability that
+    rounding has put below 0, distrax draws -1 without a word. Here the one plays 0, the other never happens.
+
+    Args:
+        key: a PRNG key.
+        policy: probabilities `(..., A)`, or a distribution over actions.
+    """
+    if not isinstance(policy, distrax.Categorical):
+        policy = distrax.Categorical(probs=jnp.maximum(policy, 0))
+    return jnp.maximum(policy.sample(seed=key), 0)
 
 
 def epsilon_greedy(
@@ -32,4 +51,4 @@ def epsilon_greedy(
     best = jax.nn.one_hot(greedy_actions(masked_utilities), masked_utilities.shape[-1])  # (n, A)
     uniform = action_mask / jnp.sum(action_mask, axis=-1, keepdims=True)  # (n, A)
     epsilon = jnp.broadcast_to(epsilon, masked_utilities.shape[:1])[:, None]
-    return distrax.Categorical(probs=(1 - epsilon) * best + epsilon * uniform).sample(seed=key)
+    return sample_actions(key, (1 - epsilon) * best + epsilon * uniform)

@@ -381,7 +381,7 @@ class Program:
         key: jax.Array,
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         batch = self.memory.sample(env, buffer, additions, key)
-        progress = additions / self.experiment.iterations
+        progress = jnp.minimum(additions / self.experiment.iterations, 1)  # rounding may pass 1
         update_key = jax.random.fold_in(key, 1)  # costs nothing where nobody uses it
         return self.experiment.algorithm.update(env, learner, batch, progress, update_key)
 

@@ -579,10 +579,13 @@ def contraction_factor(
 def soft_value(q: jax.Array, policy: jax.Array, temperature: Scalar) -> jax.Array:
     """SAC's value of a discrete policy, `V = Σ_a π(a) (q(a) - α log π(a))`: `(A,)`, `(A,)` to `()`.
 
-    It is largest, α log Σ_a e^{q/α}, at π = softmax(q/α) (`tilted_policy(q, 1/A, 1/α)`).
+    It is largest, α log Σ_a e^{q/α}, at π = softmax(q/α) (`tilted_policy(q, 1/A, 1/α)`). Its gradient is
+    finite, and that of the actions with π(a) > 0 alone.
     """
     chex.assert_equal_shape([q, policy])
-    return jnp.sum(policy * q + temperature * entr(policy), axis=-1)
+    # The slope of -p log p is infinite at 0: an action that is not played has no part in the entropy.
+    entropy = entr(jnp.where(policy > 0, policy, 1))
+    return jnp.sum(policy * q + temperature * entropy, axis=-1)
 
 
 def sampled_soft_value(q: jax.Array, log_proposal: jax.Array, log_prior: Scalar = 0.0) -> jax.Array:

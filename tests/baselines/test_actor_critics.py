@@ -145,6 +145,30 @@ def test_models_learn_from_the_newest_transitions():
         np.testing.assert_allclose(found, (raw[:, 1 - agent].mean(), raw[:, 1 - agent].std()), atol=0.02)
 
 
+@pytest.mark.parametrize("algo", DISCRETE)
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_masked_actions_and_vanishing_probabilities_leave_gradients_finite(algo, scale):
+    """The first agent has two of four actions; at the large scale probabilities underflow too."""
+    env, algorithm = (
+        matrix_game([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]]),
+        baselines.make(algo, hidden=(4,)),
+    )
+    network, params, target = one_agent(algorithm, env)
+    params = jax.tree.map(lambda leaf: scale * leaf, params)
+
+    def loss(params):
+        networks = Bound(*(network.bind(each) for each in (params, jax.lax.stop_gradient(params), target)))
+        return algorithm.loss(networks, step_of(env), jnp.float32(0), jax.random.key(0))[0] / scale**6
+
+    value, gradients = jax.value_and_grad(loss)(params)
+    assert np.isfinite(value)
+    head = gradients["params"]["policy"]["Dense_0"]
+    for leaf in jax.tree.leaves(gradients):
+        assert np.isfinite(leaf).all()
+    assert (np.asarray(head["bias"])[2:] == 0).all()  # nothing is learned of what the agent does not have
+    assert scale > 1 or (np.asarray(head["bias"])[:2] != 0).all()
+
+
 def test_the_newest_transitions_follow_the_drawn_ones():
     env, algorithm = differential_game(), baselines.make("ddpg-om", batch_size=4, replay_size=5)
     memory = memory_for(algorithm, env, num_envs=1, iterations=10**6)

@@ -1,10 +1,11 @@
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
+from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
 from jaxmarl_fac.losses import UNAVAILABLE
 
 MASK = jnp.asarray([[True, True, True, True], [True, False, True, False], [False, False, True, False]])
@@ -87,3 +88,37 @@ def test_linear_epsilon_may_stay_or_drop_at_once():
         assert float(linear_epsilon(jnp.int32(steps), 1.0, 1.0, 1)) == 1
     assert float(linear_epsilon(jnp.int32(0), 1.0, 0.05, 1)) == 1
     assert float(linear_epsilon(jnp.int32(1), 1.0, 0.05, 1)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.0), (0.0, 1.0), (1.0, 0.05)])
+def test_compiled_epsilon_never_leaves_its_range(start, end):
+    """Compiled, about half of all step counts come out as -5e-8 or 1 + 6e-8 at the end."""
+    steps = [*range(1, 500), 500, 1000, 5000, 10_000, 50_000, 190_000, 2**31 - 1]
+    ends = jax.jit(
+        lambda counts: jnp.stack(
+            [linear_epsilon(counts[i], start, end, count) for i, count in enumerate(steps)]
+        )
+    )
+    for past in (0, 1):
+        counts = np.minimum(np.asarray(steps) + past, 2**31 - 1).astype(np.int32)
+        reached = np.asarray(ends(counts))
+        assert ((reached >= min(start, end)) & (reached <= max(start, end))).all()
+        np.testing.assert_allclose(reached, end, rtol=0, atol=1e-6)
+
+
+def test_no_rounding_draws_an_action_that_is_not_there():
+    keys = jax.random.split(jax.random.key(5), 1000)
+    draw = jax.jit(jax.vmap(sample_actions, (0, None)))
+    below = jnp.asarray([[-4.7e-8, 0.5, 0.5 + 4.7e-8], [1 + 5e-8, -5e-8, 0.0]])
+    drawn = counts(draw(keys, below))
+    assert drawn[0, 0] == 0 and drawn[0].sum() == 1000 and min(drawn[0, 1:3]) > 400
+    assert drawn[1].tolist() == [1000, 0, 0, 0]
+    assert (np.asarray(draw(keys, jnp.full((2, 3), jnp.nan))) == 0).all()
+    # and where nothing is wrong, the numbers are distrax's
+    policy = jnp.asarray([[0.2, 0.3, 0.5]])
+    expected = jax.vmap(lambda key: distrax.Categorical(probs=policy).sample(seed=key))(keys)
+    np.testing.assert_array_equal(draw(keys, policy), expected)
+
+
+def test_greedy_play_below_epsilon_0_is_greedy():
+    assert (np.asarray(sample(jnp.full(3, -4.7e-8))) == [1, 0, 2]).all()

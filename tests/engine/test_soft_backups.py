@@ -470,6 +470,28 @@ def pr2_iteration(model):
     return soft.soft_value_iteration(model, soft.pr2)
 
 
+@pytest.mark.parametrize(
+    "logits", [[0.3, -1.2, 0.5, -1e9, -1e9], [200.0, 0.0, -1.0, -1e9, -1e9], [0.0, -90.0, 300.0, -1e9, -1e9]]
+)
+def test_the_gradient_of_soft_value_is_that_of_the_actions_that_can_be_played(logits):
+    """With masked actions, and with probabilities that underflow to 0."""
+    q = jnp.asarray([1.0, 2.0, -1.0, 7.0, 7.0])
+
+    def value(logits, q):
+        return soft.soft_value(q, jax.nn.softmax(logits), 0.5)
+
+    gradient = jax.grad(value)(jnp.asarray(logits), q)
+    alone = jax.grad(value)(jnp.asarray(logits[:3]), q[:3])
+    with jax.enable_x64(True):
+        exact = np.asarray(logits[:3], np.float64)
+        policy = np.exp(exact - exact.max()) / np.exp(exact - exact.max()).sum()
+        advantage = np.asarray(q[:3], np.float64) - 0.5 * np.log(np.maximum(policy, 1e-300))
+        expected = policy * (advantage - policy @ advantage)
+    np.testing.assert_allclose(gradient[:3], alone, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(gradient[:3], expected, rtol=1e-4, atol=1e-6)
+    assert gradient[3:].tolist() == [0, 0]
+
+
 def test_soft_value_iteration_of_one_agent():
     # FACTS 11.1: action a moves to state a; the other has one action. Prior .5/.5.
     reward = jnp.array([[0.0, 1.0], [2.0, 0.0]])[..., None]
