@@ -44,7 +44,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder / "checkpoints", options=options)
 
     def save(self, lanes: Any, iteration: int, history: History, seconds: float) -> None:
-        """Keep the state after `iteration`, and drop the one before."""
+        """Keep the state after `iteration`, and drop the one before; the history in metrics.npz too."""
+        history.save(self._folder / "metrics.npz")
         count = jax.tree.leaves(lanes)[0].shape[0]
         numbers = {"seconds": np.float64(seconds), "stored_lanes": np.int64(count)}
         self._manager.save(

@@ -88,18 +88,19 @@ def panels(
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Write `figure` as PNG to `path`, at once: nobody ever reads half a picture.
+    """Write `figure` to `path` as PNG or PDF, at once: nobody ever reads half a picture.
 
     Raises:
-        BadInputError: if `path` does not end in .png, or its folder does not exist or refuses files.
+        BadInputError: if `path` ends in neither .png nor .pdf, or its folder does not exist or refuses files.
     """
     path = Path(path)
-    if path.suffix != ".png":
-        raise BadInputError(f"figures are written as PNG: {path} must end in .png")
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "pdf"):
+        raise BadInputError(f"figures are written as PNG or PDF: {path} must end in .png or .pdf")
     if not path.parent.is_dir():
         raise BadInputError(f"the folder {path.parent} does not exist: make it before saving {path.name}")
     with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight")
+        figure.savefig(file, format=kind, dpi=dpi, bbox_inches="tight")
 
 
 def annotated_matrix(
@@ -219,7 +220,7 @@ def heat_map(
 
 def learning_curves(
     axes: Axes,
-    env_steps: ArrayLike,
+    env_steps: ArrayLike | Mapping[str, ArrayLike],
     curves: Mapping[str, ArrayLike],
     xlabel: str = "environment steps",
     ylabel: str = "return",
@@ -227,6 +228,7 @@ def learning_curves(
     reference_label: str = "optimum",
     title: str = "",
     legend: bool = True,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """One line for each algorithm: the IQM over seeds, with a band for its 95 % bootstrap interval.
 
@@ -234,7 +236,7 @@ def learning_curves(
 
     Args:
         axes: where to draw.
-        env_steps: `(evaluations,)`.
+        env_steps: `(evaluations,)`, of all curves or for each algorithm id.
         curves: for each algorithm id its metric `(evaluations, seeds)`.
         xlabel: below.
         ylabel: on the left.
@@ -242,19 +244,23 @@ def learning_curves(
         reference_label: what that line is, for the legend.
         title: above all.
         legend: False leaves it out, for a panel beside another one that has it.
+        labels: for some algorithm ids, what the legend says instead.
 
     Raises:
         BadInputError: if there is no curve, or one whose length differs from that of `env_steps`.
     """
-    steps = np.asarray(env_steps, np.float64)
     if not curves:
         raise BadInputError("a figure of learning curves needs at least one curve")
     tables = {name: np.asarray(metric, np.float64) for name, metric in curves.items()}
+    steps = {
+        name: np.asarray(env_steps[name] if isinstance(env_steps, Mapping) else env_steps, np.float64)
+        for name in curves
+    }
     for name, metric in tables.items():
-        if metric.ndim != 2 or steps.shape != metric.shape[:1]:
+        if metric.ndim != 2 or steps[name].shape != metric.shape[:1]:
             raise BadInputError(
                 f"the curve of {name} has shape {metric.shape}: it must be (evaluations, seeds) with as many "
-                f"evaluations as env_steps, which has shape {steps.shape}"
+                f"evaluations as env_steps, which has shape {steps[name].shape}"
             )
     styles = line_styles(list(curves))
     seeds = {name: metric.shape[1] for name, metric in tables.items()}
@@ -262,10 +268,13 @@ def learning_curves(
     for name, metric in tables.items():
         centre, low, high = learning_curve(metric)
         shade, dashes = styles[name]
-        label = name if alike else f"{name} ({_seeds(seeds[name])})"
-        # A lone evaluation is a point, not a line.
-        axes.plot(steps, centre, dashes, color=shade, label=label, marker="o" if len(steps) == 1 else None)
-        axes.fill_between(steps, low, high, color=shade, alpha=0.2, linewidth=0)
+        label = (labels or {}).get(name, name) + ("" if alike else f" ({_seeds(seeds[name])})")
+        label = (
+            f" {label}" if label.startswith("_") else label
+        )  # such a label would leave it out of the legend
+        marker = "o" if len(centre) == 1 else None  # a lone evaluation is a point, not a line
+        axes.plot(steps[name], centre, dashes, color=shade, label=label, marker=marker)
+        axes.fill_between(steps[name], low, high, color=shade, alpha=0.2, linewidth=0)
     if reference is not None:
         grey = "0.45"
         axes.axhline(
@@ -273,7 +282,7 @@ def learning_curves(
         )
     if legend:
         shown = "IQM, 95 % band" + (f"\n{_seeds(max(seeds.values()))}" if alike else "")
-        axes.legend(  # beside the axes, where it hides no curve
+        box = axes.legend(  # beside the axes, where it hides no curve
             title=shown,
             loc="upper left",
             bbox_to_anchor=(1.0, 1.0),
@@ -282,6 +291,8 @@ def learning_curves(
             fontsize="small",
             title_fontsize="small",
         )
+        for text in box.get_texts():  # $ is a character of a folder's name, not the start of a formula
+            text.set_parse_math(False)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(alpha=0.25)

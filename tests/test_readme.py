@@ -13,7 +13,7 @@ import baselines
 import envs
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHELL = [
     line.split("#")[0].strip()
     for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -28,15 +28,19 @@ SMALLER = {
     "sweep.py": ["--runs", "1"],
     "results_page.py": [],
     "play.py": ["--episodes", "2"],
+    "plot.py": [],
 }
 
 
-def train_first(folder: Path) -> None:
-    """The README's first run, made small, in `folder`."""
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's first run was made, with fewer steps."""
+    folder = tmp_path_factory.mktemp("first")
     (line,) = [line for line in SHELL if "--out runs/first" in line]
     _, script, *flags = shlex.split(line)
     command = [sys.executable, str(ROOT / script), *flags, "--env-steps", "40", "--evaluations", "1"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 def test_there_are_commands_to_test():
@@ -59,17 +63,19 @@ def test_make_reproduce_makes_the_matrix_games_and_nothing_that_takes_hours():
 
 
 @pytest.mark.parametrize("command", [line for line in SHELL if not line.startswith("make")])
-def test_scripts_run(command, tmp_path):
+def test_scripts_run(command, tmp_path, request):
     python, script, *flags = shlex.split(command)
     assert python == "python"
     name = Path(script).name
     if "--list" not in flags:
         flags += SMALLER[name]
     if "--out" in flags:
-        flags += ["--out", str(tmp_path)]
+        out = tmp_path / flags[flags.index("--out") + 1]  # the same suffix, if it is a file
+        flags += ["--out", str(out)]
+    if "runs/first" in flags and name != "train.py":
+        first = request.getfixturevalue("first")
+        flags[flags.index("runs/first")] = str(first / "runs" / "first")
     if name == "play.py":
-        train_first(tmp_path)
-        flags[flags.index("--run") + 1] = str(tmp_path / "runs" / "first")
         flags[flags.index("--gif") + 1] = str(tmp_path / "game.gif")
     if name == "sweep.py":
         small = tmp_path / "sweep.yaml"  # the file's own form, with fewer steps
@@ -92,13 +98,12 @@ def test_the_python_example_runs():
     assert namespace["result"].history.last["episode_return"].shape == (2,)
 
 
-def test_the_example_of_playing_runs(tmp_path, monkeypatch, capsys):
+def test_the_example_of_playing_runs(first, monkeypatch, capsys):
     _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    train_first(tmp_path)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(first)
     exec(code.replace("100", "2"), {})
     assert -40 <= float(capsys.readouterr().out) <= 10
-    assert (tmp_path / "game.gif").read_bytes().startswith(b"GIF8")
+    assert (first / "game.gif").read_bytes().startswith(b"GIF8")
 
 
 def test_every_id_is_in_the_readme():

@@ -76,6 +76,13 @@ def folder(written, tmp_path):
     return tmp_path / "run"
 
 
+def test_the_history_can_be_read_while_the_run_goes_on(folder):
+    with np.load(folder / "metrics.npz") as kept:
+        assert {name: kept[name].tobytes() for name in kept} == {
+            name: rows.tobytes() for name, rows in history().arrays().items()
+        }
+
+
 def restore(folder, sharding=None):
     return Checkpoints(folder, EXPERIMENT).restore(
         abstract(lanes(), sharding or seed_sharding(seed_mesh(LANES)))

@@ -60,7 +60,7 @@ def test_save_where_there_is_no_folder(tmp_path):
     with pytest.raises(BadInputError, match="does not exist"):
         figures.save(figures.panels()[0], tmp_path / "missing" / "picture.png")
     assert os.listdir(tmp_path) == []
-    with pytest.raises(BadInputError, match=r"must end in \.png"):
+    with pytest.raises(BadInputError, match=r"must end in \.png or \.pdf"):
         figures.save(figures.panels()[0], tmp_path / "picture.jpg")
 
 
@@ -217,6 +217,17 @@ def test_learning_curves_say_how_many_seeds_each_has(axes):
     render(axes)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["vdn (3 seeds)", "qmix (1 seed)"]
     assert "2M" in [tick.get_text() for tick in axes.get_xticklabels()]
+
+
+def test_learning_curves_of_runs_of_different_lengths(axes):
+    curves = {"vdn": np.zeros((2, 3)), "qmix": np.ones((3, 3))}
+    steps = {"vdn": [0, 10], "qmix": [0, 20, 40]}
+    figures.learning_curves(axes, steps, curves, labels={"vdn": "_$vdn", "none": "x"})
+    render(axes)
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0, 10], [0, 20, 40]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [" _$vdn", "qmix"]
+    with pytest.raises(BadInputError, match="curve of qmix"):
+        figures.learning_curves(axes, {"vdn": [0, 10], "qmix": [0, 20]}, curves)
 
 
 def test_learning_curves_of_diverged_seeds_and_of_one_evaluation():

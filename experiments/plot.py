@@ -1,0 +1,240 @@
+"""Draw the learning curves of train.py's runs, several in one picture, also while they train.
+
+python experiments/plot.py DIR [DIR ...] [--metric NAME] [--out FILE.png|.pdf|.csv] [--labels TEXT ...]
+    [--smooth N]
+
+Each DIR is the --out of a run. A curve is the interquartile mean over the run's seeds with a 95 % bootstrap
+band; a run with a reward per agent has one curve per agent, one of several games one per game.
+"""
+
+import csv
+import dataclasses
+import io
+import os
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+import baselines.registry as algorithms
+import envs.registry as environments
+from envs.errors import BadInputError
+from jaxmarl_fac import cli
+from jaxmarl_fac.checkpoints import prepare_folder
+from jaxmarl_fac.experiment import Experiment, load_experiment, to_json
+from jaxmarl_fac.figures import DASHES, PALETTE, learning_curves, panels, save
+from jaxmarl_fac.files import write_text
+from jaxmarl_fac.statistics import learning_curve
+
+#: More lines than pairs of colour and dashes cannot be told apart.
+MOST_CURVES = len(PALETTE) * len(DASHES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to draw.
+
+    Attributes:
+        runs: folders of runs.
+        metric: what is drawn: a name in the runs' metrics.npz.
+        out: a picture (.png or .pdf), or the numbers behind it (.csv).
+        labels: names of the runs in the legend, one for each folder.
+        smooth: of each seed, the mean over so many neighbouring evaluations is drawn.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    metric: str = "episode_return"
+    out: Path = Path("runs/curves.png")
+    labels: tuple[str, ...] = ()
+    smooth: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run's folder holds.
+
+    Attributes:
+        folder: of the run.
+        experiment: what is run.
+        env_steps: `(evaluations,)`.
+        values: the metric, `(evaluations, lanes)` or `(evaluations, lanes, n)`.
+    """
+
+    folder: Path
+    experiment: Experiment
+    env_steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps when the run is done."""
+        return self.experiment.iterations * self.experiment.num_envs
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm's id; its class, if the registry has none."""
+        kind = type(self.experiment.algorithm)
+        return next((name for name, known in algorithms.ALGORITHMS.items() if known is kind), kind.__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw, and print a table; returns the exit status."""
+    options = cli.parse(Options, argv, description=__doc__)
+    if options.smooth < 1:
+        raise BadInputError(f"--smooth must be at least 1, not {options.smooth}")
+    if options.out.suffix.lower() not in (".png", ".pdf", ".csv"):
+        raise BadInputError(f"--out {options.out} must end in .png, .pdf or .csv")
+    if not options.runs:
+        raise BadInputError("give the folder of at least one run: plot.py DIR [DIR ...]")
+    if len({folder.resolve() for folder in options.runs}) < len(options.runs):
+        raise BadInputError("the same folder is given twice")
+    runs = [read_run(folder, options.metric) for folder in options.runs]
+    games = [game_of(run.experiment) for run in runs]
+    if any(to_json(run.experiment.environment) != to_json(runs[0].experiment.environment) for run in runs):
+        print(f"different games are compared: {', '.join(dict.fromkeys(games))}", file=sys.stderr)
+    names = labels(runs, games, options.labels)
+
+    tables, steps, shown, lines = {}, {}, {}, {}
+    for run, name in zip(runs, names, strict=True):
+        for part, table in curves(run).items():
+            key = ", ".join(filter(None, (name, part)))
+            tables[key], steps[key] = smoothed(table, options.smooth), run.env_steps
+            shown[key] = key if run.env_steps[-1] >= run.total_steps else f"{key}, unfinished"
+            lines[shown[key]] = last_evaluation(tables[key], run)
+    if len(tables) > MOST_CURVES:
+        raise BadInputError(f"{len(tables)} curves are too many to tell apart: draw at most {MOST_CURVES}")
+    for label, line in lines.items():
+        print(f"{label:<{max(map(len, lines))}}  {line}")
+    prepare_folder(options.out.parent)
+    if options.out.suffix.lower() == ".csv":
+        write_text(options.out, as_csv(steps, tables))
+    else:
+        legend = max(map(len, shown.values())) + len(" (1000 seeds)")
+        size = (4.8 + 0.08 * legend, max(4.0, 0.2 * len(shown)))  # inches; the legend is beside the axes
+        figure, axes = panels(1, 1, size)
+        title = games[0] if len(set(games)) == 1 else ""
+        metric = options.metric.replace("_", " ")
+        learning_curves(axes[0, 0], steps, tables, ylabel=metric, title=title, labels=shown)
+        save(figure, options.out)
+    print(f"written: {options.out}")
+    return cli.DONE
+
+
+def read_run(folder: Path, metric: str) -> Run:
+    """One metric of the run in a folder, which is only read.
+
+    Raises:
+        BadInputError: if there is no run, it has no such metric, or its files are damaged.
+    """
+    experiment = load_experiment(folder / "experiment.json")
+    path = folder / "metrics.npz"
+    damaged = f"{path} is damaged: the run writes it anew at its next checkpoint"
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            env_steps = arrays["env_steps"]
+            scalars = [name for name in arrays if np.issubdtype(arrays[name].dtype, np.number)]
+            scalars = [name for name in scalars if _is_drawn(arrays[name], len(env_steps), experiment)]
+            values = arrays[metric] if metric in scalars else None
+    except FileNotFoundError as error:
+        raise BadInputError(f"there is no {path} yet: it comes with the first checkpoint") from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInputError(damaged) from error
+    if not scalars:
+        raise BadInputError(damaged)
+    if values is None:
+        raise BadInputError(
+            f"{folder} has no metric {metric!r} that is a curve: choose one of {', '.join(sorted(scalars))}"
+        )
+    return Run(folder, experiment, env_steps, values.astype(np.float64))
+
+
+def _is_drawn(table: np.ndarray, evaluations: int, experiment: Experiment) -> bool:
+    """Whether there is one number for each evaluation and lane, or for each agent of it."""
+    shape = (evaluations, experiment.lanes)
+    return evaluations > 0 and table.shape in (shape, (*shape, experiment.environment.num_agents))
+
+
+def game_of(experiment: Experiment) -> str:
+    """The environment's id; its class, if it has other parameters than any, or is a batch of games."""
+    wanted = to_json(experiment.environment)
+    known = () if experiment.games else environments.ENVIRONMENTS
+    same = (name for name in known if to_json(environments.make(name)) == wanted)
+    return next(same, type(experiment.environment).__name__)
+
+
+def labels(runs: Sequence[Run], games: Sequence[str], given: Sequence[str]) -> list[str]:
+    """A name for each run: what is given, or its algorithm, with the game and the folder where these differ.
+
+    Raises:
+        BadInputError: if names are given, but not another one for each run.
+    """
+    if given:
+        if len(given) != len(runs) or len(set(given)) < len(given):
+            raise BadInputError(
+                f"--labels needs a name of its own for each of the {len(runs)} run(s), not {len(given)} "
+                f"({', '.join(given)})"
+            )
+        return list(given)
+    names = [run.algorithm for run in runs]
+    if len(set(games)) > 1:
+        names = [f"{name} on {game}" for name, game in zip(names, games, strict=True)]
+    often = Counter(names)
+    folders = [os.fsencode(run.folder).decode(errors="backslashreplace") for run in runs]
+    return [
+        f"{name} ({folder})" if often[name] > 1 else name for name, folder in zip(names, folders, strict=True)
+    ]
+
+
+def curves(run: Run) -> dict[str, np.ndarray]:
+    """The run's curves `(evaluations, seeds)`, named by game and agent where there are several."""
+    evaluations, seeds = len(run.env_steps), len(run.experiment.seeds)
+    table = run.values.reshape(evaluations, -1, seeds, *run.values.shape[2:])  # (evaluations, games, seeds)
+    found = {}
+    for game in range(table.shape[1]):
+        of_game = f"game {game}" if table.shape[1] > 1 else ""
+        if table.ndim == 3:
+            found[of_game] = table[:, game]
+        else:
+            for agent in range(table.shape[3]):
+                name = ", ".join(filter(None, (of_game, f"agent {agent + 1}")))
+                found[name] = table[:, game, :, agent]
+    return found
+
+
+def smoothed(table: np.ndarray, width: int) -> np.ndarray:
+    """The mean over the `width` neighbouring evaluations of each of `(evaluations, seeds)`; NaN stays NaN."""
+    count = len(table)
+    before, after = (width - 1) // 2, width // 2
+    means = [
+        np.nansum(window, axis=0) / np.maximum(1, np.isfinite(window).sum(axis=0))
+        for window in (table[max(0, i - before) : i + after + 1] for i in range(count))
+    ]
+    return np.where(np.isnan(table), np.nan, means)
+
+
+def last_evaluation(table: np.ndarray, run: Run) -> str:
+    """The last evaluation, for the terminal."""
+    centre, low, high = (bound[-1] for bound in learning_curve(table[-1:]))
+    steps = f"{run.env_steps[-1]:,} of {run.total_steps:,} steps"
+    return f"{table.shape[1]:>5} seed(s)  {steps:<32} {centre:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def as_csv(env_steps: dict[str, np.ndarray], tables: dict[str, np.ndarray]) -> str:
+    """One row for each curve and evaluation; what is not finite is left empty."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["curve", "seeds", "env_steps", "iqm", "low", "high"])
+    for name, table in tables.items():
+        for steps, *numbers in zip(env_steps[name], *learning_curve(table), strict=True):
+            finite = [float(number) if np.isfinite(number) else "" for number in numbers]
+            rows.writerow([name, table.shape[1], int(steps), *finite])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    cli.run(main)
