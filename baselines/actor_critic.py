@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import distrax
 import flax.linen as nn
@@ -14,9 +14,10 @@ import optax
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition
+from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition, check_replay
 from jaxmarl_fac.exploration import linear_epsilon
 from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.settings import Count, Probability, Widths, above, at_least, between
 
 
 class Seen(NamedTuple):
@@ -67,15 +68,15 @@ class ActorCritic(Algorithm):
         hidden: widths of the hidden layers of every network.
     """
 
-    actor_learning_rate: float = 1e-2
-    critic_learning_rate: float = 1e-2
+    actor_learning_rate: Annotated[float, above(0)] = 1e-2
+    critic_learning_rate: Annotated[float, above(0)] = 1e-2
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    target_rate: float = 0.01
-    batch_size: int = 512
-    replay_size: int = 100_000
-    learning_starts: int = 10  # type: ignore[misc]
-    gamma: float = 0.99
-    hidden: tuple[int, ...] = (100, 100)
+    target_rate: Annotated[float, between(0, 1, open_low=True)] = 0.01
+    batch_size: Count = 512
+    replay_size: Count = 100_000
+    learning_starts: Count = 10  # type: ignore[misc]
+    gamma: Probability = 0.99
+    hidden: Widths = (100, 100)
 
     consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "transitions"
     general_sum: ClassVar[bool] = True
@@ -91,42 +92,13 @@ class ActorCritic(Algorithm):
     critics: ClassVar[tuple[str, ...]] = ("critic",)
 
     def __post_init__(self) -> None:
-        wanted = {
-            "actor_learning_rate": (self.actor_learning_rate > 0, "above 0"),
-            "critic_learning_rate": (self.critic_learning_rate > 0, "above 0"),
-            "target_rate": (0 < self.target_rate <= 1, "in (0, 1]"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
-            "replay_size": (
-                self.replay_size >= self.batch_size,
-                f"at least batch_size ({self.batch_size})",
-            ),
-            "learning_starts": (self.learning_starts >= 1, "at least 1"),
-            "gamma": (0 <= self.gamma <= 1, "in [0, 1]"),
-            "hidden": (
-                len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
-                "one or more widths, each at least 1",
-            ),
-        }
-        self.require(wanted)
-        choices = ("constant", "linear")
-        self.require(
-            {"learning_rate_schedule": (self.learning_rate_schedule in choices, " or ".join(choices))}
-        )
+        super().__post_init__()
+        check_replay(self.replay_size, self.batch_size)
 
     @property
     def newest_transitions(self) -> int:
         """How many of the newest transitions replay adds to a batch."""
         return self.batch_size if self.models_others else 0
-
-    def require(self, wanted: dict[str, tuple[bool, str]]) -> None:
-        """Refuse settings: for each by name whether it is good, and what would be.
-
-        Raises:
-            BadInputError: for the first that is not good.
-        """
-        for name, (good, right) in wanted.items():
-            if not good:
-                raise BadInputError(f"{name} must be {right}, not {getattr(self, name)}")
 
     def check(self, env: TeamEnvironment) -> None:
         """Refuse an environment that the algorithm cannot play.
@@ -377,19 +349,9 @@ class NoisyActorCritic(ActorCritic):
         noise_steps: see `noise_end`.
     """
 
-    noise_start: float = 0.57
-    noise_end: float = 0.05
-    noise_steps: int = 1000
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(
-            {
-                "noise_start": (self.noise_start >= 0, "0 or above"),
-                "noise_end": (self.noise_end >= 0, "0 or above"),
-                "noise_steps": (self.noise_steps >= 1, "at least 1"),
-            }
-        )
+    noise_start: Annotated[float, at_least(0, "0 or above")] = 0.57
+    noise_end: Annotated[float, at_least(0, "0 or above")] = 0.05
+    noise_steps: Count = 1000
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
         """The noise's standard deviation after so many environment steps."""
@@ -416,21 +378,10 @@ class Annealed(ActorCritic):
         alpha_decay: how often it falls to 1/e in a whole training.
     """
 
-    alpha_start: float = 500.1
-    alpha_end: float = 0.1
-    alpha_hold: float = 0.05
-    alpha_decay: float = 20.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(
-            {
-                "alpha_start": (self.alpha_start > 0, "above 0"),
-                "alpha_end": (self.alpha_end > 0, "above 0"),
-                "alpha_hold": (0 <= self.alpha_hold <= 1, "in [0, 1]"),
-                "alpha_decay": (self.alpha_decay >= 0, "0 or above"),
-            }
-        )
+    alpha_start: Annotated[float, above(0)] = 500.1
+    alpha_end: Annotated[float, above(0)] = 0.1
+    alpha_hold: Probability = 0.05
+    alpha_decay: Annotated[float, at_least(0, "0 or above")] = 20.0
 
     def alpha(self, progress: jax.Array) -> jax.Array:
         """The entropy weight `()` when so much of training is done."""

@@ -1,7 +1,6 @@
 """Deep probabilistic Balancing-Q (thesis, section 3.5): the opponent's sign is a setting."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import distrax
@@ -81,15 +80,6 @@ class BalancingAC(ActorCritic):
     continuous: ClassVar[bool] = False
     two_agents: ClassVar[bool] = True
     critics: ClassVar[tuple[str, ...]] = ("critic", "value")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(
-            {
-                "beta_own": (math.isfinite(self.beta_own), "a finite number"),
-                "beta_other": (math.isfinite(self.beta_other), "a finite number"),
-            }
-        )
 
     def network(self, env: TeamEnvironment) -> BalancingNetworks:
         """The policy, the opponent model and both critics."""

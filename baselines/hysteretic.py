@@ -5,8 +5,8 @@ import dataclasses
 import jax
 
 from baselines.iql import IQL, TabularIQL
-from envs.errors import BadInputError
 from jaxmarl_fac.error_weights import hysteretic_weights
+from jaxmarl_fac.settings import Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,7 @@ class _Hysteresis:
             one; LTQL's authors have .1 for networks.
     """
 
-    ratio: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
-        if not 0 <= self.ratio <= 1:
-            raise BadInputError(f"ratio must be in [0, 1], not {self.ratio}")
+    ratio: Probability = 0.1
 
     def weights(self, errors: jax.Array) -> jax.Array:
         """`(n,)` to `(n,)`."""

@@ -5,13 +5,14 @@ random, values that start uniform in [0, 1) (their library, malib).
 """
 
 import dataclasses
-import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from baselines.two_player import Experience, Memory, Rule, Seat, SelfPlay, Stage, WatchingRule
 from jaxmarl_fac.losses import td_target
+from jaxmarl_fac.settings import Probability, at_least
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,15 +64,8 @@ class WoLFRule(OwnValueRule):
 
     learning_rate: float = 1.0
     epsilon: float = 0.1
-    step_winning: float = 0.0025
-    step_losing: float = 0.005
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """Steps are probabilities."""
-        return super().further_checks() | {
-            "step_winning": (0 <= self.step_winning <= 1, "in [0, 1]"),
-            "step_losing": (0 <= self.step_losing <= 1, "in [0, 1]"),
-        }
+    step_winning: Probability = 0.0025
+    step_losing: Probability = 0.005
 
     def init(self, seat: Seat, key: jax.Array) -> Memory:
         """Values, policy and average policy `(S, A)`, and visits `(S,)`; the policies start uniform."""
@@ -126,15 +120,8 @@ class FMQRule(OwnValueRule):
 
     learning_rate: float = 0.9
     rate_half_life: float = 0.0
-    weight: float = 10.0
-    temperature: float = 500.0
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """A temperature and a weight."""
-        return super().further_checks() | {
-            "weight": (0 <= self.weight < math.inf, "0 or above"),
-            "temperature": (0 <= self.temperature < math.inf, "0 or above"),
-        }
+    weight: Annotated[float, at_least(0, "0 or above")] = 10.0
+    temperature: Annotated[float, at_least(0, "0 or above")] = 500.0
 
     def init(self, seat: Seat, key: jax.Array) -> Memory:
         """Values, largest rewards, plays, and how many of them brought the largest reward, all `(S, A)`."""

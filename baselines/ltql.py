@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
 from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.error_weights import logical_weights, others_greedy, played_greedily
 from jaxmarl_fac.losses import chosen, mask_unavailable, td_target
 from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.settings import OffOrAbove, Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,15 +26,8 @@ class _Logic:
             slide prints it; see `logical_weights`.
     """
 
-    alpha: float = 1.0
+    alpha: Probability = 1.0
     second_if: Literal["elif", "if"] = "elif"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
-        if not 0 <= self.alpha <= 1:
-            raise BadInputError(f"alpha must be in [0, 1], not {self.alpha}")
-        if self.second_if not in ("elif", "if"):
-            raise BadInputError(f"second_if must be elif or if, not {self.second_if}")
 
 
 class LogicalTables(NamedTuple):
@@ -149,14 +142,9 @@ class LTQL(_Logic, QLearner):
             learners; the authors' release has a network for each action.
     """
 
-    q_bound: float = 0.0
+    q_bound: OffOrAbove = 0.0
     agent_ids: bool = True
     shared_layers: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.q_bound >= 0:
-            raise BadInputError(f"q_bound must be 0 (off) or above, not {self.q_bound}")
 
     def network(self, env: TeamEnvironment) -> LogicalNetwork:
         """Networks for q_B and q_U."""

@@ -6,8 +6,7 @@ value and a policy (`jaxmarl_fac/soft_backups.py`). The learners at the end seat
 
 import abc
 import dataclasses
-import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +25,7 @@ from baselines.two_player import (
 from jaxmarl_fac import soft_backups as soft
 from jaxmarl_fac.equilibria import table_update
 from jaxmarl_fac.losses import td_target
-
-NUMBER = "a number, which may be 0, negative or infinite"
+from jaxmarl_fac.settings import Beta, Count, at_least
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,17 +40,10 @@ class SoftRule(Rule):
     """
 
     learning_rate: float = 0.6
-    beta: float = 0.1
-    beta_growth: float = 1.01
+    beta: Beta = 0.1
+    beta_growth: Annotated[float, at_least(1)] = 1.01
     own_prior: tuple[float, ...] = ()
     other_prior: tuple[float, ...] = ()
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """β is a number that grows or stays."""
-        return super().further_checks() | {
-            "beta": (not math.isnan(self.beta), NUMBER),
-            "beta_growth": (1 <= self.beta_growth < math.inf, "at least 1"),
-        }
 
     def check(self, seat: Seat) -> None:
         """The priors fit the game.
@@ -144,11 +135,7 @@ class BalancingRule(ReasoningRule):
             zero-sum game), 0 plays its prior.
     """
 
-    beta_other: float = -0.1
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """β' is a number too."""
-        return super().further_checks() | {"beta_other": (not math.isnan(self.beta_other), NUMBER)}
+    beta_other: Beta = -0.1
 
     def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> Any:
         """`soft_backups.agent_outer`."""
@@ -193,18 +180,9 @@ class RommeoRule(WatchingRule):
     gamma: float = 0.95
     epsilon: float = 0.1
     initial_spread: float = 1.0
-    temperature: float = 1.0
+    temperature: Annotated[float, at_least(0, "0 or above")] = 1.0
     temperature_schedule: Literal["constant", "harmonic", "exponential"] = "harmonic"
     model: Literal["inferred", "empirical"] = "inferred"
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """A temperature, and words that it knows."""
-        schedules, models = ("constant", "harmonic", "exponential"), ("inferred", "empirical")
-        return super().further_checks() | {
-            "temperature": (0 <= self.temperature < math.inf, "0 or above"),
-            "temperature_schedule": (self.temperature_schedule in schedules, " or ".join(schedules)),
-            "model": (self.model in models, " or ".join(models)),
-        }
 
     def alpha(self, time: jax.Array) -> jax.Array | float:
         """The temperature at a time."""
@@ -237,16 +215,9 @@ class GR2Rule(SoftRule):
         poisson_mean: of the mixture's weights.
     """
 
-    levels: int = 3
+    levels: Count = 3
     mixture: bool = False
-    poisson_mean: float = 1.5
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """There are levels."""
-        return super().further_checks() | {
-            "levels": (self.levels >= 1, "at least 1"),
-            "poisson_mean": (0 <= self.poisson_mean < math.inf, "0 or above"),
-        }
+    poisson_mean: Annotated[float, at_least(0, "0 or above")] = 1.5
 
     def weights(self) -> jax.Array:
         """Of levels 1 to K, `(K,)`."""

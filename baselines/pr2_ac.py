@@ -13,6 +13,7 @@ from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.losses import td_target
 from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.settings import EvenCount
 from jaxmarl_fac.soft_backups import sampled_soft_value, uniform_soft_value
 
 
@@ -57,15 +58,11 @@ class PR2AC(NoisyActorCritic, Annealed):
         particles: K, answers in one estimate, and samples of the network that move together; even.
     """
 
-    particles: int = 16
+    particles: EvenCount = 16
 
     continuous: ClassVar[bool] = True
     common_noise: ClassVar[bool] = True
     two_agents: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require({"particles": (self.particles >= 2 and self.particles % 2 == 0, "even and above 0")})
 
     def network(self, env: TeamEnvironment) -> PR2Networks:
         """The policy, the opponent's sampler and the critic."""

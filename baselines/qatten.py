@@ -3,8 +3,8 @@
 import dataclasses
 
 from baselines.factored import FactoredLearner
-from envs.errors import BadInputError
 from jaxmarl_fac.mixers import QattenMixer
+from jaxmarl_fac.settings import Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,14 +16,8 @@ class Qatten(FactoredLearner):
         head_embed: length of their keys and queries.
     """
 
-    heads: int = 4
-    head_embed: int = 32
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("heads", "head_embed"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} must be at least 1, not {getattr(self, name)}")
+    heads: Count = 4
+    head_embed: Count = 32
 
     def mixer(self) -> QattenMixer:
         """The attention heads."""

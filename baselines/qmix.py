@@ -3,8 +3,8 @@
 import dataclasses
 
 from baselines.factored import FactoredLearner
-from envs.errors import BadInputError
 from jaxmarl_fac.mixers import QMixer
+from jaxmarl_fac.settings import AnyWidths, Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,13 +17,8 @@ class QMIX(FactoredLearner):
             (64,) is PyMARL2's.
     """
 
-    mixer_embed: int = 32
-    hypernet_hidden: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mixer_embed < 1 or any(width < 1 for width in self.hypernet_hidden):
-            raise BadInputError("mixer_embed and the widths of hypernet_hidden must be at least 1")
+    mixer_embed: Count = 32
+    hypernet_hidden: AnyWidths = ()
 
     def mixer(self) -> QMixer:
         """The monotone network."""

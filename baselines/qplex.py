@@ -4,8 +4,8 @@ import dataclasses
 
 from baselines.factored import FactoredLearner, FactoredNetwork
 from envs.base import TeamEnvironment
-from envs.errors import BadInputError
 from jaxmarl_fac.mixers import QPlexMixer
+from jaxmarl_fac.settings import AnyWidths, Count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,16 +20,11 @@ class QPLEX(FactoredLearner):
         minus_one: False makes the advantages weigh `1 + lambda_i`; both are the release's switches.
     """
 
-    kernels: int = 10
-    kernel_hidden: tuple[int, ...] = (64, 64)
+    kernels: Count = 10
+    kernel_hidden: AnyWidths = (64, 64)
     weighted_head: bool = True
     stop_gradient: bool = True
     minus_one: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kernels < 1 or any(width < 1 for width in self.kernel_hidden):
-            raise BadInputError("kernels and the widths of kernel_hidden must be at least 1")
 
     def mixer(self) -> QPlexMixer:
         """The duplex dueling network."""

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from baselines.trajectories import AgentsNetwork, StepLearner
 from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
 from jaxmarl_fac.losses import (
     chosen,
@@ -23,6 +22,7 @@ from jaxmarl_fac.losses import (
     qtran_td_loss,
 )
 from jaxmarl_fac.networks import MLP, over_time
+from jaxmarl_fac.settings import Widths, at_least
 
 
 class Features(NamedTuple):
@@ -151,25 +151,15 @@ class QTranBase(StepLearner):
             target network.
     """
 
-    opt_weight: float = 1.0
-    nopt_weight: float = 1.0
-    joint_hidden: tuple[int, ...] = (32, 32)
+    opt_weight: Annotated[float, at_least(0, "0 or above")] = 1.0
+    nopt_weight: Annotated[float, at_least(0, "0 or above")] = 1.0
+    joint_hidden: Widths = (32, 32)
     state_value: Literal["auto", "on", "off"] = "auto"
     aggregate: Literal["sum", "mean"] = "sum"
     target: Literal["q_jt", "q_prime"] = "q_jt"
     double_q: bool = False
 
     counterfactual = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("opt_weight", "nopt_weight"):
-            if not getattr(self, name) >= 0:
-                raise BadInputError(f"{name} must be 0 or above, not {getattr(self, name)}")
-        if not self.joint_hidden or min(self.joint_hidden) < 1:
-            raise BadInputError(
-                f"joint_hidden must be one or more widths, each at least 1, not {self.joint_hidden}"
-            )
 
     def network(self, env: TeamEnvironment) -> QTranNetwork:
         """The agent, joint and state-value networks."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from baselines.wqmix import Judgement, WeightedQMIX
 from envs.errors import BadInputError
 from jaxmarl_fac.losses import masked_mean, min_max_weights, remix_weight
+from jaxmarl_fac.settings import Count, Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,21 +33,16 @@ class ReMIX(WeightedQMIX):
     """
 
     consumes: Literal["transitions", "episodes"] = "episodes"  # type: ignore[misc]
-    w_min: float = 0.1
+    w_min: Probability = 0.1
     bellman: bool = True
     underestimation: bool = True
     gradient: bool = True
-    recent_fraction: float = 0.5
-    recent_episodes: int = 256
+    recent_fraction: Probability = 0.5
+    recent_episodes: Count = 256
     unit_mean: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("w_min", "recent_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise BadInputError(f"{name} must be in [0, 1], not {getattr(self, name)}")
-        if self.recent_episodes < 1:
-            raise BadInputError(f"recent_episodes must be at least 1, not {self.recent_episodes}")
         if self.recent_fraction > 0 and self.consumes != "episodes":
             raise BadInputError(
                 "recent_fraction above 0 draws whole episodes: set it to 0, or consume episodes"

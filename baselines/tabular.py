@@ -6,8 +6,7 @@ whatever the loop does with networks (seeds, checkpoints, probes) it does with t
 
 import abc
 import dataclasses
-import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from envs.team_mdp import TeamMDP
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Transition
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
 from jaxmarl_fac.losses import greedy_actions, mask_unavailable, td_target
+from jaxmarl_fac.settings import Count, Probability, above, between
 
 #: One table or several, each `(n, O, ...)`: agent, its observation, and as a rule its action.
 Tables = Any
@@ -55,36 +55,17 @@ class TabularLearner(Algorithm):
         epsilon_steps: see `epsilon_end`.
     """
 
-    step_size: float = 0.1
+    step_size: Annotated[float, between(0, 1, open_low=True)] = 0.1
     step_size_schedule: Literal["constant", "linear"] = "constant"
-    gamma: float = 0.99
+    gamma: Probability = 0.99
     initial_value: float = 0.0
     acting: Literal["epsilon-greedy", "softmax"] = "epsilon-greedy"
-    temperature: float = 1.0
-    epsilon_start: float = 1.0
-    epsilon_end: float = 1.0
-    epsilon_steps: int = 1
+    temperature: Annotated[float, above(0)] = 1.0
+    epsilon_start: Probability = 1.0
+    epsilon_end: Probability = 1.0
+    epsilon_steps: Count = 1
 
     consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "latest"
-
-    def __post_init__(self) -> None:
-        checks = {
-            "step_size": (0 < self.step_size <= 1, "in (0, 1]"),
-            "step_size_schedule": (
-                self.step_size_schedule in ("constant", "linear"),
-                "constant or linear",
-            ),
-            "gamma": (0 <= self.gamma <= 1, "in [0, 1]"),
-            "initial_value": (math.isfinite(self.initial_value), "a finite number"),
-            "acting": (self.acting in ("epsilon-greedy", "softmax"), "epsilon-greedy or softmax"),
-            "temperature": (self.temperature > 0, "above 0"),
-            "epsilon_start": (0 <= self.epsilon_start <= 1, "in [0, 1]"),
-            "epsilon_end": (0 <= self.epsilon_end <= 1, "in [0, 1]"),
-            "epsilon_steps": (self.epsilon_steps >= 1, "at least 1"),
-        }
-        for name, (good, wanted) in checks.items():
-            if not good:
-                raise BadInputError(f"{name} must be {wanted}, not {getattr(self, name)}")
 
     @abc.abstractmethod
     def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> Tables:

@@ -15,6 +15,7 @@ from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Trajectory, Transition
 from jaxmarl_fac.losses import lambda_returns, mask_unavailable, masked_mean, td_target
 from jaxmarl_fac.networks import AgentMemory, AgentNetwork, RecurrentAgentNetwork, over_time
+from jaxmarl_fac.settings import Count, Probability
 
 
 class AgentsNetwork(nn.Module):
@@ -58,15 +59,11 @@ class TrajectoryLearner(QLearner):
 
     consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[misc]
     recurrent: bool = False
-    td_lambda: float = 0.0
-    update_period: int = 1  # type: ignore[misc]
+    td_lambda: Probability = 0.0
+    update_period: Count = 1  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.td_lambda <= 1:
-            raise BadInputError(f"td_lambda must be in [0, 1], not {self.td_lambda}")
-        if self.update_period < 1:
-            raise BadInputError(f"update_period must be at least 1, not {self.update_period}")
         if self.td_lambda > 0 and self.consumes != "episodes":
             raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
         if self.recurrent and self.consumes != "episodes":

@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Tran
 from jaxmarl_fac.equilibria import table_update
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.losses import td_target
+from jaxmarl_fac.settings import Count, Probability, Settings, at_least, between
 
 #: The tables of one agent, by name.
 Memory = dict[str, jax.Array]
@@ -41,7 +41,7 @@ class Experience(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rule(abc.ABC):
+class Rule(Settings, abc.ABC):
     """How one of two agents learns and plays, seen from its own side: its own action comes first.
 
     `time ()` counts the learner's updates so far.
@@ -54,29 +54,13 @@ class Rule(abc.ABC):
         initial_spread: tables of action values start uniform in [0, this).
     """
 
-    learning_rate: float = 0.1
-    rate_half_life: float = 0.0
-    gamma: float = 0.99
-    epsilon: float = 0.0
-    initial_spread: float = 0.0
+    learning_rate: Annotated[float, between(0, 1, open_low=True)] = 0.1
+    rate_half_life: Annotated[float, at_least(0, "0 (never) or above")] = 0.0
+    gamma: Probability = 0.99
+    epsilon: Probability = 0.0
+    initial_spread: Annotated[float, at_least(0, "0 or above")] = 0.0
 
-    def __post_init__(self) -> None:
-        checks = {
-            "learning_rate": (0 < self.learning_rate <= 1, "in (0, 1]"),
-            "rate_half_life": (0 <= self.rate_half_life < math.inf, "0 (never) or above"),
-            "gamma": (0 <= self.gamma <= 1, "in [0, 1]"),
-            "epsilon": (0 <= self.epsilon <= 1, "in [0, 1]"),
-            "initial_spread": (0 <= self.initial_spread < math.inf, "0 or above"),
-        } | self.further_checks()
-        for name, (good, wanted) in checks.items():
-            if not good:
-                raise BadInputError(f"{name} must be {wanted}, not {getattr(self, name)}")
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """Of a rule's own settings: by name, whether it is good, and what would be."""
-        return {}
-
-    def check(self, seat: Seat) -> None:  # noqa: B027  most rules can take any
+    def check(self, seat: Seat) -> None:
         """Refuse a seat that the rule cannot take.
 
         Raises:
@@ -161,11 +145,7 @@ class WatchingRule(JointValueRule):
         window: how many of the other's last actions in a state it remembers.
     """
 
-    window: int = 50
-
-    def further_checks(self) -> dict[str, tuple[bool, str]]:
-        """It remembers something."""
-        return super().further_checks() | {"window": (self.window >= 1, "at least 1")}
+    window: Count = 50
 
     def init(self, seat: Seat, key: jax.Array) -> Memory:
         """The table, and `seen (S, window)`: the other's actions, latest first, -1 where there was none."""
@@ -202,10 +182,6 @@ class TwoPlayerLearner(Algorithm):
 
     consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "latest"
     general_sum: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if self.learn_from not in ("all", "first"):
-            raise BadInputError(f"learn_from must be all or first, not {self.learn_from}")
 
     @property
     @abc.abstractmethod

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,6 @@ from baselines.factored import FactoredNetwork, Terms, best_actions, mixer_input
 from baselines.qmix import QMIX
 from baselines.trajectories import later
 from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
 from jaxmarl_fac.losses import (
     central_weight,
@@ -24,6 +23,7 @@ from jaxmarl_fac.losses import (
 )
 from jaxmarl_fac.mixers import CentralMixer
 from jaxmarl_fac.networks import over_time
+from jaxmarl_fac.settings import Widths, between
 
 #: Bins from 0 to 1 of the weights' histogram.
 WEIGHT_BINS = 20
@@ -92,14 +92,7 @@ class WeightedQMIX(QMIX):
     """
 
     target_period: int = 200  # type: ignore[misc]
-    central_hidden: tuple[int, ...] = (256, 256, 256)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.central_hidden or min(self.central_hidden) < 1:
-            raise BadInputError(
-                f"central_hidden must be one or more widths, each at least 1, not {self.central_hidden}"
-            )
+    central_hidden: Widths = (256, 256, 256)
 
     @abc.abstractmethod
     def weight(self, step: Judgement) -> jax.Array:
@@ -170,12 +163,7 @@ class _Alpha:
         alpha: the smaller weight; .1 on predator-prey, .5 on StarCraft.
     """
 
-    alpha: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]
-        if not 0 < self.alpha <= 1:
-            raise BadInputError(f"alpha must be above 0 and at most 1, not {self.alpha}")
+    alpha: Annotated[float, between(0, 1, open_low=True)] = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = Experiment(
         algorithm=options.algorithm,
         environment=build_environment(pair, options.environment),
-        seeds=tuple(range(run.first_seed, run.first_seed + run.seeds)),
+        seeds=range(run.first_seed, run.first_seed + run.seeds),  # type: ignore[arg-type]
         env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
         num_envs=run.num_envs,
         updates_per_step=run.updates_per_step,

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,6 +16,7 @@ from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
 from jaxmarl_fac.losses import greedy_actions, mask_unavailable
+from jaxmarl_fac.settings import Count, Must, OffOrAbove, Probability, Settings, Widths, above
 
 Params = Any
 Metrics = dict[str, jax.Array]
@@ -58,7 +59,7 @@ class LearnerState:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Algorithm(abc.ABC):
+class Algorithm(Settings, abc.ABC):
     """What the loop asks of an algorithm: pure functions over a frozen configuration.
 
     What is a class variable here, a subclass may turn into a setting.
@@ -157,67 +158,29 @@ class QLearner(Algorithm):
         epsilon_steps: see `epsilon_end`.
     """
 
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, above(0)] = 5e-4
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     optimiser: Literal["adam", "rmsprop"] = "adam"
-    adam_eps: float = 1e-8
-    rmsprop_decay: float = 0.99
-    rmsprop_eps: float = 1e-5
-    max_grad_norm: float = 0.0
-    batch_size: int = 32
-    replay_size: int = 20_000
-    learning_starts: int = 32  # type: ignore[misc]
-    gamma: float = 0.99
-    target_period: int = 10_000  # type: ignore[misc]
-    hidden: tuple[int, ...] = (32, 32)
-    weight_std: float = 0.0
-    epsilon_start: float = 1.0
-    epsilon_end: float = 1.0
-    epsilon_steps: int = 1
+    adam_eps: Annotated[float, above(0)] = 1e-8
+    rmsprop_decay: Annotated[float, Must("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
+    rmsprop_eps: Annotated[float, above(0)] = 1e-5
+    max_grad_norm: OffOrAbove = 0.0
+    batch_size: Count = 32
+    replay_size: Count = 20_000
+    learning_starts: Count = 32  # type: ignore[misc]
+    gamma: Probability = 0.99
+    target_period: Count = 10_000  # type: ignore[misc]
+    hidden: Widths = (32, 32)
+    weight_std: OffOrAbove = 0.0
+    epsilon_start: Probability = 1.0
+    epsilon_end: Probability = 1.0
+    epsilon_steps: Count = 1
 
     consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "transitions"
 
     def __post_init__(self) -> None:
-        checks = {
-            "learning_rate": self.learning_rate > 0,
-            "adam_eps": self.adam_eps > 0,
-            "rmsprop_decay": 0 <= self.rmsprop_decay < 1,
-            "rmsprop_eps": self.rmsprop_eps > 0,
-            "max_grad_norm": self.max_grad_norm >= 0,
-            "batch_size": self.batch_size >= 1,
-            "replay_size": self.replay_size >= self.batch_size,
-            "learning_starts": self.learning_starts >= 1,
-            "gamma": 0 <= self.gamma <= 1,
-            "target_period": self.target_period >= 1,
-            "hidden": len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
-            "weight_std": self.weight_std >= 0,
-            "epsilon_start": 0 <= self.epsilon_start <= 1,
-            "epsilon_end": 0 <= self.epsilon_end <= 1,
-            "epsilon_steps": self.epsilon_steps >= 1,
-        }
-        wanted = {
-            "learning_rate": "above 0",
-            "adam_eps": "above 0",
-            "rmsprop_decay": "at least 0 and below 1",
-            "rmsprop_eps": "above 0",
-            "max_grad_norm": "0 (off) or above",
-            "replay_size": f"at least batch_size ({self.batch_size})",
-            "gamma": "in [0, 1]",
-            "hidden": "one or more widths, each at least 1",
-            "weight_std": "0 (off) or above",
-            "epsilon_start": "in [0, 1]",
-            "epsilon_end": "in [0, 1]",
-        }
-        for name, good in checks.items():
-            if not good:
-                raise BadInputError(
-                    f"{name} must be {wanted.get(name, 'at least 1')}, not {getattr(self, name)}"
-                )
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise BadInputError(
-                    f"{name} must be {' or '.join(get_args(hint))}, not {getattr(self, name)}"
-                )
+        super().__post_init__()
+        check_replay(self.replay_size, self.batch_size)
 
     @abc.abstractmethod
     def network(self, env: TeamEnvironment) -> nn.Module:
@@ -328,6 +291,16 @@ class QLearner(Algorithm):
         return (
             optax.chain(optax.clip_by_global_norm(self.max_grad_norm), scale) if self.max_grad_norm else scale
         )
+
+
+def check_replay(replay_size: int, batch_size: int) -> None:
+    """Refuse a replay that is smaller than a batch.
+
+    Raises:
+        BadInputError: if it is.
+    """
+    if replay_size < batch_size:
+        raise BadInputError(f"replay_size must be at least batch_size ({batch_size}), not {replay_size}")
 
 
 def _normal_weights(params: Params, std: float, key: jax.Array) -> Params:

@@ -5,7 +5,7 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,21 @@ from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
 from jaxmarl_fac.files import write_text
 from jaxmarl_fac.schedule import Schedule, evenly_spread
+from jaxmarl_fac.settings import Count, Must, Settings, at_least
+
+#: Iterations that the loop can count in 32 bits, two numbers kept for keys.
+MOST_ITERATIONS = 2**31 - 3
+#: Numbers that make a key: JAX takes 32 bits of them.
+KEY = Must("in [0, 4294967295]", lambda number: 0 <= number < 2**32, unbounded=True)
+#: Counts that only the host needs.
+LARGE = Must("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Settings):
     """One algorithm on one environment, or on a batch of environments, over many seeds.
 
     Attributes:
@@ -45,27 +53,28 @@ class Experiment:
 
     algorithm: Algorithm
     environment: TeamEnvironment
-    seeds: tuple[int, ...]
-    env_steps: int
-    games: int = 0
-    num_envs: int = 1
-    updates_per_step: int = 1
-    evaluations: int = 20
-    evaluation_episodes: int = 32
-    root_key: int = 0
+    seeds: Annotated[tuple[int, ...], KEY]
+    env_steps: Annotated[int, at_least(1), LARGE]
+    games: Annotated[int, at_least(0, "0 (one environment) or more")] = 0
+    num_envs: Count = 1
+    updates_per_step: Count = 1
+    evaluations: Count = 20
+    evaluation_episodes: Count = 32
+    root_key: Annotated[int, KEY] = 0
     bitwise_seeds: bool = False
     probe: Probe | None = None
 
     def __post_init__(self) -> None:
-        for name in ("env_steps", "num_envs", "updates_per_step", "evaluations", "evaluation_episodes"):
-            if getattr(self, name) < 1:
-                raise BadInputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        super().__post_init__()
         if not self.seeds:
             raise BadInputError("an experiment needs at least one seed")
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise BadInputError("seeds must be different numbers, none below 0")
-        if self.games < 0:
-            raise BadInputError(f"games must be 0 (one environment) or more, not {self.games}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise BadInputError("seeds must be different numbers, each only once")
+        if self.iterations > MOST_ITERATIONS:
+            raise BadInputError(
+                f"env_steps must be at most {MOST_ITERATIONS} for each environment, not {self.env_steps} for "
+                f"{self.num_envs}: raise num_envs, or train less"
+            )
         if self.evaluations > self.iterations:
             raise BadInputError(
                 f"{self.evaluations} evaluations do not fit into {self.iterations} steps of "

@@ -312,8 +312,8 @@ class Program:
 
     def _fixed_lanes(self) -> Fixed:
         experiment = self.experiment
-        root = jax.random.key(experiment.root_key)
-        games, seeds = jnp.arange(max(1, experiment.games)), jnp.asarray(experiment.seeds)
+        root = jax.random.key(np.uint32(experiment.root_key))
+        games, seeds = jnp.arange(max(1, experiment.games)), np.asarray(experiment.seeds, np.uint32)
         by_seed = jax.vmap(jax.random.fold_in, (None, 0))(root, seeds)
 
         def keys_of_game(game: jax.Array) -> jax.Array:

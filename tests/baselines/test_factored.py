@@ -85,7 +85,7 @@ def test_losses_of_weighted_qmix(algorithm_id):
         assert float(metrics["mean_weight"]) == pytest.approx(want["weights"].mean(), rel=2e-3)
         met.extend(want["weights"])
     assert min(met) == pytest.approx(0.1)
-    assert max(met) == 1
+    assert max(met) == pytest.approx(1)  # the reference spreads them in float64, with its own rounding
     if algorithm_id == "remix":
         assert np.mean((np.asarray(met) > 0.11) & (np.asarray(met) < 0.99)) > 0.1
 
@@ -290,12 +290,12 @@ def test_targets_of_an_episode(terminates):
         ("vdn", {"td_lambda": 1.5}, "td_lambda must be in [0, 1], not 1.5"),
         ("vdn", {"td_lambda": 0.5}, "td_lambda above 0 looks further than one transition: consume episodes"),
         ("vdn", {"consumes": "latest"}, "consumes must be transitions or episodes, not latest"),
-        ("qplex", {"kernels": 0}, "kernels and the widths of kernel_hidden must be at least 1"),
-        ("qplex", {"kernel_hidden": (0,)}, "kernels and the widths of kernel_hidden"),
+        ("qplex", {"kernels": 0}, "kernels must be at least 1, not 0"),
+        ("qplex", {"kernel_hidden": (0,)}, "kernel_hidden must be widths, each at least 1, not (0,)"),
         ("qatten", {"heads": 0}, "heads must be at least 1, not 0"),
         ("qatten", {"head_embed": -1}, "head_embed must be at least 1, not -1"),
-        ("cw-qmix", {"alpha": 0.0}, "alpha must be above 0 and at most 1, not 0.0"),
-        ("ow-qmix", {"alpha": 1.5}, "alpha must be above 0 and at most 1"),
+        ("cw-qmix", {"alpha": 0.0}, "alpha must be in (0, 1], not 0.0"),
+        ("ow-qmix", {"alpha": 1.5}, "alpha must be in (0, 1], not 1.5"),
         ("ow-qmix", {"central_hidden": ()}, "central_hidden must be one or more widths"),
         ("ow-qmix", {"mixer_embed": 0}, "mixer_embed"),
         ("remix", {"w_min": -0.1}, "w_min must be in [0, 1], not -0.1"),

@@ -498,7 +498,7 @@ def test_team_learners_refuse_a_reward_per_agent(bad_input):
         (PR2Rule, {"rate_half_life": -1.0}, "rate_half_life must be 0 (never) or above"),
         (PR2Rule, {"gamma": 1.1}, "gamma must be in [0, 1]"),
         (PR2Rule, {"epsilon": -0.1}, "epsilon must be in [0, 1]"),
-        (PR2Rule, {"initial_spread": INF}, "initial_spread must be 0 or above"),
+        (PR2Rule, {"initial_spread": INF}, "initial_spread must be a finite number, not inf"),
         (PR2Rule, {"beta": math.nan}, "beta must be a number, which may be 0, negative or infinite"),
         (PR2Rule, {"beta_growth": 0.9}, "beta_growth must be at least 1"),
         (BalancingRule, {"beta_other": math.nan}, "beta_other must be a number"),

@@ -143,7 +143,7 @@ def test_files_that_cannot_be_read(bad_input, tmp_path):
     ("fields", "says"),
     [
         ({"seeds": ()}, "at least one seed"),
-        ({"seeds": (0, -1)}, "none below 0"),
+        ({"seeds": (0, -1)}, "seeds must be in [0, 4294967295], not (0, -1)"),
         ({"seeds": (3, 1, 3)}, "different numbers"),
         ({"env_steps": 0}, "env_steps must be at least 1, not 0"),
         ({"env_steps": -5}, "env_steps must be at least 1, not -5"),

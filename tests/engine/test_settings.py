@@ -1,0 +1,177 @@
+import dataclasses
+import doctest
+import math
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+from envs.matrix_games import QTRAN_PAYOFF, matrix_game
+from jaxmarl_fac import settings
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.settings import (
+    AnyWidths,
+    Beta,
+    Count,
+    EvenCount,
+    OffOrAbove,
+    Probability,
+    Settings,
+    Widths,
+    above,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Base(Settings):
+    rate: Annotated[float, above(0)] = 0.1
+    share: Probability = 0.5
+    clip: OffOrAbove = 0.0
+    beta: Beta = 1.0
+    plain: float = 0.0
+    maybe: float | None = None
+    batch: Count = 32
+    pairs: EvenCount = 4
+    offset: int = 0
+    hidden: Widths = (8,)
+    extra: AnyWidths = ()
+    kind: Literal["adam", "rmsprop"] = "adam"
+    flag: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Derived(Base):
+    """Other defaults, the same ranges."""
+
+    rate: float = 0.2
+    batch: int = 64
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"rate": 0}, "rate must be above 0, not 0"),
+        ({"rate": math.nan}, "rate must be above 0, not nan"),
+        ({"rate": math.inf}, "rate must be a finite number, not inf"),
+        ({"rate": 10**400}, "rate must be a finite number, not 1000000000000000000000000000000000000000..."),
+        ({"rate": "fast"}, "rate must be a number, not 'fast'"),
+        ({"rate": True}, "rate must be a number, not True"),
+        ({"rate": 1j}, "rate must be a number, not 1j"),
+        ({"share": 1.01}, "share must be in [0, 1], not 1.01"),
+        ({"clip": -1e-9}, "clip must be 0 (off) or above, not -1e-09"),
+        ({"clip": math.inf}, "clip must be a finite number, not inf"),
+        ({"beta": math.nan}, "beta must be a number, which may be 0, negative or infinite, not nan"),
+        ({"plain": -math.inf}, "plain must be a finite number, not -inf"),
+        ({"maybe": math.inf}, "maybe must be a finite number, not inf"),
+        ({"batch": 0}, "batch must be at least 1, not 0"),
+        ({"batch": 2**31}, "batch must be at most 2147483647, not 2147483648"),
+        ({"batch": 8.0}, "batch must be a whole number, not 8.0"),
+        ({"batch": False}, "batch must be a whole number, not False"),
+        ({"pairs": 3}, "pairs must be even and above 0, not 3"),
+        ({"offset": -(2**31) - 5}, "offset must be at most 2147483647"),
+        ({"hidden": ()}, "hidden must be one or more widths, each at least 1, not ()"),
+        ({"hidden": (8, 0)}, "hidden must be one or more widths, each at least 1, not (8, 0)"),
+        ({"hidden": 8}, "hidden must be one or more widths, each at least 1, not 8"),
+        ({"hidden": "88"}, "hidden must be one or more widths, each at least 1, not '88'"),
+        ({"hidden": (8.5,)}, "hidden must be one or more widths, each at least 1, not (8.5,)"),
+        ({"extra": (-1,)}, "extra must be widths, each at least 1, not (-1,)"),
+        ({"kind": "sgd"}, "kind must be adam or rmsprop, not sgd"),
+        ({"flag": 1}, "flag must be True or False, not 1"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Base, Derived])
+def test_what_is_refused(bad_input, kind, fields, says):
+    with bad_input(says):
+        kind(**fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"rate": np.float32(0.5)}, {"rate": 0.5}),
+        ({"rate": np.int64(2)}, {"rate": 2.0}),
+        ({"rate": 1}, {"rate": 1.0}),
+        ({"batch": np.int64(7)}, {"batch": 7}),
+        ({"batch": 2**31 - 1}, {"batch": 2**31 - 1}),
+        ({"hidden": [8, np.int32(4)]}, {"hidden": (8, 4)}),
+        ({"hidden": np.asarray([8, 4])}, {"hidden": (8, 4)}),
+        ({"beta": -math.inf}, {"beta": -math.inf}),
+        ({"flag": np.bool_(True)}, {"flag": True}),
+        ({"maybe": None}, {"maybe": None}),
+    ],
+)
+def test_what_is_taken_and_as_what(given, kept):
+    made = Base(**given)
+    for name, value in kept.items():
+        found = getattr(made, name)
+        assert (found, type(found)) == (value, type(value))
+    assert made == Base(**kept)
+
+
+def test_a_traced_number_is_left_alone():
+    rates = jnp.asarray([0.1, 0.2])
+    assert jax.vmap(lambda rate: Base(rate=rate).rate * 2)(rates).tolist() == pytest.approx([0.2, 0.4])
+
+
+@pytest.mark.parametrize("algorithm_id", list(baselines.ALGORITHMS))
+def test_no_algorithm_takes_numbers_that_no_device_can_hold(bad_input, algorithm_id):
+    """Of every algorithm every number: infinite, not a number, beyond 32 bits."""
+    made = baselines.make(algorithm_id)
+    for where in (made, getattr(made, "rule", None)):
+        for field in dataclasses.fields(where) if where else ():
+            value = getattr(where, field.name)
+            wrong = {int: [2**31, -(2**40)], float: [math.nan]}.get(type(value), [])
+            if not field.name.startswith("beta") or field.name == "beta_growth":
+                wrong = [*wrong, math.inf] if isinstance(value, float) else wrong
+            for bad in wrong:
+                with bad_input(f"{field.name} must be"):
+                    dataclasses.replace(where, **{field.name: bad})
+
+
+def experiment(**fields):
+    plain = {"algorithm": baselines.make("vdn"), "environment": matrix_game(QTRAN_PAYOFF), "seeds": (0,)}
+    return Experiment(**{**plain, "env_steps": 100, **fields})
+
+
+@pytest.mark.parametrize("seeds", [range(3), [0, 1, 2], np.arange(3), (np.int64(0), 1, 2)])
+def test_seeds_may_be_anything_that_lists_whole_numbers(seeds):
+    kept = experiment(seeds=seeds, env_steps=np.int64(100))
+    assert (kept.seeds, kept.env_steps) == ((0, 1, 2), 100)
+    assert all(type(number) is int for number in (*kept.seeds, kept.env_steps))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"seeds": (20261125120000,)}, "seeds must be in [0, 4294967295], not (20261125120000,)"),
+        ({"seeds": range(2**60, 2**60 + 1)}, "seeds must be in [0, 4294967295]"),
+        ({"seeds": range(10**9)}, "seeds must be at most 16777216, not 1000000000 of them"),
+        ({"seeds": (0.5,)}, "seeds must be in [0, 4294967295], not (0.5,)"),
+        ({"seeds": 3}, "seeds must be in [0, 4294967295], not 3"),
+        ({"root_key": 2**40}, "root_key must be in [0, 4294967295], not 1099511627776"),
+        ({"root_key": -1}, "root_key must be in [0, 4294967295], not -1"),
+        (
+            {"env_steps": 2**31},
+            "env_steps must be at most 2147483645 for each environment, not 2147483648 for 1",
+        ),
+        ({"env_steps": 10**30, "num_envs": 2**30}, "env_steps must be at most 9007199254740992, not 1"),
+        ({"num_envs": 2**33}, "num_envs must be at most 2147483647"),
+        ({"env_steps": "many"}, "env_steps must be a whole number, not 'many'"),
+    ],
+)
+def test_numbers_beyond_32_bits(bad_input, fields, says):
+    with bad_input(says):
+        experiment(**fields)
+
+
+def test_the_largest_numbers_that_can_be():
+    largest = experiment(seeds=(2**32 - 1, 2**31), root_key=2**32 - 1, env_steps=2**31 * 4000, num_envs=4096)
+    assert largest.iterations == 2_097_152_000
+
+
+def test_the_example_in_the_docstring():
+    found = doctest.testmod(settings, extraglobs={"dataclasses": dataclasses, "Annotated": Annotated})
+    assert found.attempted == 2 and not found.failed
