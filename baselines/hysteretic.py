@@ -1,10 +1,14 @@
 """Hysteretic and distributed Q-learning: independent learners who learn less, or nothing, from bad news."""
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from baselines.iql import IQL, TabularIQL
+from envs.base import TeamEnvironment
+from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.error_weights import hysteretic_weights
 from jaxmarl_fac.settings import Probability
 
@@ -45,9 +49,48 @@ class TabularHysteretic(_Hysteresis, TabularIQL):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distributed(_Optimism, IQL):
-    """Distributed Q-learning: IQL whose values never fall (Lauer and Riedmiller, 2000)."""
+    """Distributed Q-learning: IQL whose values never fall (Lauer and Riedmiller, 2000).
+
+    What never falls must start below every return. The paper starts at 0 and assumes that no reward is
+    negative; here values start around `initial_value`. A network that raises one value raises others with it,
+    which then never fall: only tables are the paper's algorithm.
+
+    Attributes:
+        initial_value: None is the least return of a game that knows its own (matrix games, team MDPs), and 0
+            of another, where rewards must then not be negative.
+    """
+
+    initial_value: float | None = None
+
+    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
+        """A fresh learner whose agents' last biases are the initial value."""
+        learner = super().init(env, key)
+        value = initial_value(env, self.gamma, self.initial_value)
+        bias = ["params", "agent", "head" if self.recurrent else "Dense_0", "bias"]
+
+        def raised(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+            return leaf + value if [key.key for key in path] == bias else leaf
+
+        params = jax.tree_util.tree_map_with_path(raised, learner.params)
+        return learner.replace(params=params, target_params=params)  # type: ignore[attr-defined, no-any-return]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TabularDistributed(_Optimism, TabularIQL):
-    """Distributed Q-learning in tables; `step_size` 1 is the paper's maximum over all that was seen."""
+    """Distributed Q-learning in tables; `step_size` 1 is the paper's maximum over all that was seen.
+
+    Attributes:
+        initial_value: see `Distributed`.
+    """
+
+    initial_value: float | None = None  # type: ignore[assignment]
+
+    def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> jax.Array:
+        """One table at the initial value."""
+        return jnp.full(shape, initial_value(env, self.gamma, self.initial_value))
+
+
+def initial_value(env: TeamEnvironment, gamma: float, value: float | None) -> jax.Array:
+    """`value ()`; if None, the least return of a game that knows it, else 0."""
+    least = env.least_return(gamma) if value is None else value
+    return jnp.asarray(0.0 if least is None else least, jnp.float32)

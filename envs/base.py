@@ -50,6 +50,13 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     def observe(self, state: Any) -> Observation:
         """What is seen in `state`. Never reads `state.key`, which is None for states from replay."""
 
+    def least_return(self, gamma: float) -> jax.Array | None:
+        """A bound `()`, 0 or below, that no discounted return is below; None where the game knows none.
+
+        Games that are tables know theirs. Learners that only ever raise their values start there.
+        """
+        return None
+
     # Jumanji closes environments when they are collected; a pure function has nothing to close.
     def close(self) -> None:
         """Nothing to release."""

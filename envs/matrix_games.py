@@ -134,6 +134,11 @@ class MatrixGame(TeamEnvironment):
         """The payoff tensor of the first stage, `(A_1, ..., A_n)`; `(A_1, ..., A_n, n)` if `general_sum`."""
         return self.payoff[0]
 
+    def least_return(self, gamma: float) -> jax.Array:
+        """The least payoff in every step of the longest game."""
+        longest = sum(gamma**step for step in range(self.time_limit))
+        return jnp.minimum(jnp.min(self.payoff), 0) * longest
+
     def render(self, state: MatrixGameState, save_path: str | None = None) -> Any:
         """Draw the payoff of the current stage as a heat map, the last joint action marked."""
         return self._viewer().render(state, save_path)

@@ -1,5 +1,6 @@
 """Finite team decision processes: tables that can be played as a game and read as a model."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -169,6 +170,23 @@ class TeamMDP(TeamEnvironment):
         return TeamModel(
             jnp.asarray(self.transition, float), jnp.asarray(self.reward, float), jnp.asarray(self.terminal)
         )
+
+    def least_return(self, gamma: float) -> jax.Array:
+        """The expected return of the worst joint policy from its worst state, or 0.
+
+        With a `gamma` of 1 it is that of `time_limit` steps.
+        """
+        transition, reward, terminal = (jnp.asarray(table, jnp.float32) for table in self.model())
+        # Value iteration, until what is left out is a thousandth of the least that can come.
+        steps = self.time_limit if gamma == 1 else math.ceil(math.log(1e-3) / math.log(gamma)) if gamma else 1
+        joint_axes = tuple(range(1, reward.ndim))
+
+        def worse(values: jax.Array) -> jax.Array:
+            following = transition @ (gamma * (1 - terminal) * values)
+            return jnp.minimum(jnp.min(reward + following, axis=joint_axes), 0)  # (S,)
+
+        values = jax.lax.fori_loop(0, steps, lambda _, values: worse(values), jnp.zeros(self.num_states))
+        return 1.01 * jnp.min(values)
 
     def without_noise(self) -> "TeamMDP":
         """The same game with deterministic rewards, to evaluate in."""

@@ -296,6 +296,49 @@ def test_iql_averages_over_the_others():
     assert (last["episode_return"] == 1).mean() >= 0.84
 
 
+#: Every reward is negative; the best is at (0, 1), and without coordination -5 at (0, 0) is tempting.
+NEGATIVE = np.asarray([[-5.0, -1, -9, -7], [-3, -8, -2, -6]])
+
+
+@pytest.mark.parametrize(("algorithm_id", "least"), [("distributed-tabular", 16), ("fmq", 8)])
+@pytest.mark.parametrize("raised", [0, 10])
+def test_optimists_are_not_misled_by_negative_rewards(algorithm_id, least, raised):
+    """They find the best joint action as where 10 is added to every reward; random play gets -5.1."""
+    experiment = Experiment(
+        algorithm=baselines.make(algorithm_id),
+        environment=matrix_game(NEGATIVE + raised),
+        seeds=tuple(range(16)),
+        env_steps=3000,
+        evaluations=1,
+        evaluation_episodes=1,
+    )
+    returns = train(experiment).history.last["episode_return"] - raised
+    assert (returns == -1).sum() >= least
+    assert returns.min() >= -3
+
+
+def test_where_optimists_start():
+    env = matrix_game(NEGATIVE)
+    tables = baselines.make("distributed-tabular").init(env, jax.random.key(0)).params
+    assert (np.asarray(tables) == -9).all()
+    chosen = baselines.make("distributed-tabular", initial_value=-3).init(env, jax.random.key(0)).params
+    assert (np.asarray(chosen) == -3).all()
+    for settings in ({}, {"consumes": "episodes", "recurrent": True}):
+        deep = baselines.make("distributed", hidden=(8,), **settings)
+        plain = baselines.make("iql", hidden=(8,), **settings)
+        observation = env.observe(env.reset(jax.random.key(0))[0])
+        found, other = (
+            np.asarray(each.recall(env, each.init(env, jax.random.key(3)).params, carry, observation)[0])
+            for each in (deep, plain)
+            for carry in [each.initial_carry(env)]
+        )
+        np.testing.assert_allclose(found[env_mask(env)], other[env_mask(env)] - 9, atol=1e-5)
+
+
+def env_mask(env):
+    return np.asarray(env.observe(env.reset(jax.random.key(0))[0]).action_mask)
+
+
 @pytest.mark.slow
 def test_the_values_of_distributed_q_learning_tie():
     last = tables_of("distributed-tabular", LTQL_PAYOFF, 300, 2000, step_size_schedule="linear")

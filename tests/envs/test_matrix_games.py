@@ -555,3 +555,17 @@ def test_the_viewer_shows_the_stage_that_was_paid(axes):
     states, _ = play(env, [(1, 0), (1, 1)])
     env.render(states[2])
     assert axes().get_title() == "joint action (1, 1) pays 8"
+
+
+@pytest.mark.parametrize(
+    ("game", "gamma", "least"),
+    [
+        (matrix_game([[-5, -1], [-3, -8]]), 0.9, -8),
+        (matrix_game([[5, 1], [3, 8]]), 0.9, 0),
+        (general_sum_game([[[1, 2], [3, 4]], [[-1, 0], [-7, 0]]]), 0.9, -7),
+        (two_step_game(), 0.9, 0),
+        (two_step_game().replace(payoff=two_step_game().payoff - 10), 0.5, -10 - 5),
+    ],
+)
+def test_no_return_is_below_the_least_return(game, gamma, least):
+    assert float(game.least_return(gamma)) == pytest.approx(least)

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import operator
 
 import jax
@@ -396,3 +397,34 @@ def test_pictures_of_graphs_without_a_layout():
     state, _ = compiled(RANDOM)[0](jax.random.key(0))
     frames = [np.array(RANDOM.render(state.replace(state=jnp.int16(s)))) for s in range(3)]
     assert (frames[0] != frames[1]).any() and (frames[1] != frames[2]).any()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9, 0.99])
+def test_no_return_is_below_the_least_return(gamma):
+    """The worst joint policy of a random game whose rewards are negative, by enumeration."""
+    game = random_team_mdp(states=3, actions=2)
+    game = game.replace(reward=np.asarray(game.reward) - 2.0)
+    model = game.model()
+    moves = np.asarray(model.transition, np.float64).reshape(3, 4, 3)
+    rewards = np.asarray(model.reward, np.float64).reshape(3, 4)
+    worst = []
+    for choice in itertools.product(range(4), repeat=3):
+        pick = np.arange(3), list(choice)
+        worst.append(np.linalg.solve(np.eye(3) - gamma * moves[pick], rewards[pick]).min())
+    least = float(game.least_return(gamma))
+    assert 1.02 * min(worst) <= least <= min(worst)
+
+
+def test_the_least_return_of_games_without_a_discount_or_a_loss():
+    assert float(random_team_mdp(states=3, actions=2).least_return(0.9)) == 0
+    game = line_world()
+    assert float(game.least_return(1.0)) == pytest.approx(1.01 * worst_of_line_world(game), rel=1e-4)
+
+
+def worst_of_line_world(game):
+    """By values of the last steps first."""
+    model, values = game.model(), np.zeros(game.num_states)
+    for _ in range(game.time_limit):
+        following = np.asarray(model.transition) @ (values * ~np.asarray(model.terminal))
+        values = np.minimum((np.asarray(model.reward) + following).min(axis=(1, 2)), 0)
+    return values.min()

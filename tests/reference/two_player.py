@@ -202,10 +202,11 @@ class FMQ(Learner):
 
     def policy(self, state):
         expected = self.values[state].copy()
-        for a in range(self.own):
-            history = self.rewards.get((state, a), [])
-            if history:
-                expected[a] += self.weight * history.count(max(history)) / len(history) * max(history)
+        histories = {a: self.rewards[state, a] for a in range(self.own) if (state, a) in self.rewards}
+        least = min([0.0, *(max(history) for history in histories.values())])
+        for a, history in histories.items():
+            share = history.count(max(history)) / len(history)
+            expected[a] += self.weight * share * (max(history) - least)
         weights = np.exp(expected / (self.temperature * np.exp(-0.1 * self.time) + 1))
         return weights / weights.sum()
 
