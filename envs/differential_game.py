@@ -149,14 +149,15 @@ def differential_game(variant: str = "paper") -> DifferentialGame:
     )
 
 
-def differential_grid_game(variant: str = "paper", points: int = 41) -> MatrixGame:
+def differential_grid_game(variant: str = "paper", points: int = 41, stages: int = 1) -> MatrixGame:
     """The differential game as a matrix game: each agent picks one of `points` numbers from -10 to 10.
 
-    With 41 of them, .5 apart, both centres are on the grid: action 30 is 5 and action 10 is -5.
+    With 41 of them, .5 apart, both centres are on the grid: action 30 is 5 and action 10 is -5. For `stages`
+    see `matrix_game`.
 
     Raises:
-        BadInputError: for an unknown variant, or fewer than 2 or more than 127 points.
+        BadInputError: for an unknown variant, or fewer than 2 or more than 127 points; see `matrix_game`.
     """
     if not 2 <= points <= 127:
         raise BadInputError(f"the grid needs 2 to 127 points per agent, not {points}")
-    return matrix_game(np.asarray(differential_game(variant).grid(points)))
+    return matrix_game(np.asarray(differential_game(variant).grid(points)), stages)

@@ -20,6 +20,8 @@ from envs.matrix_viewer import MatrixGameViewer
 
 #: `next_stage` of a joint action that ends the game.
 END = -1
+#: Stages that can be counted in the int8 of a state.
+MOST_STAGES = 127
 
 
 @struct.dataclass
@@ -39,7 +41,8 @@ class MatrixGame(TeamEnvironment):
     Every agent i picks one of its A_i actions at the same time, and the team is paid
     `payoff[stage, u_1, ..., u_n]`, or each agent its own entry of it (`general_sum`). Then the game moves
     to stage `next_stage[stage, u_1, ..., u_n]`, or ends where that is -1. The first stage is drawn with
-    probabilities `start`. With one stage and no way on, this is the one-shot matrix game of the papers.
+    probabilities `start`. With one stage and no way on, this is the one-shot matrix game of the papers, and
+    with K equal payoffs, one after the other, the same game K times.
 
     Every agent sees the stage as a one-hot vector, `agents_view (n, K)`; so does the learner,
     `global_state (K,)`. Agents with fewer actions than the others have the rest masked; to play a
@@ -179,21 +182,26 @@ def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
     return table
 
 
-def matrix_game(payoff: ArrayLike) -> MatrixGame:
-    """The one-shot game that pays the team by this tensor `(A_1, ..., A_n)`.
+def matrix_game(payoff: ArrayLike, stages: int = 1) -> MatrixGame:
+    """The game that pays the team by this tensor `(A_1, ..., A_n)`.
+
+    It is one-shot, or played `stages` times in one episode: the agents see how often it has been played, and
+    the rewards add up.
 
     Raises:
-        BadInputError: see `check_payoff`.
+        BadInputError: see `check_payoff`; for stages that are not from 1 to `MOST_STAGES`.
     """
     table = check_payoff(payoff)
-    return _one_shot(table, table.shape)
+    return _repeated(table, table.shape, stages)
 
 
-def general_sum_game(payoffs: Sequence[ArrayLike]) -> MatrixGame:
-    """The one-shot game that pays agent i by `payoffs[i]`, a tensor `(A_1, ..., A_n)` like all the others.
+def general_sum_game(payoffs: Sequence[ArrayLike], stages: int = 1) -> MatrixGame:
+    """The game that pays agent i by `payoffs[i]`, a tensor `(A_1, ..., A_n)` like all the others.
+
+    For `stages` see `matrix_game`.
 
     Raises:
-        BadInputError: unless there is one tensor for each axis and they have one shape; see `check_payoff`.
+        BadInputError: unless there is one tensor for each axis and they have one shape; see `matrix_game`.
     """
     tables = [check_payoff(payoff, f"the payoff of agent {i}") for i, payoff in enumerate(payoffs, start=1)]
     shapes = [table.shape for table in tables]
@@ -207,25 +215,36 @@ def general_sum_game(payoffs: Sequence[ArrayLike]) -> MatrixGame:
             f"got {len(tables)} payoff(s), one per agent{axes}: "
             "a game of n >= 2 agents needs n payoffs of n axes"
         )
-    return _one_shot(np.stack(tables, axis=-1), shapes[0], general_sum=True)
+    return _repeated(np.stack(tables, axis=-1), shapes[0], stages, general_sum=True)
 
 
-def zero_sum_game(payoff: ArrayLike) -> MatrixGame:
+def zero_sum_game(payoff: ArrayLike, stages: int = 1) -> MatrixGame:
     """The two-player game that pays agent 1 what agent 2 loses: `payoff (A_1, A_2)` is agent 1's.
+
+    For `stages` see `matrix_game`.
 
     Raises:
         BadInputError: see `general_sum_game`.
     """
     table = check_payoff(payoff)
-    return general_sum_game([table, 0 - table])  # 0 - 0 is 0, and -0 would be drawn as such
+    return general_sum_game([table, 0 - table], stages)  # 0 - 0 is 0, and -0 would be drawn as such
 
 
-def _one_shot(payoff: np.ndarray, action_counts: tuple[int, ...], general_sum: bool = False) -> MatrixGame:
+def _repeated(
+    payoff: np.ndarray, action_counts: tuple[int, ...], stages: int, general_sum: bool = False
+) -> MatrixGame:
+    """Every stage pays the same and leads to the next one, the last to the end."""
+    if not isinstance(stages, int | np.integer) or not 1 <= stages <= MOST_STAGES:
+        raise BadInputError(f"stages must be a whole number from 1 to {MOST_STAGES}, not {stages}")
+    following = jnp.append(jnp.arange(1, stages, dtype=jnp.int8), jnp.int8(END))  # (K,)
     return MatrixGame(
-        payoff=jnp.asarray(payoff)[None],
-        next_stage=jnp.full((1, *action_counts), END, jnp.int8),
-        start=jnp.ones((1,)),
+        payoff=jnp.repeat(jnp.asarray(payoff)[None], stages, axis=0),
+        next_stage=jnp.broadcast_to(
+            following.reshape(-1, *[1] * len(action_counts)), (stages, *action_counts)
+        ),
+        start=jnp.eye(1, stages)[0],
         action_counts=action_counts,
+        time_limit=int(stages),
         general_sum=general_sum,
     )
 
@@ -242,14 +261,14 @@ def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, tim
     )
 
 
-def load_game(path: str | Path) -> MatrixGame:
-    """Read a one-shot game from a file.
+def load_game(path: str | Path, stages: int = 1) -> MatrixGame:
+    """Read a game from a file, one-shot or played `stages` times.
 
     A .json (nested lists) or .npy file with one tensor is the payoff of a team, one axis per agent. A .json
     object `{"payoffs": [R1, R2]}` holds one tensor per agent: with two agents, a pair of matrices.
 
     Raises:
-        BadInputError: if the file cannot be read, or what it holds is no payoff (`check_payoff`,
+        BadInputError: if the file cannot be read, or what it holds is no payoff (`matrix_game`,
             `general_sum_game`).
     """
     path = Path(path)
@@ -268,10 +287,10 @@ def load_game(path: str | Path) -> MatrixGame:
         raise BadInputError(f"payoff file {path} is not valid {path.suffix[1:]}: {error}") from error
     try:
         if not isinstance(content, dict):
-            return matrix_game(content)
+            return matrix_game(content, stages)
         if set(content) != {"payoffs"} or not isinstance(content["payoffs"], list):
             raise BadInputError('an object must be {"payoffs": [...]}, with a list of one tensor per agent')
-        return general_sum_game(content["payoffs"])
+        return general_sum_game(content["payoffs"], stages)
     except BadInputError as error:
         raise BadInputError(f"payoff file {path}: {error}") from error
 
@@ -323,15 +342,15 @@ def random_payoffs(seed: int, games: int, action_counts: tuple[int, ...] = (3, 3
     return jax.vmap(lambda key: jax.random.uniform(key, action_counts))(keys)
 
 
-def random_game(payoff_seed: int = 0, agents: int = 2, actions: int = 3) -> MatrixGame:
-    """One game with payoffs uniform in [0, 1), drawn from `payoff_seed`.
+def random_game(payoff_seed: int = 0, agents: int = 2, actions: int = 3, stages: int = 1) -> MatrixGame:
+    """One game with payoffs uniform in [0, 1), drawn from `payoff_seed`; for `stages` see `matrix_game`.
 
     Raises:
-        BadInputError: for fewer than two agents or fewer than one action.
+        BadInputError: for fewer than two agents or fewer than one action; see `matrix_game`.
     """
     if agents < 2 or actions < 1:
         raise BadInputError(f"a random game needs agents >= 2 and actions >= 1, not {agents} and {actions}")
-    return matrix_game(random_payoffs(payoff_seed, 1, (actions,) * agents)[0])
+    return matrix_game(random_payoffs(payoff_seed, 1, (actions,) * agents)[0], stages)
 
 
 def two_step_game() -> MatrixGame:

@@ -35,12 +35,12 @@ class Entry:
     about: str
 
 
-def _payoff(payoff: Any) -> Callable[[], TeamEnvironment]:
-    return lambda: matrix_games.matrix_game(payoff)
+def _payoff(payoff: Any) -> Callable[..., TeamEnvironment]:
+    return lambda stages=1: matrix_games.matrix_game(payoff, stages)
 
 
-def _penalty(k: float = -100.0) -> TeamEnvironment:
-    return matrix_games.matrix_game(matrix_games.penalty_payoff(k))
+def _penalty(k: float = -100.0, stages: int = 1) -> TeamEnvironment:
+    return matrix_games.matrix_game(matrix_games.penalty_payoff(k), stages)
 
 
 def _predator_prey(predators: int, penalty: float, full_view: bool = False) -> Entry:
@@ -73,12 +73,12 @@ ENVIRONMENTS: dict[str, Entry] = {
     ),
     "matrix-thesis": Entry(_payoff(matrix_games.THESIS_PAYOFF), "matrix", "the thesis's equation 3.1"),
     "matrix-thesis-zero-sum": Entry(
-        lambda: matrix_games.zero_sum_game(matrix_games.THESIS_PAYOFF),
+        lambda stages=1: matrix_games.zero_sum_game(matrix_games.THESIS_PAYOFF, stages),
         "matrix",
         "the thesis's equation 3.1 with agent 2 paid the negative; a reward per agent",
     ),
     "matrix-pr2": Entry(
-        lambda: matrix_games.general_sum_game(matrix_games.PR2_PAYOFFS),
+        lambda stages=1: matrix_games.general_sum_game(matrix_games.PR2_PAYOFFS, stages),
         "matrix",
         "PR2's 2x2 game, one mixed equilibrium; a reward per agent",
     ),
@@ -90,7 +90,7 @@ ENVIRONMENTS: dict[str, Entry] = {
     ),
     "matrix-penalty": Entry(_penalty, "matrix", "penalty game, two optima of 10 that pay k when mixed"),
     "matrix-21x21": Entry(
-        lambda: matrix_games.matrix_game(matrix_games.two_gaussians_payoff()),
+        _payoff(matrix_games.two_gaussians_payoff()),
         "matrix",
         "QTRAN's 21x21 game, optimum 10 at (5, 15)",
     ),

@@ -174,7 +174,7 @@ def resolve(pair: Pair) -> tuple[type[Algorithm], str, dict[str, Any]]:
     if (pair.env is None) == (pair.payoff is None):
         raise BadInputError("give either --env ID or --payoff FILE (--list names the environments)")
     if pair.env is None:
-        return algorithm, "matrix", {}
+        return algorithm, "matrix", {"stages": 1}
     entry = environments.lookup(pair.env)
     defaults = {name: p.default for name, p in inspect.signature(entry.build).parameters.items()}
     # What has no plain default, such as an array, is for Python alone.
@@ -205,7 +205,7 @@ def settings_class(algorithm: type[Algorithm], family: str, environment_paramete
 def build_environment(pair: Pair, parameters: Any) -> TeamEnvironment:
     """The environment of the pair."""
     if pair.payoff is not None:
-        return load_game(pair.payoff)
+        return load_game(pair.payoff, **dataclasses.asdict(parameters))
     return environments.make(str(pair.env), **dataclasses.asdict(parameters))
 
 

@@ -322,6 +322,78 @@ def test_game_i_is_the_same_however_many_are_drawn():
     assert (np.asarray(random_payoffs(8, 3)) != few).all()
 
 
+# Repeated games
+
+
+@pytest.mark.parametrize(
+    ("env_id", "parameters", "shape"),
+    [
+        ("matrix-qtran", {}, (3, 3)),
+        ("matrix-penalty", {"k": -7.0}, (3, 3)),
+        ("matrix-21x21", {}, (21, 21)),
+        ("matrix-random", {"agents": 3, "actions": 2}, (2, 2, 2)),
+        ("differential-grid", {"points": 5}, (5, 5)),
+        ("matrix-ltql", {}, (2, 3)),
+    ],
+)
+def test_a_repeated_game_pays_by_the_same_table_in_every_stage(env_id, parameters, shape):
+    once = np.asarray(registry.make(env_id, **parameters).joint_payoff())
+    env = registry.make(env_id, **parameters, stages=4)
+    joints = np.random.default_rng(1).integers(0, shape, size=(4, len(shape)))
+    plain = reference.MatrixGame(
+        [once] * 4, [dict.fromkeys(np.ndindex(shape), stage + 1) for stage in range(3)] + [{}], stage=0
+    )
+    states, timesteps = play(env, joints)
+    for stage, joint in enumerate(joints):
+        observation, after = timesteps[stage].observation, timesteps[stage + 1]
+        np.testing.assert_array_equal(observation.global_state, np.eye(4)[stage])
+        np.testing.assert_array_equal(observation.agents_view, np.tile(np.eye(4)[stage], (len(shape), 1)))
+        assert float(after.reward) == plain.step(joint)
+        assert (bool(after.last()), float(after.discount)) == (plain.over, 0.0 if plain.over else 1.0)
+        assert int(states[stage + 1].stage) == plain.stage
+    assert plain.over and env.time_limit == 4 and not env.stateless
+
+
+def test_rewards_of_a_repeated_game_add_up():
+    """QTRAN's game three times, 8 - 12 + 0; PR2's twice, (0, 3) and (1, 0)."""
+    _, timesteps = play(registry.make("matrix-qtran", stages=3), [(A, A), (A, B), (C, C)])
+    assert sum(float(timestep.reward or 0) for timestep in timesteps) == -4
+    env = registry.make("matrix-pr2", stages=2)
+    _, timesteps = play(env, [(0, 0), (1, 0)])
+    assert [timestep.reward.tolist() for timestep in timesteps] == [[0, 0], [0, 3], [1, 0]]
+    assert env.general_sum and env.reward_spec.shape == (2,)
+    _, timesteps = play(zero_sum_game(THESIS_PAYOFF, stages=2), [(2, 2), (0, 0)])
+    assert timesteps[1].reward.tolist() == [10, -10] and timesteps[2].reward.tolist() == [2, -2]
+
+
+def test_one_stage_is_the_one_shot_game():
+    once = registry.make("matrix-qplex")
+    jax.tree.map(np.testing.assert_array_equal, once, registry.make("matrix-qplex", stages=1))
+    assert once.payoff.shape == (1, 3, 3)
+    assert (np.asarray(once.next_stage) == END).all() and once.next_stage.dtype == jnp.int8
+    assert (once.start.tolist(), once.time_limit, once.stateless) == ([1], 1, True)
+
+
+def test_the_longest_repeated_game_ends():
+    env = matrix_game([[1, 2], [3, 4]], stages=127)
+    state, _ = env.reset(KEY)
+
+    def step(state, _):
+        state, timestep = env.step(state, jnp.asarray([1, 0]))
+        return state, (timestep.reward, timestep.last())
+
+    last, (rewards, over) = jax.lax.scan(step, state, length=127)
+    assert (float(rewards.sum()), over.tolist()) == (3 * 127, [False] * 126 + [True])
+    assert (int(last.step_count), int(last.stage)) == (127, 126)
+
+
+@pytest.mark.parametrize("stages", [0, -1, 128, 2.0, 2**40])
+def test_stages_that_cannot_be(bad_input, stages):
+    for env_id in ("matrix-qtran", "matrix-random", "matrix-pr2", "matrix-thesis-zero-sum"):
+        with bad_input(f"stages must be a whole number from 1 to 127, not {stages}"):
+            registry.make(env_id, stages=stages)
+
+
 # Properties
 
 
@@ -510,6 +582,15 @@ def test_picture_of_three_agents(axes):
     env.render(play(env, [(1, 2, 3)])[0][1])
     assert marked(axes()) == [(5, 3)]  # rows are agents 1 and 2 together
     assert "pays 23" in axes().get_title()
+
+
+def test_picture_of_a_repeated_game(axes):
+    env = registry.make("matrix-qtran", stages=2)
+    states, _ = play(env, [(A, C), (A, A)])
+    for state, title in zip(states, ("stage 0", "(0, 2) pays -12", "(0, 0) pays 8"), strict=True):
+        env.render(state)
+        assert axes().get_title().endswith(title)
+        np.testing.assert_array_equal(axes().images[0].get_array(), QTRAN_PAYOFF)
 
 
 def test_every_picture_starts_on_an_empty_sheet(axes):

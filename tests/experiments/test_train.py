@@ -49,12 +49,16 @@ def test_any_payoff_can_be_played(tmp_path):
 
 
 def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
+    """Three times in an episode."""
     payoff = tmp_path / "game.json"
     payoff.write_text('{"payoffs": [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]}')
-    flags = ["--payoff", payoff, *SMALL, "--out", tmp_path / "run"]
+    flags = ["--payoff", payoff, "--stages", "3", *SMALL, "--out", tmp_path / "run"]
     assert run("--algo", "balancing-q", *flags, "--beta-other=-inf", "--own-prior", "0.3", "0.7") == 0
     with np.load(tmp_path / "run" / "metrics.npz") as metrics:
         assert metrics["episode_return"].shape == (5, 2, 2)
+        assert np.isin(
+            metrics["episode_return"].sum(axis=-1), [3, 5, 7, 9]
+        ).all()  # 3 or 1 or 5 in each stage
         assert metrics["row_reward"].shape == (5, 2)
     record = json.loads((tmp_path / "run" / "experiment.json").read_text())
     assert record["algorithm"]["rule"]["beta_other"] == -np.inf
@@ -63,6 +67,14 @@ def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
     for algorithm, says in (("vdn", "one per agent"), ("pr2-q --own-prior 0.3 0.3", "own_prior sums to 0.6")):
         with pytest.raises(BadInputError, match=says):
             run("--algo", *algorithm.split(), *flags)
+
+
+@pytest.mark.parametrize("where", [["--payoff", "game.json"], ["--env", "matrix-pr2"]])
+def test_how_often_a_game_is_played_in_an_episode(tmp_path, monkeypatch, where):
+    monkeypatch.chdir(tmp_path)
+    Path("game.json").write_text("[[1, 2], [3, 4]]")
+    with pytest.raises(BadInputError, match="stages must be a whole number from 1 to 127, not 0"):
+        run("--algo", "friend-q", *where, "--stages", "0")
 
 
 def test_every_hyper_parameter_and_environment_parameter_is_a_flag(capsys):
