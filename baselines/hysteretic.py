@@ -69,7 +69,7 @@ class Distributed(_Optimism, IQL):
         bias = ["params", "agent", "head" if self.recurrent else "Dense_0", "bias"]
 
         def raised(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-            return leaf + value if [key.key for key in path] == bias else leaf
+            return leaf + value.astype(leaf.dtype) if [key.key for key in path] == bias else leaf
 
         params = jax.tree_util.tree_map_with_path(raised, learner.params)
         return learner.replace(params=params, target_params=params)  # type: ignore[attr-defined, no-any-return]
@@ -93,4 +93,4 @@ class TabularDistributed(_Optimism, TabularIQL):
 def initial_value(env: TeamEnvironment, gamma: float, value: float | None) -> jax.Array:
     """`value ()`; if None, the least return of a game that knows it, else 0."""
     least = env.least_return(gamma) if value is None else value
-    return jnp.asarray(0.0 if least is None else least, jnp.float32)
+    return jnp.asarray(0.0 if least is None else least, float)

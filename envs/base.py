@@ -94,7 +94,7 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
 
     def first_timestep(self, state: Any) -> TimeStep[Observation]:
         """The time step of a fresh state."""
-        return cast(TimeStep[Observation], restart(observation=self.observe(state)))
+        return _in_single_precision(restart(observation=self.observe(state)))
 
     def next_timestep(
         self, state: Any, reward: jax.Array, terminated: jax.Array, truncated: jax.Array
@@ -104,6 +104,13 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         going = transition(reward=reward, observation=observation)
         over = termination(reward=reward, observation=observation)
         out_of_time = truncation(reward=reward, observation=observation)
-        return jax.tree.map(
+        timestep = jax.tree.map(
             lambda a, b, c: jnp.where(terminated, b, jnp.where(truncated, c, a)), going, over, out_of_time
         )
+        return _in_single_precision(timestep)
+
+
+def _in_single_precision(timestep: TimeStep[Observation]) -> TimeStep[Observation]:
+    """Reward and discount in float32, which also in JAX's 64-bit mode is what networks and replay take."""
+    reward, discount = (jnp.asarray(leaf, jnp.float32) for leaf in (timestep.reward, timestep.discount))
+    return cast(TimeStep[Observation], timestep.replace(reward=reward, discount=discount))  # type: ignore[attr-defined]

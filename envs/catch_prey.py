@@ -168,6 +168,7 @@ class CatchPrey(TeamEnvironment):
             state.step_count / self.time_limit,
         ]
         view = jnp.stack([jnp.broadcast_to(feature, distance.shape) for feature in features], axis=-1)
+        view = view.astype(jnp.float32)
         return Observation(
             agents_view=view,  # (n, 7)
             global_state=view.reshape(-1),

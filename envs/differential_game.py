@@ -103,8 +103,8 @@ class DifferentialGame(TeamEnvironment):
     def observe(self, state: DifferentialGameState) -> Observation:
         """The same to everyone, always."""
         return Observation(
-            agents_view=jnp.ones((self.num_agents, 1)),
-            global_state=jnp.ones((1,)),
+            agents_view=jnp.ones((self.num_agents, 1), jnp.float32),
+            global_state=jnp.ones((1,), jnp.float32),
             action_mask=jnp.ones((self.num_agents, 0), bool),
             step_count=state.step_count.astype(jnp.int32),
         )

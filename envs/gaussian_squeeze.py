@@ -119,7 +119,7 @@ class GaussianSqueeze(TeamEnvironment):
 
     def observe(self, state: GaussianSqueezeState) -> Observation:
         """All resources, to everyone."""
-        seen = self.num_agents * self.resources(state)
+        seen = (self.num_agents * self.resources(state)).astype(jnp.float32)
         return Observation(
             agents_view=jnp.broadcast_to(seen, (self.num_agents, self.num_agents)),
             global_state=seen,

@@ -124,7 +124,7 @@ class MatrixGame(TeamEnvironment):
 
     def observe(self, state: MatrixGameState) -> Observation:
         """The stage, to everyone."""
-        stage = jax.nn.one_hot(state.stage, self.num_stages)  # (K,)
+        stage = jax.nn.one_hot(state.stage, self.num_stages, dtype=jnp.float32)  # (K,)
         mask = jnp.arange(self.num_actions) < jnp.asarray(self.action_counts)[:, None]  # (n, A)
         return Observation(
             agents_view=jnp.broadcast_to(stage, (self.num_agents, self.num_stages)),

@@ -161,14 +161,15 @@ class StagHunt(TeamEnvironment):
         # Turns are masks rather than indices: no gathers and scatters, which are slow when vmapped.
         def agent_turn(turn: jax.Array, agents: jax.Array) -> jax.Array:
             mine = agent_turns == turn
-            target = jnp.where(mine, wanted, 0).sum()
+            target = jnp.where(mine, wanted, 0).sum(dtype=jnp.int32)
             taken = (agents == target).any() | (prey == target).any()
             return jnp.where(mine & ~taken, target, agents)
 
         def prey_turn(turn: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             agents, prey, catchers = carry
             mine = prey_turns == turn
-            cell, choice = jnp.where(mine, prey, 0).sum(), jnp.where(mine, choices, 0).sum()
+            cell = jnp.where(mine, prey, 0).sum(dtype=jnp.int32)
+            choice = jnp.where(mine, choices, 0).sum(dtype=jnp.int32)
             beside = catching & (agents >= 0) & grid.neighbours(cell[None], agents, self.width)[0]
             count = jnp.where(cell >= 0, beside.sum(dtype=jnp.int32), 0)
             caught = count >= 2
@@ -200,7 +201,7 @@ class StagHunt(TeamEnvironment):
         count = free.sum(dtype=jnp.int32)
         before = (free & np.tri(4, k=-1, dtype=bool)).sum(axis=1, dtype=jnp.int32)  # free ones before each
         chosen = free & (before == choice % jnp.maximum(count, 1))
-        return jnp.where(count > 0, jnp.where(chosen, beside, 0).sum(), cell)
+        return jnp.where(count > 0, jnp.where(chosen, beside, 0).sum(dtype=jnp.int32), cell)
 
     def observe(self, state: StagHuntState) -> Observation:
         """What stands where, around each agent and on the whole grid; see the class."""

@@ -158,9 +158,10 @@ class TeamMDP(TeamEnvironment):
     def observe(self, state: TeamMDPState) -> Observation:
         """Each agent's observation and the state, as one-hot vectors."""
         mask = jnp.arange(self.num_actions) < jnp.asarray(self.action_counts)[:, None]  # (n, A)
+        seen = jnp.asarray(self.observation)[:, state.state]  # (n,)
         return Observation(
-            agents_view=jax.nn.one_hot(jnp.asarray(self.observation)[:, state.state], self.num_observations),
-            global_state=jax.nn.one_hot(state.state, self.num_states),
+            agents_view=jax.nn.one_hot(seen, self.num_observations, dtype=jnp.float32),
+            global_state=jax.nn.one_hot(state.state, self.num_states, dtype=jnp.float32),
             action_mask=mask,
             step_count=state.step_count.astype(jnp.int32),
         )

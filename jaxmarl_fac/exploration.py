@@ -19,7 +19,7 @@ def linear_epsilon(env_steps: jax.Array, start: float, end: float, steps: int) -
 
 
 def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> jax.Array:
-    """Actions `(...)` drawn from a policy over A of them, always in 0 to A - 1.
+    """Actions `(...)` int32 drawn from a policy over A of them, always in 0 to A - 1.
 
     For a policy with NaN (of a learner that has diverged, which the loop reports) or with a probability that
     rounding has put below 0, distrax draws -1 without a word. Here the one plays 0, the other never happens.
@@ -30,7 +30,7 @@ def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> j
     """
     if not isinstance(policy, distrax.Categorical):
         policy = distrax.Categorical(probs=jnp.maximum(policy, 0))
-    return jnp.maximum(policy.sample(seed=key), 0)
+    return jnp.maximum(policy.sample(seed=key), 0).astype(jnp.int32)
 
 
 def epsilon_greedy(

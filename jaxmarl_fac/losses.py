@@ -18,8 +18,8 @@ def mask_unavailable(utilities: jax.Array, action_mask: jax.Array) -> jax.Array:
 
 
 def greedy_actions(masked_utilities: jax.Array) -> jax.Array:
-    """Every agent's best action: `(n, A)` to `(n,)`. Ties go to the lowest index."""
-    return jnp.argmax(masked_utilities, axis=-1)
+    """Every agent's best action: `(n, A)` to `(n,)` int32. Ties go to the lowest index."""
+    return jnp.argmax(masked_utilities, axis=-1).astype(jnp.int32)
 
 
 def chosen(utilities: jax.Array, actions: jax.Array) -> jax.Array:

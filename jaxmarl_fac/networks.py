@@ -109,7 +109,7 @@ class RecurrentAgentNetwork(nn.Module):
 
     def fresh(self, num_agents: int) -> AgentMemory:
         """The memory at an episode's start."""
-        hidden = jnp.zeros((num_agents, self.widths[-1]))
+        hidden = jnp.zeros((num_agents, self.widths[-1]), jnp.float32)
         return AgentMemory(hidden, jnp.full((num_agents,), NO_ACTION, jnp.int32))
 
     def __call__(

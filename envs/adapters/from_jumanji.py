@@ -52,6 +52,8 @@ class JumanjiTeam(TeamEnvironment):
 
     #: False if Jumanji says "terminated" when the time is up: all that ends then is taken for cut off.
     tells_truncation = True
+    #: False if Jumanji's step mixes dtypes in JAX's 64-bit mode.
+    plays_in_64_bits = True
     binary_discounts = True
 
     @staticmethod
@@ -70,6 +72,10 @@ class JumanjiTeam(TeamEnvironment):
 
     def reset(self, key: jax.Array) -> tuple[JumanjiState, TimeStep[Observation]]:
         """Jumanji's start."""
+        if jax.config.read("jax_enable_x64") and not self.plays_in_64_bits:
+            raise BadInputError(
+                f"{type(self).__name__} cannot be played in 64-bit mode: unset JAX_ENABLE_X64"
+            )
         inner, timestep = self.wrapped.reset(key)
         state = self._state(inner, timestep.observation)
         return state, self.first_timestep(state).replace(extras=timestep.extras)  # type: ignore[attr-defined]
@@ -142,6 +148,7 @@ class Warehouse(JumanjiTeam):
     """
 
     tells_truncation = False
+    plays_in_64_bits = False
 
     @staticmethod
     def build(**settings: Any) -> Any:  # noqa: D102
@@ -162,6 +169,8 @@ class Connect(JumanjiTeam):
     a line, a line's head or a target is there, and whether that is its own: `4 cells` features. The global
     state has the same with (i + 1) / n in the place of "own", i being the owner.
     """
+
+    plays_in_64_bits = False
 
     @property
     def fully_observable(self) -> bool:  # type: ignore[override]

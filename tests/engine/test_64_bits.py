@@ -1,0 +1,94 @@
+"""JAX's 64-bit mode: every kind of algorithm and every environment, traced but not compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import baselines
+import envs
+from envs.registry import ENVIRONMENTS
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.loop import Program, train
+
+#: One of each kind; the others are slow.
+FAMILIES = (
+    *("iql", "qtran-alt", "qplex", "remix", "ltql", "distributed", "distributed-tabular", "ltql-tabular"),
+    *(
+        "balancing-q",
+        "gr2-q-mixture",
+        "foe-q",
+        "fmq",
+        "wolf-phc",
+        "ddpg",
+        "rommeo-ac",
+        "masql",
+        "sac-discrete",
+    ),
+)
+RECURRENT = {"consumes": "episodes", "recurrent": True}
+
+
+@pytest.fixture(autouse=True)
+def in_64_bits():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("env_id", [*ENVIRONMENTS, "jumanji:LevelBasedForaging-v0"])
+def test_environments_show_and_pay_in_single_precision_and_keep_their_states(env_id):
+    env = envs.make(env_id)
+    state, first = jax.eval_shape(env.reset, jax.random.key(0))
+    actions = jax.ShapeDtypeStruct((env.num_agents,), jnp.int32 if env.num_actions else jnp.float32)
+    following, timestep = jax.eval_shape(env.step, state, actions)
+    for leaf, after in zip(jax.tree.leaves(state), jax.tree.leaves(following), strict=True):
+        assert (leaf.shape, leaf.dtype) == (after.shape, after.dtype)
+    for each in (first, timestep):
+        seen = each.observation
+        dtypes = [seen.agents_view.dtype, seen.global_state.dtype, each.reward.dtype, each.discount.dtype]
+        assert dtypes == [jnp.float32] * 4
+        assert (seen.action_mask.dtype, seen.step_count.dtype) == (bool, jnp.int32)
+
+
+@pytest.mark.parametrize("env_id", ["jumanji:RobotWarehouse-v0", "jumanji:Connector-v3"])
+def test_what_jumanji_cannot_play_is_refused(bad_input, env_id):
+    with bad_input("cannot be played in 64-bit mode: unset JAX_ENABLE_X64"):
+        jax.eval_shape(envs.make(env_id).reset, jax.random.key(0))
+
+
+def cases():
+    for algorithm_id in baselines.ALGORITHMS:
+        marks = () if algorithm_id in FAMILIES else pytest.mark.slow
+        continuous = getattr(baselines.make(algorithm_id), "continuous", False)
+        yield pytest.param(algorithm_id, "differential" if continuous else "two-step", {}, marks=marks)
+        if hasattr(baselines.make(algorithm_id), "recurrent"):
+            yield pytest.param(algorithm_id, "two-step", RECURRENT, marks=marks)
+
+
+@pytest.mark.parametrize(("algorithm_id", "env_id", "settings"), list(cases()))
+def test_algorithms_run_through_the_loop(algorithm_id, env_id, settings):
+    program = Program(
+        Experiment(
+            algorithm=baselines.make(algorithm_id, **settings),
+            environment=envs.make(env_id),
+            seeds=(0, 1),
+            env_steps=50,
+            evaluations=1,
+        )
+    )
+    lanes = jax.eval_shape(jax.vmap(program._init_lane), program.fixed)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    after, _ = jax.eval_shape(program._run, lanes, program.fixed, number, number)
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, lanes)
+    jax.eval_shape(jax.vmap(program._evaluate_lane, (0, 0, None)), lanes, program.fixed, number)
+
+
+def test_training_and_playing_work():
+    experiment = Experiment(
+        algorithm=baselines.make("vdn", hidden=(8,), batch_size=4, learning_starts=4, **RECURRENT),
+        environment=envs.make("two-step"),
+        seeds=(0,),
+        env_steps=30,
+        evaluations=1,
+    )
+    assert np.isfinite(train(experiment).history.last["loss"]).all()
