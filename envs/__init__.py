@@ -1,7 +1,21 @@
 """The games, as pure-functional Jumanji environments."""
 
-from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
-from envs.registry import ENVIRONMENTS, make
+import importlib
+from typing import Any
 
-__all__ = ["ENVIRONMENTS", "BadInputError", "Observation", "TeamEnvironment", "make"]
+#: Where each name lives. Loaded on first use: importing jumanji takes a second and starts JAX's backends,
+#: which sweep.py must not do while its children need the accelerator.
+_HOMES = {
+    "ENVIRONMENTS": "envs.registry",
+    "BadInputError": "envs.errors",
+    "Observation": "envs.base",
+    "TeamEnvironment": "envs.base",
+    "make": "envs.registry",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

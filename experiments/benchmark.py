@@ -35,10 +35,9 @@ import envs
 import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
-from jaxmarl_fac.checkpoints import prepare_folder
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import line_styles, panels, save
-from jaxmarl_fac.files import write_text
+from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.loop import Program
 from jaxmarl_fac.parallel import EVERYWHERE, SEEDS, over_seeds, seed_mesh
 from jaxmarl_fac.replay import Replay

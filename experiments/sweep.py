@@ -22,8 +22,7 @@ import yaml
 
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
-from jaxmarl_fac.checkpoints import prepare_folder
-from jaxmarl_fac.files import write_text
+from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.statistics import bootstrap_interval
 
 TRAIN = Path(__file__).with_name("train.py")

@@ -24,9 +24,10 @@ from envs.errors import BadInputError
 from envs.matrix_games import load_game
 from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
-from jaxmarl_fac.checkpoints import prepare_folder
+from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, to_json
-from jaxmarl_fac.loop import DivergedError, InterruptedRunError, train
+from jaxmarl_fac.files import prepare_folder
+from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.statistics import bootstrap_interval
 from jaxmarl_fac.tracking import History, WandbTracker
 

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding
 
 from envs.errors import BadInputError
 from jaxmarl_fac.experiment import Experiment, save_experiment, to_json
+from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.parallel import EVERYWHERE
 from jaxmarl_fac.tracking import History
 
@@ -93,21 +94,6 @@ class Checkpoints:
 
     def _read(self, iteration: int, **items: Any) -> Any:
         return self._manager.restore(iteration, args=ocp.args.Composite(**items))
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make a folder for output, and see that it can be written.
-
-    Raises:
-        BadInputError: if it cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise BadInputError(f"output folder {folder} cannot be written: {error.strerror}") from error
 
 
 def _check_same(record: Path, experiment: Experiment) -> None:

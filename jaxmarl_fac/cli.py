@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from envs.errors import BadInputError
-from jaxmarl_fac.loop import DivergedError
+from jaxmarl_fac.errors import DivergedError
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Folders that can be written, and files that are written whole or not at all."""
 
 import contextlib
 import os
@@ -36,3 +36,18 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as file:
         file.write(text.encode(errors="backslashreplace"))
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder for output, and see that it can be written.
+
+    Raises:
+        BadInputError: if it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInputError(f"output folder {folder} cannot be written: {error.strerror}") from error

@@ -25,6 +25,7 @@ from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.evaluation import evaluate
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.parallel import (
@@ -53,24 +54,6 @@ LARGEST = 2**31 - 1
 
 #: Fold-in constants for the initialisation and evaluation keys; larger than any iteration number.
 INITIAL, EVALUATION = LARGEST, LARGEST - 1
-
-
-class DivergedError(RuntimeError):
-    """A learner's numbers are no longer finite.
-
-    Attributes:
-        lanes: which, in words.
-        history: the evaluations before.
-    """
-
-    def __init__(self, lanes: list[str], env_steps: int, history: History):
-        self.lanes = lanes
-        self.history = history
-        shown = ", ".join(lanes[:10]) + (f" and {len(lanes) - 10} more" if len(lanes) > 10 else "")
-        super().__init__(
-            f"diverged to NaN or infinity by environment step {env_steps}: {shown}; "
-            "what was finished before is kept; try a smaller learning rate"
-        )
 
 
 class InterruptedRunError(KeyboardInterrupt):

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
-from jaxmarl_fac.checkpoints import prepare_folder
+from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, to_json
 from jaxmarl_fac.figures import save
-from jaxmarl_fac.files import write_text
-from jaxmarl_fac.loop import DivergedError, Result, train
+from jaxmarl_fac.files import prepare_folder, write_text
+from jaxmarl_fac.loop import Result, train
 
 Scale = Literal["smoke", "quick", "paper"]
 Verdict = Literal["reproduced", "partly", "not reproduced"]

@@ -16,6 +16,7 @@ ROOMS = ("envs", "jaxmarl_fac", "baselines", "experiments")
 DYNAMIC_IMPORTS = {
     "jaxmarl_fac.tracking": "wandb takes seconds to import, and most runs never need it",
     "jaxmarl_fac.experiment": "a saved experiment names the classes it is made of",
+    "envs": "jumanji starts JAX's backends when imported, which sweep.py must not do",
     "envs.adapters.from_jaxmarl": "jaxmarl is an optional extra, and takes seconds to import",
 }
 #: What the engine may see of the games: what they all have in common, and finite models for exact planning.

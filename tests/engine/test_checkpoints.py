@@ -14,8 +14,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import baselines
 from envs.matrix_games import matrix_game
-from jaxmarl_fac.checkpoints import Checkpoints, prepare_folder
+from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.experiment import Experiment, load_experiment, to_json
+from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.parallel import seed_mesh, seed_sharding, shard
 from jaxmarl_fac.tracking import History
 

@@ -21,8 +21,9 @@ from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
 from envs.predator_prey import predator_prey
 from jaxmarl_fac import loop, parallel, progress
 from jaxmarl_fac.algorithm import Algorithm, LearnerState
+from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, save_experiment
-from jaxmarl_fac.loop import DivergedError, InterruptedRunError, Program, train
+from jaxmarl_fac.loop import InterruptedRunError, Program, train
 from jaxmarl_fac.parallel import AXIS
 from jaxmarl_fac.replay import _example, _from_bytes
 

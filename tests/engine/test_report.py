@@ -10,9 +10,10 @@ import envs
 from envs.errors import BadInputError
 from jaxmarl_fac import report
 from jaxmarl_fac.algorithm import LearnerState
+from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.figures import panels
-from jaxmarl_fac.loop import DivergedError, Result
+from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report import Claim, Outcome
 from jaxmarl_fac.statistics import Interval
 from jaxmarl_fac.tracking import History

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,10 @@ def test_bad_files(tmp_path, text, said):
 def test_a_missing_file(tmp_path):
     with pytest.raises(BadInputError, match="cannot be read: No such file"):
         sweep.main([str(tmp_path / "none.yaml")])
+
+
+def test_the_sweep_itself_starts_no_backend():
+    """Issue 13, point 16: it would hold a GPU's memory, or the TPU, that its runs need."""
+    code = "import sweep, sys; sys.exit('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(sweep.__file__).parent, check=False)
+    assert done.returncode == 0
