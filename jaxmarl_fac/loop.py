@@ -23,6 +23,7 @@ from flax import struct
 
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
+from envs.memory import check_fits
 from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.errors import DivergedError
@@ -33,6 +34,7 @@ from jaxmarl_fac.parallel import (
     SEEDS,
     block_size,
     each_lane_alone,
+    free_on_devices,
     over_lanes,
     over_seeds,
     padded,
@@ -143,6 +145,7 @@ def train(
             f"checkpoint_seconds must be 0 or a finite number above, not {checkpoint_seconds}"
         )
     program = Program(experiment)
+    program.check_memory()
     checkpoints = Checkpoints(Path(out), experiment) if out is not None else None
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
@@ -242,6 +245,19 @@ class Program:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             jax.eval_shape(jax.vmap(self._init_lane), self.fixed),
         )
+
+    def check_memory(self) -> None:
+        """Refuse lanes that the devices cannot hold, before any is made.
+
+        Raises:
+            BadInputError: saying what they would take and what there is.
+        """
+        lanes = self.abstract_lanes()
+        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lanes))
+        replay = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lanes.buffer))
+        what = f"{self.experiment.lanes:,} lane(s), {100 * replay / needed:.0f} % of them replay,"
+        free = free_on_devices(self.mesh)
+        check_fits(needed, what, free)
 
     def compile_chunk(self, lanes: Lane) -> jax.stages.Compiled:
         """The compiled chunk, for its costs (not with bitwise seeds); `chunk` compiles on its first call."""

@@ -44,6 +44,14 @@ def on_cpu(mesh: Mesh) -> bool:
     return bool(mesh.devices.flat[0].platform == "cpu")
 
 
+def free_on_devices(mesh: Mesh) -> int | None:
+    """Bytes that accelerators have left, all together; None for CPUs, which share the host's memory."""
+    stats = [device.memory_stats() for device in mesh.local_devices]
+    if on_cpu(mesh) or not all(stats):
+        return None
+    return sum(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
+
+
 def block_size(lanes: int, mesh: Mesh, learner_bytes: int) -> int:
     """How many lanes a device should run at a time: all of them on an accelerator, few on a CPU.
 

@@ -23,6 +23,7 @@ DYNAMIC_IMPORTS = {
 SEEN_BY_ENGINE = {
     "envs.base": {"Observation", "TeamEnvironment"},
     "envs.errors": {"BadInputError"},
+    "envs.memory": {"check_fits"},
     "envs.team_mdp": {"SUM_TOLERANCE", "TeamModel"},
 }
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 import baselines
 import envs
+from envs import memory
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
 from envs.predator_prey import predator_prey
 from jaxmarl_fac import loop, parallel, progress
@@ -806,3 +807,30 @@ def test_a_log_gets_lines_with_steps_speed_return_and_time_left(monkeypatch, cap
 def test_a_short_run_leaves_no_line_in_a_log(capsys):
     train(changed(seeds=(0, 1)), show_progress=True)
     assert not capsys.readouterr().err
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_made(bad_input, monkeypatch):
+    """A million transitions of predator-prey for each of 100,000 seeds."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**10)
+    huge = changed(
+        algorithm=baselines.make("vdn", replay_size=10**6),
+        environment=predator_prey(),
+        seeds=range(100_000),
+        env_steps=10**7,
+    )
+    with bad_input("100,000 lane(s), 100 % of them replay, would take 1.7 TB of memory, and 10 GB are free"):
+        train(huge)
+    assert huge.lanes == 100_000
+
+
+def test_a_short_run_needs_no_large_replay():
+    """A thousand seeds with the paper's replay of a million, for 200 steps: 3.4 MB and not 17 GB."""
+    short = changed(
+        algorithm=baselines.make("vdn", replay_size=10**6),
+        environment=predator_prey(),
+        seeds=range(1000),
+        env_steps=200,
+    )
+    lanes = Program(short).abstract_lanes()
+    assert lanes.buffer.shape[1] == 200
+    assert lanes.buffer.size < 4e6  # bytes
