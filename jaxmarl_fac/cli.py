@@ -1,14 +1,16 @@
 """Command lines: one clear line for bad input, and the exit status that says what happened."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
+import yaml
 
 from envs.errors import BadInputError
 from jaxmarl_fac.errors import DivergedError
@@ -18,7 +20,7 @@ T = TypeVar("T")
 #: Exit status: all that was asked for ran; something failed while running; bad input; stopped by a signal.
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
-CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+CONFIG = (tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)
 
 
 def parse(kind: type[T], argv: Sequence[str], **options: Any) -> T:
@@ -36,6 +38,21 @@ def peek(kind: type[T], argv: Sequence[str]) -> T:
     known, _ = _tyro(kind, argv, return_unknown_args=True, add_help=False)
     result: T = known
     return result
+
+
+def flags(kind: Any) -> dict[str, Any]:
+    """The type of each flag of a dataclass and of those in it; `tuple` for one of anything."""
+    hints = get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            found |= flags(hint)
+            continue
+        if type(None) in get_args(hint):  # what may be None
+            hint = next(choice for choice in get_args(hint) if choice is not type(None))
+        found[f"--{field.name.replace('_', '-')}"] = get_origin(hint) or hint
+    return found
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
@@ -72,15 +89,53 @@ def _tyro(kind: Any, argv: Sequence[str], **options: Any) -> Any:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=list(argv), config=CONFIG, registry=_registry(), **options)
+            return tyro.cli(
+                kind, args=_normalised(kind, argv), config=CONFIG, registry=_registry(), **options
+            )
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
         raise BadInputError(_first_paragraph(complaint.getvalue())) from None
 
 
+def _normalised(kind: type, argv: Sequence[str]) -> list[str]:
+    """The command line with every boolean as `--x True` or `--x False`, and every list as `--x 16 16`.
+
+    People write `--x` and `--no-x`, `wandb agent` writes `--x=True` and `--x=[16, 16]`, or with a space.
+    """
+    known, waiting, normalised = flags(kind), list(argv), []
+    while waiting:
+        token = waiting.pop(0)
+        written, equals, value = token.partition("=")
+        name = written.replace("_", "-")
+        positive = f"--{name.removeprefix('--no-')}"
+        if known.get(name) is bool:
+            if not equals:
+                value = waiting.pop(0) if waiting and waiting[0].lower() in ("true", "false") else "True"
+            normalised += [name, {"true": "True", "false": "False"}.get(value.lower(), value)]
+        elif name not in known and name.startswith("--no-") and known.get(positive) is bool and not equals:
+            normalised += [positive, "False"]
+        elif known.get(name) is tuple and not equals and waiting and waiting[0].startswith(("[", "(")):
+            normalised += [name, *_items(waiting.pop(0))]
+        elif known.get(name) is tuple and value.startswith(("[", "(")):
+            normalised += [name, *_items(value)]
+        else:
+            normalised.append(token)
+    return normalised
+
+
+def _items(text: str) -> list[str]:
+    """The items of `[a, 'b']` or `(a, 'b')`; text that is no such list is one item."""
+    if text[-1] != {"[": "]", "(": ")"}[text[0]]:
+        return [text]
+    try:
+        return [str(item) for item in yaml.load(f"[{text[1:-1]}]", yaml.BaseLoader)]
+    except yaml.YAMLError:
+        return [text]
+
+
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Paths in which ~ is the home folder: of `--out=~/runs` no shell has expanded it."""
+    """Paths in which ~ is the home folder, and whole numbers such as 1e4."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -90,12 +145,36 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
             metavar="PATH",
+            # Of `--out=~/runs` no shell has expanded the ~.
             instance_from_str=lambda texts: Path(os.path.expanduser(texts[0])),
             is_instance=lambda value: isinstance(value, Path),
             str_from_instance=lambda path: [str(path)],
         )
 
+    @registry.primitive_rule
+    def _int(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not int:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="INT",
+            instance_from_str=lambda texts: _whole(texts[0]),
+            is_instance=lambda value: isinstance(value, int),
+            str_from_instance=lambda number: [str(number)],
+        )
+
     return registry
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            number = float(text)
+            if number.is_integer() and abs(number) <= 2**53:  # 1e4, which W&B takes for text, or 10000.0
+                return int(number)
+        raise
 
 
 def _first_paragraph(box: str) -> str:

@@ -129,3 +129,74 @@ def test_a_reader_who_has_seen_enough_is_no_error(monkeypatch, capsys):
         print("more, as Python does when it exits", flush=True)
     assert stop.value.code == cli.FAILED
     assert capsys.readouterr().err == ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """Settings inside others, as train.py's."""
+
+    double_q: bool = False
+    agent_ids: bool = True
+    hidden: tuple[int, ...] = (64,)
+    own_prior: tuple[float, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """Some."""
+
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    tags: tuple[str, ...] = ()
+    steps: int | None = None
+    group: str | None = None
+    list: bool = False
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        # as people write them
+        ("--double-q --no-agent-ids", Outer(Inner(double_q=True, agent_ids=False))),
+        ("--hidden 16 16 --list --steps 3", Outer(Inner(hidden=(16, 16)), steps=3, list=True)),
+        ("--hidden --own-prior -inf -1", Outer(Inner(hidden=(), own_prior=(-float("inf"), -1.0)))),
+        ("--double-q --no-double-q", Outer()),
+        # as `wandb agent` writes them (issue 13, point 12)
+        ("--double_q=True --agent_ids=False", Outer(Inner(double_q=True, agent_ids=False))),
+        ("--double_q=False|--agent_ids=true|--list=false", Outer()),
+        ("--hidden=[16, 16]|--tags=['a', 'b c']", Outer(Inner(hidden=(16, 16)), tags=("a", "b c"))),
+        ("--hidden=(16,)|--own_prior=[-inf, 1e-05]", Outer(Inner(False, True, (16,), (-float("inf"), 1e-5)))),
+        ("--hidden=[]|--own_prior=None|--group=None", Outer(Inner(hidden=()))),
+        ("--double_q True|--hidden [16,32]", None),  # one argument each: not understood
+        ("--double_q|True|--hidden|[16,32]", Outer(Inner(double_q=True, hidden=(16, 32)))),
+        ("--steps=1e4", Outer(steps=10_000)),
+        ("--steps=10000.0", Outer(steps=10_000)),
+        ("--steps=9007199254740993", Outer(steps=2**53 + 1)),
+        # what only looks like it
+        ("--group=True --tags=True", Outer(group="True", tags=("True",))),
+        ("--tags=[a|--group=[a]", Outer(tags=("[a",), group="[a]")),
+    ],
+)
+def test_booleans_lists_and_whole_numbers(argv, wanted):
+    argv = argv.split("|" if "|" in argv else " ")
+    if wanted is None:
+        with pytest.raises(BadInputError):
+            cli.parse(Outer, argv)
+    else:
+        assert cli.parse(Outer, argv) == wanted
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--steps=1.5", "invalid literal for int() with base 10: '1.5'"),
+        ("--steps=1e300", "invalid literal for int() with base 10: '1e300'"),
+        ("--steps=inf", "invalid literal for int() with base 10: 'inf'"),
+        ("--double-q=maybe", "invalid choice 'maybe' for argument '--double-q'"),
+        ("--hidden=[16,x]", "--hidden: Could not find valid parse for arguments: ['16', 'x']"),
+        ("--hidden=[[16]]", "--hidden"),
+        ("--no-steps", "Unrecognized options: --no-steps"),
+    ],
+)
+def test_what_is_no_boolean_list_or_whole_number(flag, said, bad_input):
+    with bad_input(said):
+        cli.parse(Outer, [flag])
