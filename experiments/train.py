@@ -9,11 +9,13 @@ import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devic
 # isort: split
 import dataclasses
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
+import jax
 import numpy as np
 
 import baselines.registry as algorithms
@@ -30,6 +32,11 @@ from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.statistics import bootstrap_interval
 from jaxmarl_fac.tracking import History, WandbTracker
+
+WandbMode = Literal["online", "offline", "disabled"]
+
+#: Numbers in an environment, such as payoffs, up to which W&B is given them with the settings.
+MOST_IN_CONFIG = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +71,11 @@ class Run:
         evaluations: greedy evaluations, evenly spread, besides the one before training.
         evaluation_episodes: episodes in one evaluation.
         root_key: from which every seed's key is folded.
-        out: folder for metrics.npz, experiment.json and checkpoints; a run that is there already goes on.
+        out: folder for metrics.npz, experiment.json and checkpoints, runs/train if not given; a run that is
+            there already goes on. Under `wandb agent` every run has a folder of its own in runs/train.
         checkpoint_seconds: least time between two checkpoints.
         wandb: Weights & Biases: online, offline (kept in the output folder for `wandb sync`) or disabled.
+            If not given, disabled; under `wandb agent` online, or what WANDB_MODE says.
         project: of W&B.
         group: of W&B; the environment's id if not given.
         tags: of W&B, besides the ids.
@@ -81,9 +90,9 @@ class Run:
     evaluation_episodes: int = 32
     root_key: int = 0
     bitwise_seeds: bool = False
-    out: Path = Path("runs/train")
+    out: Path | None = None
     checkpoint_seconds: float = 60.0
-    wandb: Literal["online", "offline", "disabled"] = "disabled"
+    wandb: WandbMode | None = None
     project: str = "jaxmarl_fac"
     group: str | None = None
     tags: tuple[str, ...] = ()
@@ -100,6 +109,7 @@ def main(argv: Sequence[str]) -> int:
     algorithm_class, family, environment_parameters = resolve(pair)
     options: Any = cli.parse(settings_class(algorithm_class, family, environment_parameters), argv)
     run: Run = options.run
+    out, mode = folder_and_mode(run)
 
     experiment = Experiment(
         algorithm=options.algorithm,
@@ -114,19 +124,19 @@ def main(argv: Sequence[str]) -> int:
         bitwise_seeds=run.bitwise_seeds,
     )
     experiment.algorithm.check(experiment.environment)
-    prepare_folder(run.out)
+    prepare_folder(out)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
-    tracker = None if run.wandb == "disabled" else start_wandb(pair, run, experiment)
+    tracker = None if mode == "disabled" else wandb_tracker(mode, out, options, experiment)
 
     def keep(history: History, exit_code: int) -> None:
-        history.save(run.out / "metrics.npz")
+        history.save(out / "metrics.npz")
         if tracker:
             tracker.finish(exit_code)
 
     try:
         result = train(
             experiment,
-            run.out,
+            out,
             tracker=tracker,
             title=name,
             show_progress=True,
@@ -146,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
     shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
     print(
         f"{name}: return IQM {shown} over {run.seeds} seed(s) "
-        f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {run.out}"
+        f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {out}"
     )
     return cli.DONE
 
@@ -210,18 +220,57 @@ def build_environment(pair: Pair, parameters: Any) -> TeamEnvironment:
     return environments.make(str(pair.env), **dataclasses.asdict(parameters))
 
 
-def start_wandb(pair: Pair, run: Run, experiment: Experiment) -> WandbTracker:
-    """A tracker that files the run so that sweeps and seeds plot well."""
+def folder_and_mode(run: Run) -> tuple[Path, WandbMode]:
+    """Where the run is kept, and how W&B follows it.
+
+    `wandb agent` sets WANDB_SWEEP_ID and WANDB_RUN_ID; its command lines know of neither.
+
+    Raises:
+        BadInputError: for a WANDB_MODE that there is not.
+    """
+    in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
+    out, mode = run.out, run.wandb
+    if out is None:
+        out = Path("runs/train", os.environ.get("WANDB_RUN_ID", "") if in_sweep else "")
+    if mode is None:
+        mode = cast(WandbMode, (os.environ.get("WANDB_MODE") or "online") if in_sweep else "disabled")
+    if mode not in get_args(WandbMode):
+        raise BadInputError(f"WANDB_MODE must be {', '.join(get_args(WandbMode))} or not set, not {mode}")
+    return out, mode
+
+
+def wandb_tracker(mode: WandbMode, out: Path, options: Any, experiment: Experiment) -> WandbTracker:
+    """A tracker that files the run so that sweeps and seeds plot well: its config has every flag's value.
+
+    Args:
+        mode: online or offline.
+        out: folder of the run.
+        options: the command line, of `settings_class`.
+        experiment: made of it.
+    """
+    pair, run = options.pair, options.run
     environment = pair.env or str(pair.payoff)
+    settings = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(experiment)}
+    del settings["algorithm"], settings["environment"], settings["probe"]
+    if sum(np.size(leaf) for leaf in jax.tree.leaves(experiment.environment)) <= MOST_IN_CONFIG:
+        settings["environment"] = to_json(experiment.environment)
     return WandbTracker(
-        run.wandb,
-        {**to_json(experiment.algorithm), "algo": pair.algo, "env": environment, "seeds": run.seeds},
+        mode,
+        {
+            **dataclasses.asdict(options.environment),
+            **to_json(experiment.algorithm),
+            **settings,
+            "algo": pair.algo,
+            "env": environment,
+            "seeds": run.seeds,
+            "first_seed": run.first_seed,
+        },
         experiment.seeds,
         project=run.project,
         group=run.group or environment,
         tags=[str(pair.algo), environment, *run.tags],
         name=f"{pair.algo}-{environment}",
-        out=run.out,
+        out=out,
     )
 
 

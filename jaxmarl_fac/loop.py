@@ -122,7 +122,7 @@ def train(
     Args:
         experiment: what to run.
         out: folder for checkpoints; None keeps none.
-        tracker: hears of every evaluation.
+        tracker: is given every evaluation.
         title: of the progress bar.
         show_progress: on stderr, a bar on a terminal and one line a minute in a log.
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
@@ -154,6 +154,8 @@ def train(
         start = time.monotonic()  # to read what is there is no work on it
     else:
         lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
+    if tracker:
+        tracker.start(history)
 
     def elapsed() -> float:
         return before + time.monotonic() - start

@@ -1,18 +1,26 @@
 """What a run measured: in memory, in a file, and in Weights & Biases."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from envs.errors import BadInputError
-from jaxmarl_fac.files import replacing
+from jaxmarl_fac.files import replacing, write_text
 from jaxmarl_fac.statistics import bootstrap_interval
 
 #: Seeds that W&B shows one by one. Every seed is in metrics.npz.
 MOST_SINGLE_SEEDS = 64
+
+#: Characters that W&B allows in a tag, and in a name or group.
+MOST_IN_TAG, MOST_IN_NAME = 64, 128
+
+#: In a run's folder: the id of its W&B run, with which it goes on after a stop.
+RUN_ID_FILE = "wandb_id"
 
 
 class History:
@@ -38,6 +46,12 @@ class History:
         """The last evaluation, each metric `(lanes, ...)`."""
         return self._rows[-1]
 
+    def since(self, env_steps: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Environment steps and metrics of the evaluations at `env_steps` or later."""
+        for steps, row in zip(self._env_steps, self._rows, strict=True):
+            if steps >= env_steps:
+                yield steps, row
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Every metric `(evaluations, lanes, ...)`, and `env_steps (evaluations,)`."""
         names = self._rows[0] if self._rows else {}
@@ -53,7 +67,10 @@ class History:
 
 
 class Tracker(Protocol):
-    """Hears of every evaluation."""
+    """Is given every evaluation."""
+
+    def start(self, history: History) -> None:
+        """Training begins, or goes on after the evaluations in `history`."""
 
     def log(self, history: History, seconds: float) -> None:
         """The last row of `history` is new; `seconds` of work went before it."""
@@ -63,17 +80,20 @@ class WandbTracker:
     """Sends every evaluation to Weights & Biases.
 
     For each scalar metric it logs `<metric>/iqm`, `<metric>/low` and `<metric>/high` (95 % bootstrap
-    interval over seeds), and `seeds/<metric>/<seed>` for up to 64 seeds.
+    interval over seeds), and `seeds/<metric>/<seed>` for up to 64 seeds. Of a metric with a number for each
+    agent, such as the return where each has a reward of its own, `<metric>/1` is agent 1's.
+
+    A run that goes on after a stop has the same id, kept in `out`. Then W&B is sent those evaluations that it
+    lacks, and not those again that it has, as when the run was killed between a log and the next checkpoint.
 
     Args:
         mode: "online" or "offline"; an offline run is kept under `out` for `wandb sync`.
         config: saved with the run.
         seeds: seed numbers, in the order of the lanes.
-        project, group, tags: where W&B files the run.
-        out: folder for W&B's files.
-
-    Raises:
-        BadInputError: if wandb cannot start a run.
+        project: where W&B files the run.
+        group, name: shortened in the middle to 128 characters.
+        tags: shortened in the middle to 64 characters; empty ones are left out.
+        out: folder of the run, for W&B's files.
     """
 
     def __init__(
@@ -83,44 +103,87 @@ class WandbTracker:
         seeds: Sequence[int],
         *,
         project: str,
-        group: str | None,
+        group: str,
         tags: Sequence[str],
         name: str,
         out: Path,
     ):
+        self._seeds, self._out = seeds, out
+        self._options = {
+            "mode": mode,
+            "resume": "allow",
+            "config": config,
+            "project": project,
+            "group": _shortened(group, MOST_IN_NAME),
+            "tags": list(dict.fromkeys(_shortened(tag.strip(), MOST_IN_TAG) for tag in tags if tag.strip())),
+            "name": _shortened(name, MOST_IN_NAME),
+            "dir": str(out),
+        }
+        #: W&B's run, None before the start, and the first environment step that it lacks.
+        self._run: Any = None
+        self._next = 0
+
+    def start(self, history: History) -> None:
+        """Start a run at W&B, or go on with it, and send what it lacks of the history.
+
+        Raises:
+            BadInputError: if wandb cannot start a run.
+        """
         # By name, so that a run without tracking never imports wandb: it takes seconds.
-        self._wandb = importlib.import_module("wandb")
-        self._seeds = seeds
+        wandb = importlib.import_module("wandb")
+        # `wandb agent` has chosen an id already.
+        run_id = os.environ.get("WANDB_RUN_ID") or _kept_id(self._out) or secrets.token_hex(4)
+        write_text(self._out / RUN_ID_FILE, run_id)
         try:
-            self._run = self._wandb.init(
-                mode=mode,
-                config=config,
-                project=project,
-                group=group,
-                tags=list(tags),
-                name=name,
-                dir=str(out),
-                settings=self._wandb.Settings(silent=True),
-            )
+            self._run = wandb.init(**self._options, id=run_id, settings=wandb.Settings(silent=True))
         except Exception as error:
-            raise BadInputError(f"wandb could not start ({error}): try --wandb offline") from error
+            hint = ": try --wandb offline" if self._options["mode"] == "online" else ""
+            raise BadInputError(f"wandb could not start ({' '.join(str(error).split())}){hint}") from error
+        self._next = self._run.starting_step
+        self._send(history, {})
 
     def log(self, history: History, seconds: float) -> None:
         """Log the newest evaluation."""
-        values: dict[str, float] = {"seconds": seconds}
-        for name, per_seed in history.last.items():
-            if per_seed.ndim != 1 or not np.isfinite(per_seed).all():
-                continue
-            interval = bootstrap_interval(per_seed, resamples=500)
-            values |= {
-                f"{name}/iqm": interval.value,
-                f"{name}/low": interval.low,
-                f"{name}/high": interval.high,
-            }
-            shown = zip(self._seeds[:MOST_SINGLE_SEEDS], per_seed, strict=False)
-            values |= {f"seeds/{name}/{seed}": float(value) for seed, value in shown}
-        self._run.log({"env_steps": history.last_env_steps, **values}, step=history.last_env_steps)
+        self._send(history, {"seconds": seconds})
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the run."""
         self._run.finish(exit_code=exit_code)
+
+    def _send(self, history: History, more: dict[str, float]) -> None:
+        """Log the evaluations that W&B lacks, with `more` values."""
+        for env_steps, row in history.since(self._next):
+            values: dict[str, float] = {"env_steps": env_steps, **more}
+            for name, metric in row.items():
+                if metric.ndim == 1:
+                    values |= self._over_seeds(name, metric)
+                elif metric.ndim == 2:
+                    for agent, per_seed in enumerate(metric.T, start=1):
+                        values |= self._over_seeds(f"{name}/{agent}", per_seed)
+            self._run.log(values, step=env_steps)
+            self._next = env_steps + 1
+
+    def _over_seeds(self, name: str, per_seed: np.ndarray) -> dict[str, float]:
+        """What is logged of a metric `(seeds,)`: nothing unless all of it is finite."""
+        if not np.isfinite(per_seed).all():
+            return {}
+        interval = bootstrap_interval(per_seed, resamples=500)
+        shown = zip(self._seeds[:MOST_SINGLE_SEEDS], per_seed, strict=False)
+        return {
+            f"{name}/iqm": interval.value,
+            f"{name}/low": interval.low,
+            f"{name}/high": interval.high,
+            **{f"seeds/{name}/{seed}": float(value) for seed, value in shown},
+        }
+
+
+def _kept_id(folder: Path) -> str | None:
+    path = folder / RUN_ID_FILE
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None
+
+
+def _shortened(text: str, most: int) -> str:
+    """At most so many characters of `text`: its start and its end, which tells paths apart."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -47,3 +50,42 @@ def bad_input() -> Callable[[str], contextlib.AbstractContextManager[None]]:
         assert "\n" not in message
 
     return expect
+
+
+class FakeWandb(types.ModuleType):
+    """Stands for the module `wandb`, and for its runs: notes what it is given.
+
+    Attributes:
+        options: of the last `init`.
+        logged: `(step, values)` of every log.
+        exit_codes: of every finish.
+        starting_step: the first step that a run lacks; where its history ends, if it is resumed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.options: dict[str, Any] = {}
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.exit_codes: list[int] = []
+        self.starting_step = 0
+        self.Settings = dict
+
+    def init(self, **options: Any) -> "FakeWandb":
+        self.options = options
+        return self
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_codes.append(exit_code)
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    """In place of the module `wandb`, outside of any sweep of it."""
+    for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    module = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module

@@ -94,6 +94,9 @@ class Listener:
     def __init__(self, stop_at=None, number=signal.SIGTERM):
         self.heard, self.stop_at, self.number = [], stop_at, number
 
+    def start(self, history):
+        self.before = history.arrays()["env_steps"].tolist()
+
     def log(self, history, seconds):
         self.heard.append(history.last_env_steps)
         if history.last_env_steps == self.stop_at:

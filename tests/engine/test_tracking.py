@@ -1,6 +1,5 @@
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jaxmarl_fac.statistics import bootstrap_interval
-from jaxmarl_fac.tracking import MOST_SINGLE_SEEDS, History, WandbTracker
+from jaxmarl_fac.tracking import MOST_SINGLE_SEEDS, RUN_ID_FILE, History, WandbTracker
 
 # History
 
@@ -82,55 +81,34 @@ def test_a_file_is_never_half_written(tmp_path, monkeypatch):
 # Weights & Biases, in place of which a fake listens
 
 
-class FakeWandb(types.ModuleType):
-    def __init__(self):
-        super().__init__("wandb")
-        self.options, self.logged, self.exit_codes = None, [], []
-        self.Settings = dict
-
-    def init(self, **options):
-        self.options = options
-        return self
-
-    def log(self, values, step):
-        self.logged.append((step, values))
-
-    def finish(self, exit_code):
-        self.exit_codes.append(exit_code)
+def history_of(*steps, **metrics):
+    """The same metrics at each of the steps."""
+    history = History()
+    for step in steps:
+        history.append(step, metrics or {"q": np.ones(1)})
+    return history
 
 
-@pytest.fixture
-def fake(monkeypatch):
-    module = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    return module
+def tracker(tmp_path, seeds, mode="offline", history=None, **options):
+    filed = {"project": "games", "group": "vdn-matrix", "tags": ("vdn", "matrix"), "name": "vdn on matrix"}
+    listening = WandbTracker(mode, {"learning_rate": 0.5}, seeds, **filed | options, out=tmp_path)
+    listening.start(history or History())
+    return listening
 
 
-def tracker(tmp_path, seeds, mode="offline"):
-    return WandbTracker(
-        mode,
-        {"learning_rate": 0.5},
-        seeds,
-        project="games",
-        group="vdn-matrix",
-        tags=("vdn", "matrix"),
-        name="vdn on matrix",
-        out=tmp_path,
-    )
-
-
-def test_how_a_run_is_filed(fake, tmp_path):
+def test_how_a_run_is_filed(fake_wandb, tmp_path):
     tracker(tmp_path, [0]).finish()
-    options = fake.options
+    options = fake_wandb.options
     assert (options["mode"], options["project"], options["group"]) == ("offline", "games", "vdn-matrix")
     assert options["tags"] == ["vdn", "matrix"]
     assert options["config"] == {"learning_rate": 0.5}
     assert options["name"] == "vdn on matrix"
     assert options["dir"] == str(tmp_path)
-    assert fake.exit_codes == [0]
+    assert (options["id"], options["resume"]) == ((tmp_path / RUN_ID_FILE).read_text(), "allow")
+    assert fake_wandb.exit_codes == [0]
 
 
-def test_what_is_logged(fake, tmp_path):
+def test_what_is_logged(fake_wandb, tmp_path):
     """IQM, interval and every seed, on the axis of environment steps."""
     listening = tracker(tmp_path, [7, 3, 12, 4])
     history = History()
@@ -140,8 +118,8 @@ def test_what_is_logged(fake, tmp_path):
     history.append(500, {"episode_return": returns, "loss": returns / 2, "table": np.ones((4, 2, 2))})
     listening.log(history, 4.5)
 
-    first, second = fake.logged
-    assert [step for step, _ in fake.logged] == [0, 500]
+    first, second = fake_wandb.logged
+    assert [step for step, _ in fake_wandb.logged] == [0, 500]
     assert first[1]["env_steps"] == 0
     assert first[1]["seconds"] == 1.5
     assert not [name for name in first[1] if "loss" in name]  # nothing was learned yet
@@ -161,19 +139,19 @@ def test_what_is_logged(fake, tmp_path):
     assert all(isinstance(value, float | int) for value in values.values())
 
 
-def test_one_seed(fake, tmp_path):
+def test_one_seed(fake_wandb, tmp_path):
     history = History()
     history.append(10, {"episode_return": np.asarray([8.0])})
     tracker(tmp_path, [5]).log(history, 1.0)
-    values = fake.logged[0][1]
+    values = fake_wandb.logged[0][1]
     assert values["episode_return/iqm"] == values["seeds/episode_return/5"] == 8
 
 
-def test_of_many_seeds_the_first_64_are_logged_one_by_one(fake, tmp_path):
+def test_of_many_seeds_the_first_64_are_logged_one_by_one(fake_wandb, tmp_path):
     history = History()
     history.append(10, {"episode_return": np.arange(100.0)})
     tracker(tmp_path, range(200, 300)).log(history, 1.0)
-    values = fake.logged[0][1]
+    values = fake_wandb.logged[0][1]
     assert MOST_SINGLE_SEEDS == 64
     assert [name for name in values if name.startswith("seeds/")] == [
         f"seeds/episode_return/{seed}" for seed in range(200, 264)
@@ -182,13 +160,82 @@ def test_of_many_seeds_the_first_64_are_logged_one_by_one(fake, tmp_path):
     assert values["episode_return/iqm"] == 49.5  # of all 100
 
 
-def test_wandb_cannot_start(fake, tmp_path, bad_input):
-    def refuse(**options):
-        raise RuntimeError("no network")
+def test_rewards_per_agent(fake_wandb, tmp_path):
+    """Issue 13, point 13."""
+    returns = np.asarray([[1.0, -1], [3, -3], [np.nan, 0]])
+    tracker(tmp_path, [7, 3]).log(history_of(10, episode_return=returns[:2]), 1.0)
+    values = fake_wandb.logged[0][1]
+    assert (values["episode_return/1/iqm"], values["episode_return/2/iqm"]) == (2, -2)
+    assert (values["seeds/episode_return/1/3"], values["seeds/episode_return/2/3"]) == (3, -3)
+    assert "episode_return/iqm" not in values
+    tracker(tmp_path, [7, 3, 4]).log(history_of(10, episode_return=returns), 1.0)
+    assert "episode_return/2/iqm" in fake_wandb.logged[1][1]
+    assert "episode_return/1/iqm" not in fake_wandb.logged[1][1]  # one seed of it is not finite
 
-    fake.init = refuse
-    with bad_input("wandb could not start (no network): try --wandb offline"):
-        tracker(tmp_path, [0], mode="online")
+
+def test_after_a_stop_the_run_is_the_same_and_its_history_has_no_hole(fake_wandb, tmp_path):
+    """Issue 13, point 14. W&B had lost the evaluation at 20 when the process was killed."""
+    first = tracker(tmp_path, [0])
+    first.log(history_of(0), 1.0)
+    first.log(history_of(0, 10), 2.0)
+    first.finish(1)
+    run_id = fake_wandb.options["id"]
+    fake_wandb.logged.clear()
+    fake_wandb.starting_step = 11
+    second = tracker(tmp_path, [0], history=history_of(0, 10, 20))
+    assert fake_wandb.options["id"] == run_id
+    assert [step for step, _ in fake_wandb.logged] == [20]
+    second.log(history_of(0, 10, 20, 30), 4.0)
+    assert [(step, values.get("seconds")) for step, values in fake_wandb.logged] == [(20, None), (30, 4.0)]
+
+
+def test_after_a_stop_w_and_b_is_not_sent_what_it_has(fake_wandb, tmp_path):
+    """The kill came after the log at 20 and before its checkpoint; W&B refuses steps that go back."""
+    fake_wandb.starting_step = 21
+    listening = tracker(tmp_path, [0], history=history_of(0, 10))
+    listening.log(history_of(0, 10, 20), 3.0)
+    assert fake_wandb.logged == []
+    listening.log(history_of(0, 10, 20, 30), 4.0)
+    assert [step for step, _ in fake_wandb.logged] == [30]
+
+
+def test_the_id_that_the_agent_has_chosen_counts(fake_wandb, tmp_path, monkeypatch):
+    tracker(tmp_path, [0]).finish()
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    tracker(tmp_path, [0]).finish()
+    assert fake_wandb.options["id"] == "agents"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    tracker(tmp_path, [0])  # by hand, after the agent has gone
+    assert fake_wandb.options["id"] == "agents"
+
+
+def test_tags_and_names_of_any_length(fake_wandb, tmp_path):
+    """Issue 13, point 15."""
+    path = f"{'deep/' * 40}coord.json"
+    tracker(tmp_path, [0], tags=("vdn", path, "", " ", "vdn ", "x" * 64), group=path, name=f"vdn-{path}")
+    tags = fake_wandb.options["tags"]
+    assert tags == ["vdn", tags[1], "x" * 64]
+    assert len(tags[1]) == 64
+    assert tags[1].startswith("deep/") and tags[1].endswith("/deep/coord.json")
+    for name in ("group", "name"):
+        assert len(fake_wandb.options[name]) == 128
+        assert fake_wandb.options[name].endswith("/deep/coord.json")
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("online", "wandb could not start (no network): try --wandb offline"),
+        ("offline", "wandb could not start (no network)"),
+    ],
+)
+def test_wandb_cannot_start(fake_wandb, tmp_path, bad_input, mode, said):
+    def refuse(**options):
+        raise RuntimeError("no\n network")
+
+    fake_wandb.init = refuse
+    with bad_input(said):
+        tracker(tmp_path, [0], mode)
 
 
 def test_an_offline_run_can_be_synced(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 
 from envs.errors import BadInputError
 from experiments import train
+from jaxmarl_fac import cli
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--env-steps", "64", "--evaluations", "4", "--evaluation-episodes", "1", "--seeds", "2"]
@@ -166,6 +167,84 @@ def test_a_run_without_tracking_never_imports_wandb():
         "assert 'wandb' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "wanted"),
+    [
+        ("", {}, ("runs/train", "disabled")),
+        ("--wandb online", {}, ("runs/train", "online")),
+        ("", {"WANDB_MODE": "online"}, ("runs/train", "disabled")),
+        ("", {"WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "r7"}, ("runs/train/r7", "online")),
+        ("--out x", {"WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "r7"}, ("x", "online")),
+        ("--wandb offline", {"WANDB_SWEEP_ID": "s", "WANDB_RUN_ID": "r7"}, ("runs/train/r7", "offline")),
+        ("", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "offline"}, ("runs/train", "offline")),
+        ("", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "disabled"}, ("runs/train", "disabled")),
+        ("--wandb disabled", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "x"}, ("runs/train", "disabled")),
+        ("", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "x"}, None),
+    ],
+)
+def test_where_a_run_is_kept_and_tracked(fake_wandb, monkeypatch, bad_input, flags, variables, wanted):
+    """Issue 13, point 11: `wandb agent` sets these variables."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    parsed = cli.parse(train.Run, flags.split())
+    if wanted is None:
+        with bad_input("WANDB_MODE must be online, offline, disabled or not set, not x"):
+            train.folder_and_mode(parsed)
+    else:
+        assert train.folder_and_mode(parsed) == (Path(wanted[0]), wanted[1])
+
+
+def test_as_wandb_agent_runs_it(fake_wandb, tmp_path, monkeypatch):
+    """Issue 13, points 11 and 14: a folder of its own, all settings; resumed it is the same run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "first")
+    flags = ["--algo=iql-tabular", "--env=matrix-penalty", "--k=-7.0", "--env_steps=64.0", "--num_envs=2"]
+    flags += ["--evaluations=4", "--evaluation_episodes=1", "--seeds=2", "--first_seed=3"]
+    assert run(*flags) == 0
+    assert Path("runs/train/first/metrics.npz").exists()
+    options = fake_wandb.options
+    assert (options["mode"], options["id"]) == ("online", "first")
+    assert options["tags"] == ["iql-tabular", "matrix-penalty"]
+    saved = json.loads(Path("runs/train/first/experiment.json").read_text())
+    config = json.loads(json.dumps(options["config"]))
+    own = {"algo": "iql-tabular", "env": "matrix-penalty", "seeds": 2, "first_seed": 3, "k": -7.0}
+    for name, value in {**saved.pop("algorithm"), **saved, **own}.items():
+        if name not in ("type", "probe"):
+            assert config[name] == value, name
+    assert [step for step, _ in fake_wandb.logged] == [0, 16, 32, 48, 64]
+    assert all("episode_return/iqm" in values for _, values in fake_wandb.logged)
+
+    fake_wandb.starting_step = 33  # as if W&B had lost the last two
+    assert run(*flags) == 0
+    assert fake_wandb.options["id"] == "first"
+    assert [step for step, _ in fake_wandb.logged[5:]] == [48, 64]
+    assert fake_wandb.exit_codes == [0, 0]
+
+    monkeypatch.setenv("WANDB_RUN_ID", "second")  # the next run of the sweep is not refused
+    assert run(*flags, "--root_key=1") == 0
+    assert Path("runs/train/second/metrics.npz").exists()
+
+
+def test_another_experiment_does_not_touch_the_run_at_wandb(fake_wandb, tmp_path):
+    flags = [
+        "--algo",
+        "iql-tabular",
+        "--env",
+        "matrix-qtran",
+        *SMALL,
+        "--out",
+        tmp_path,
+        "--wandb",
+        "offline",
+    ]
+    assert run(*flags) == 0
+    fake_wandb.options = {}
+    with pytest.raises(BadInputError, match="holds another experiment"):
+        run(*flags, "--root-key", "5")
+    assert fake_wandb.options == {}
 
 
 def test_wandb_offline_leaves_a_run_to_sync(tmp_path):
