@@ -29,6 +29,7 @@ from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.evaluation import evaluate
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.files import locked
 from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
@@ -131,9 +132,9 @@ def train(
         DivergedError: if a lane stops being finite.
         InterruptedRunError: if SIGINT (Ctrl-C) or SIGTERM stopped it, after the checkpoint is written.
         BadInputError: if no update is due in so few steps, `checkpoint_seconds` is negative or not finite, or
-            `out` cannot be written, or holds another experiment or a broken checkpoint.
+            `out` cannot be written, is in use, or holds another experiment or a broken checkpoint.
     """
-    start, schedule = time.monotonic(), experiment.schedule
+    schedule = experiment.schedule
     if not schedule.updates(experiment.iterations):
         raise BadInputError(
             f"nothing would be learned: no update is due within {experiment.iterations:,} iterations of "
@@ -146,7 +147,26 @@ def train(
         )
     program = Program(experiment)
     program.check_memory()
-    checkpoints = Checkpoints(Path(out), experiment) if out is not None else None
+
+    def run(checkpoints: Checkpoints | None) -> Result:
+        return _run(program, checkpoints, tracker, title, show_progress, checkpoint_seconds)
+
+    if out is None:
+        return run(None)
+    with locked(Path(out)):
+        return run(Checkpoints(Path(out), experiment))
+
+
+def _run(
+    program: "Program",
+    checkpoints: Checkpoints | None,
+    tracker: Tracker | None,
+    title: str,
+    show_progress: bool,
+    checkpoint_seconds: float,
+) -> Result:
+    """See `train`."""
+    start, experiment, schedule = time.monotonic(), program.experiment, program.schedule
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
         lanes, iteration, history, before = saved

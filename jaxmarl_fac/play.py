@@ -10,10 +10,9 @@ import numpy as np
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, Params
-from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac.checkpoints import read_params
 from jaxmarl_fac.evaluation import greedy_return
 from jaxmarl_fac.experiment import load_experiment
-from jaxmarl_fac.loop import Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Player:
 
 
 def load_player(folder: str | Path, seed: int | None = None, game: int = 0) -> Player:
-    """The learner that a run left in its folder, at its last checkpoint.
+    """The learner that a run left in its folder, at its last checkpoint; the run may go on meanwhile.
 
     Args:
         folder: what `loop.train` was given as `out`, with experiment.json and checkpoints in it.
@@ -111,17 +110,14 @@ def load_player(folder: str | Path, seed: int | None = None, game: int = 0) -> P
     games = max(1, experiment.games)
     if not 0 <= game < games:
         raise BadInputError(f"{folder} has no game {game}: choose one of {_numbers(tuple(range(games)))}")
-    program = Program(experiment)
-    saved = Checkpoints(folder, experiment).restore(program.abstract_lanes())
-    if saved is None:
-        raise BadInputError(f"{folder} holds no checkpoint yet: let the run go on until it has saved one")
-    lanes, iteration, _, _ = saved
+    algorithm, environment = experiment.algorithm, jax.tree.map(jax.numpy.asarray, experiment.environment)
+    if experiment.games:
+        environment = jax.tree.map(lambda leaf: leaf[game], environment)
+    learner = jax.eval_shape(algorithm.init, environment, jax.random.key(0))
+    params, iteration = read_params(folder, learner.params)
     lane = game * len(experiment.seeds) + experiment.seeds.index(seed)
-    params, environment = jax.tree.map(
-        lambda leaf: jax.numpy.asarray(np.asarray(leaf)[lane]),
-        (lanes.learner.params, program.unpadded(program.fixed.environment)),
-    )
-    return Player(experiment.algorithm, environment, params, iteration * experiment.num_envs)
+    params = jax.tree.map(lambda leaf: leaf[lane], params)
+    return Player(algorithm, environment, params, iteration * experiment.num_envs)
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

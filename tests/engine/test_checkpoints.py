@@ -9,14 +9,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import baselines
 from envs.matrix_games import matrix_game
-from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac import checkpoints
+from jaxmarl_fac.checkpoints import Checkpoints, read_params
 from jaxmarl_fac.experiment import Experiment, load_experiment, to_json
-from jaxmarl_fac.files import prepare_folder
+from jaxmarl_fac.files import locked, prepare_folder
 from jaxmarl_fac.parallel import seed_mesh, seed_sharding, shard
 from jaxmarl_fac.tracking import History
 
@@ -115,11 +117,9 @@ def test_nothing_kept_yet(tmp_path):
 
 
 def test_only_the_last_is_kept(folder):
-    checkpoints = Checkpoints(folder, EXPERIMENT)
+    kept = Checkpoints(folder, EXPERIMENT)
     for iteration in (60, 70):
-        checkpoints.save(
-            {**lanes(), "stage": jnp.full((LANES,), iteration, jnp.int8)}, iteration, history(), 20.0
-        )
+        kept.save({**lanes(), "stage": jnp.full((LANES,), iteration, jnp.int8)}, iteration, history(), 20.0)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["70"]
     restored, iteration, _, seconds = restore(folder)
     assert (iteration, seconds) == (70, 20.0)
@@ -129,6 +129,17 @@ def test_only_the_last_is_kept(folder):
 def test_the_experiment_stands_beside_it(folder):
     record = json.loads((folder / "experiment.json").read_text())
     assert record == json.loads(json.dumps(to_json(EXPERIMENT)))
+
+
+def test_a_record_from_before_a_setting_is_of_the_same_experiment(folder, bad_input):
+    """What is missing has its default."""
+    record = json.loads((folder / "experiment.json").read_text())
+    for place, name in ((record, "bitwise_seeds"), (record["algorithm"], "recurrent")):
+        del place[name]
+    (folder / "experiment.json").write_text(json.dumps(record))
+    assert restore(folder)[1] == 50
+    with bad_input("it differs in bitwise_seeds)"):
+        Checkpoints(folder, dataclasses.replace(EXPERIMENT, bitwise_seeds=True))
 
 
 @pytest.mark.parametrize(
@@ -270,6 +281,155 @@ def test_folders_that_cannot_be_written(bad_input, tmp_path):
             prepare_folder(folder)
     with bad_input("cannot be written"):
         prepare_folder(tmp_path / ("long" * 100))
+
+
+def no_space(self, path, *args, **kwargs):
+    """As tensorstore says it, half-way."""
+    (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
+    raise ValueError(
+        f"RESOURCE_EXHAUSTED: Error writing {path}: No space left on device [os_error_code='28']"
+    )
+
+
+def test_on_a_full_disk_the_last_checkpoint_is_kept(folder, bad_input, monkeypatch):
+    kept = Checkpoints(folder, EXPERIMENT)
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.Checkpointer, "save", no_space)
+        with bad_input(
+            f"in {folder} cannot be written: No space left on device; the last checkpoint is kept"
+        ):
+            kept.save(lanes(), 60, history(), 20.0)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["50"]
+    assert restore(folder)[1] == 50
+
+
+def test_on_a_full_disk_from_the_start_none_is_kept(tmp_path, bad_input, monkeypatch):
+    monkeypatch.setattr(ocp.Checkpointer, "save", no_space)
+    with bad_input("cannot be written: No space left on device; none is kept"):
+        Checkpoints(tmp_path, EXPERIMENT).save(lanes(), 10, history(), 1.0)
+
+
+def test_errors_of_the_code_are_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(ocp.Checkpointer, "save", lambda self: None)  # which takes no arguments
+    with pytest.raises(TypeError):
+        Checkpoints(tmp_path, EXPERIMENT).save(lanes(), 10, history(), 1.0)
+
+
+SAVE_TWICE = """
+import jax.numpy as jnp
+from pathlib import Path
+from tests.engine import test_checkpoints as these
+from envs.errors import BadInputError
+import sys
+kept = these.Checkpoints(Path(sys.argv[1]), these.EXPERIMENT)
+kept.save(these.lanes(), 50, these.history(), 1.0)
+noise = these.np.random.default_rng(0).bytes(400_000)
+more = jnp.frombuffer(noise, jnp.uint8).reshape(4, -1)
+try:
+    kept.save({**these.lanes(), "more": more, "again": more + 1}, 60, these.history(), 1.0)
+except BadInputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a small file system, and root to mount it")
+def test_a_full_disk_makes_one_line_and_no_more(tmp_path):
+    """On a real one."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        command = [sys.executable, "-c", SAVE_TWICE, str(tmp_path / "run")]
+        root = Path(__file__).parents[2]
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=True)
+        assert found.stderr == ""
+        assert found.stdout == (
+            f"a checkpoint in {tmp_path / 'run'} cannot be written: No space left on device; "
+            "the last checkpoint is kept\n"
+        )
+        assert restore(tmp_path / "run")[1] == 50
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+# Reading, while the run goes on
+
+
+PARAMS = {"kernel": jax.ShapeDtypeStruct((3, 2), jnp.float32)}
+
+
+@pytest.fixture
+def learned(tmp_path):
+    """A run whose lanes are named as the loop's, with the iteration for parameters."""
+    folder = tmp_path / "run"
+    kept = Checkpoints(folder, EXPERIMENT)
+
+    def save(iteration):
+        params = {"kernel": jnp.full((LANES, 3, 2), iteration, jnp.float32)}
+        tree = {"learner": {"params": params, "moments": params}, "buffer": jnp.zeros((LANES, 9))}
+        kept.save(tree, iteration, history(), 1.0)
+
+    save(50)
+    return folder, save
+
+
+def everything_in(folder):
+    return {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+
+
+def test_reading_writes_nothing(learned):
+    folder, _ = learned
+    with locked(folder):
+        before = everything_in(folder)
+        params, iteration = read_params(folder, PARAMS)  # a run that holds the lock is no obstacle
+    assert iteration == 50
+    assert params["kernel"].tolist() == np.full((LANES, 3, 2), 50).tolist()
+    assert everything_in(folder) == before
+
+
+def test_reading_a_run_without_checkpoints_makes_no_folder(tmp_path, bad_input):
+    with bad_input(f"{tmp_path} holds no checkpoint yet"):
+        read_params(tmp_path, PARAMS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damaged_one(learned, monkeypatch):
+    folder, save = learned
+    original, to_come = ocp.CheckpointManager.restore, [60, 70, 80]
+
+    def replaced(self, *args, **kwargs):
+        if to_come:
+            save(to_come.pop(0))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", replaced)
+    params, iteration = read_params(folder, PARAMS)
+    assert iteration == 80
+    assert (params["kernel"] == 80).all()
+
+
+def test_a_run_that_saves_faster_than_it_can_be_read(learned, monkeypatch, bad_input):
+    folder, save = learned
+    monkeypatch.setattr(checkpoints, "ATTEMPTS", 3)
+    iterations = iter(range(60, 100))
+
+    def replaced(self, *args, **kwargs):
+        save(next(iterations))
+        raise FileNotFoundError
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", replaced)
+    with bad_input("faster than they can be read"):
+        read_params(folder, PARAMS)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"kernel": jax.ShapeDtypeStruct((3, 4), jnp.float32)}, {**PARAMS, "bias": PARAMS["kernel"]}]
+)
+def test_parameters_of_other_shapes(learned, bad_input, wanted):
+    """As if the code had changed in between."""
+    with bad_input("is damaged and cannot be read"):
+        read_params(learned[0], wanted)
 
 
 def test_a_file_where_the_checkpoints_should_be(bad_input, tmp_path):

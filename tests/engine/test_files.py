@@ -1,8 +1,16 @@
+import errno
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from jaxmarl_fac.files import replacing, write_text
+from jaxmarl_fac import files
+from jaxmarl_fac.files import locked, replacing, write_text
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_text_is_utf_8_and_takes_the_place_of_the_old(tmp_path):
@@ -35,3 +43,53 @@ def test_bad_places(tmp_path, bad_input):
             pass
     assert os.listdir(tmp_path) == ["file"]
     assert not list(tmp_path.parent.glob(".*.tmp"))
+
+
+def test_a_folder_is_locked_against_others_while_the_block_runs(tmp_path, bad_input):
+    folder = tmp_path / "run"
+    with (
+        locked(folder),
+        bad_input(f"{folder} is in use by process {os.getpid()} on {socket.gethostname()}: wait for its end"),
+        locked(folder),
+    ):
+        pass
+    with locked(folder):  # what the one before left says nothing
+        pass
+    with locked(folder / "below"), locked(folder):
+        pass
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from jaxmarl_fac.files import locked
+with locked(Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path, bad_input):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline() == b"in\n"
+    with bad_input(f"is in use by process {process.pid} on "), locked(tmp_path):
+        pass
+    process.kill()
+    process.communicate()
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("missing", ["module", "locks"])
+def test_where_there_are_no_locks_nobody_is_kept_out(tmp_path, monkeypatch, missing):
+    """No POSIX system, or a network file system without them."""
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if missing == "module":
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+        monkeypatch.setattr(files.fcntl, "flock", refused)
+    with locked(tmp_path), locked(tmp_path):
+        pass

@@ -24,6 +24,7 @@ from jaxmarl_fac import loop, parallel, progress
 from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, save_experiment
+from jaxmarl_fac.files import locked
 from jaxmarl_fac.loop import InterruptedRunError, Program, train
 from jaxmarl_fac.parallel import AXIS
 from jaxmarl_fac.replay import _example, _from_bytes
@@ -766,6 +767,15 @@ def test_times_between_checkpoints_that_cannot_be(bad_input, tmp_path, seconds):
     with bad_input(f"checkpoint_seconds must be 0 or a finite number above, not {seconds}"):
         train(CLERK, tmp_path / "run", checkpoint_seconds=seconds)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_refused_and_left_as_it_is(tmp_path, bad_input):
+    with locked(tmp_path):
+        before = list(tmp_path.iterdir())
+        with bad_input(f"{tmp_path} is in use by process {os.getpid()} on "):
+            train(CLERK, tmp_path)
+        assert list(tmp_path.iterdir()) == before
+    assert train(CLERK, tmp_path).env_steps == 40
 
 
 def test_the_folder_may_be_text(tmp_path):
