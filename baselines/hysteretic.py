@@ -1,16 +1,17 @@
 """Hysteretic and distributed Q-learning: independent learners who learn less, or nothing, from bad news."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from baselines.iql import IQL, TabularIQL
 from envs.base import TeamEnvironment
+from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.error_weights import hysteretic_weights
-from jaxmarl_fac.settings import Probability
+from jaxmarl_fac.settings import between
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,10 +20,11 @@ class _Hysteresis:
 
     Attributes:
         ratio: how much an agent learns from a negative error, as a part of what it learns from a positive
-            one; LTQL's authors have .1 for networks.
+            one; LTQL's authors have .1 for networks. At 0 values would never fall: take distributed
+            Q-learning, which starts them below every return.
     """
 
-    ratio: Probability = 0.1
+    ratio: Annotated[float, between(0, 1, open_low=True)] = 0.1
 
     def weights(self, errors: jax.Array) -> jax.Array:
         """`(n,)` to `(n,)`."""
@@ -56,11 +58,26 @@ class Distributed(_Optimism, IQL):
     which then never fall: only tables are the paper's algorithm.
 
     Attributes:
-        initial_value: None is the least return of a game that knows its own (matrix games, team MDPs), and 0
-            of another, where rewards must then not be negative.
+        initial_value: around which values start. None is the least return of a game that knows its own
+            (matrix games, team MDPs); for another a number must be given. Where a team that plays its best
+            does not lose, that is 0.
     """
 
     initial_value: float | None = None
+
+    def check(self, env: TeamEnvironment) -> None:
+        """Refuse a game that does not say where to start.
+
+        Raises:
+            BadInputError: if it has no least return of its own, and no `initial_value` is given.
+        """
+        super().check(env)
+        knows = type(env).least_return is not TeamEnvironment.least_return
+        if self.initial_value is None and not knows:
+            raise BadInputError(
+                f"{type(self).__name__} never lowers its values, and {type(env).__name__} does not say what "
+                "it pays at least: give an initial_value below which no best return lies (often 0)"
+            )
 
     def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
         """A fresh learner whose agents' last biases are the initial value."""
@@ -91,6 +108,5 @@ class TabularDistributed(_Optimism, TabularIQL):
 
 
 def initial_value(env: TeamEnvironment, gamma: float, value: float | None) -> jax.Array:
-    """`value ()`; if None, the least return of a game that knows it, else 0."""
-    least = env.least_return(gamma) if value is None else value
-    return jnp.asarray(0.0 if least is None else least, float)
+    """`value ()`; if None, the game's least return."""
+    return jnp.asarray(env.least_return(gamma) if value is None else value, float)

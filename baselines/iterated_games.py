@@ -111,9 +111,9 @@ class FMQRule(OwnValueRule):
     """FMQ: actions are worth more if their largest reward comes often (Kapetanakis and Kudenko, 2002).
 
     `EV(a) = Q(a) + c f(a) R(a)` with R(a) the largest reward that a has brought and f(a) the share of
-    its plays that did; `π(a) ∝ e^{EV(a)/T}` with `T = T_0 e^{-time/10} + 1`. The paper has no negative
-    rewards, with which an action would lose by a frequent largest reward: where R(a) of an action played is
-    negative, the least of them is taken from all R(a).
+    its plays that did; `π(a) ∝ e^{EV(a)/T}` with `T = T_0 e^{-time/10} + 1`. In the paper's games no action's
+    best reward is negative, by which the action would lose the more often it comes: in a game with such
+    actions R(a) is counted from the least of their best rewards (`Seat.floor`).
 
     Attributes:
         weight: c.
@@ -133,10 +133,9 @@ class FMQRule(OwnValueRule):
 
     def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
         """Boltzmann's over EV, `(A,)`."""
-        plays, largest = memory["plays"][state], memory["largest"][state]
-        frequency = memory["hits"][state] / jnp.maximum(plays, 1)
-        least = jnp.minimum(jnp.min(jnp.where(plays > 0, largest, 0)), 0)
-        expected = memory["q"][state] + self.weight * frequency * (largest - least)
+        frequency = memory["hits"][state] / jnp.maximum(memory["plays"][state], 1)
+        gain = memory["largest"][state] - seat.floor
+        expected = memory["q"][state] + self.weight * frequency * gain
         return jax.nn.softmax(expected / (self.temperature * jnp.exp(-0.1 * time) + 1))
 
     def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:

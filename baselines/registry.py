@@ -82,10 +82,16 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 
 #: QTRAN's tables 3 to 5, by family; other families have table 3's. Fields that an algorithm does not have
 #: are left out. Where a table is silent (widths and the last epsilon of Gaussian squeeze) the nearest
-#: table's value stands.
+#: table's value stands. Distributed Q-learning starts at an `initial_value` of 0 where a team that plays its
+#: best does not lose.
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "matrix": {},  # table 3: the classes' own defaults
-    "squeeze": {"replay_size": 200_000, "epsilon_end": 0.1, "epsilon_steps": 500_000},
+    "squeeze": {
+        "replay_size": 200_000,
+        "epsilon_end": 0.1,
+        "epsilon_steps": 500_000,
+        "initial_value": 0.0,
+    },
     "predator-prey": {
         "hidden": (64, 64, 64),
         "joint_hidden": (64, 64),
@@ -94,6 +100,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "replay_size": 1_000_000,
         "epsilon_end": 0.1,
         "epsilon_steps": 3_000_000,
+        "initial_value": 0.0,
     },
     # Logical Team Q-learning's release; for all algorithms alike, which the release is not.
     "team-mdp": {
@@ -114,6 +121,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "target_period": 50,
         "epsilon_end": 0.05,
         "epsilon_steps": 150_000,
+        "initial_value": 0.0,
     },
     # Weighted QMIX's release, for all algorithms alike, with QTRAN's as in PyMARL. There every episode brings
     # one update; here every 200 steps do, which is an episode that takes all its time.
@@ -130,6 +138,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "target_period": 200,
         "epsilon_end": 0.05,
         "epsilon_steps": 50_000,
+        "initial_value": 0.0,
         "hypernet_hidden": (64,),
         "double_q": True,
         "nopt_weight": 0.1,
@@ -150,6 +159,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "target_period": 80,
         "epsilon_end": 0.05,
         "epsilon_steps": 1_000_000,
+        "initial_value": 0.0,
         "mixer_embed": 64,
         "hypernet_hidden": (256,),
     },

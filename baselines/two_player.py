@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from baselines.tabular import COUNTED, TabularStep, observed, tabular_steps
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
+from envs.matrix_games import MatrixGame
+from envs.team_mdp import TeamMDP
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition
 from jaxmarl_fac.equilibria import table_update
 from jaxmarl_fac.exploration import sample_actions
@@ -21,12 +23,13 @@ Memory = dict[str, jax.Array]
 
 
 class Seat(NamedTuple):
-    """Where an agent sits, all of it static."""
+    """Where an agent sits, all of it static but the last field, a fact of the game's payoffs."""
 
     first: bool  # whether it picks the row
     states: int  # S, how many different observations it can have
     own: int  # A, its actions
     other: int  # B, the other's
+    floor: jax.Array | float = 0.0  # (), the best reward of its worst action; 0 if that is positive
 
 
 class Experience(NamedTuple):
@@ -192,7 +195,8 @@ class TwoPlayerLearner(Algorithm):
         """For each of the two agents its name among the parameters, its rule and its seat."""
         states = env.observation_spec.agents_view.shape[-1]
         rows, columns = env.action_counts
-        row, column = Seat(True, states, rows, columns), Seat(False, states, columns, rows)
+        row = Seat(True, states, rows, columns, worst_best_reward(env, 0))
+        column = Seat(False, states, columns, rows, worst_best_reward(env, 1))
         return ("row", self.rules[0], row), ("column", self.rules[1], column)
 
     def check(self, env: TeamEnvironment) -> None:
@@ -313,6 +317,16 @@ class Match(TwoPlayerLearner):
     def rules(self) -> tuple[Rule, Rule]:
         """Row and column."""
         return self.row, self.column
+
+
+def worst_best_reward(env: MatrixGame | TeamMDP, index: int) -> jax.Array:
+    """The best reward `()` of the worst action of agent `index` in any state, without noise; at most 0."""
+    if isinstance(env, TeamMDP):
+        never_paid = jnp.asarray(env.terminal)[..., None, None]
+        rewards = jnp.where(never_paid, jnp.inf, jnp.asarray(env.reward, jnp.float32))
+    else:
+        rewards = env.payoff[..., index] if env.general_sum else env.payoff  # (..., S, A_1, A_2)
+    return jnp.minimum(jnp.min(jnp.max(rewards, axis=-1 - index)), 0)
 
 
 def experience(step: TabularStep, index: int) -> Experience:

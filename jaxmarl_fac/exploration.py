@@ -12,10 +12,11 @@ from jaxmarl_fac.losses import greedy_actions
 def linear_epsilon(env_steps: jax.Array, start: float, end: float, steps: int) -> jax.Array:
     """Epsilon `()` after `env_steps`: from `start` straight to `end` in `steps`, then constant.
 
-    Never outside of the two: compiled, `1 - count * (1 / steps)` may come out as -5e-8 at the end.
+    Never outside of the two, and exactly `end` at last: compiled, `1 - count * (1 / steps)` may come out as
+    -5e-8 or 6e-8 where it should be 0.
     """
-    epsilon = optax.linear_schedule(start, end, steps)(env_steps)
-    return jnp.clip(epsilon, min(start, end), max(start, end))
+    epsilon = jnp.clip(optax.linear_schedule(start, end, steps)(env_steps), min(start, end), max(start, end))
+    return jnp.where(env_steps >= steps, end, epsilon)
 
 
 def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> jax.Array:

@@ -169,8 +169,8 @@ def test_tables_refuse_what_cannot_be_counted(algorithm_id, bad_input):
         ("ltql", {"alpha": float("nan")}, "alpha must be in [0, 1], not nan"),
         ("ltql", {"second_if": "else"}, "second_if must be elif or if, not else"),
         ("ltql", {"q_bound": -1.0}, "q_bound must be 0 (off) or above, not -1.0"),
-        ("hysteretic-tabular", {"ratio": -0.1}, "ratio must be in [0, 1], not -0.1"),
-        ("hysteretic", {"ratio": 2.0}, "ratio must be in [0, 1], not 2.0"),
+        ("hysteretic-tabular", {"ratio": 0.0}, "ratio must be in (0, 1], not 0.0"),
+        ("hysteretic", {"ratio": 2.0}, "ratio must be in (0, 1], not 2.0"),
     ],
 )
 def test_settings_that_cannot_be(algorithm_id, settings, says, bad_input):
@@ -296,6 +296,20 @@ def test_iql_averages_over_the_others():
     assert (last["episode_return"] == 1).mean() >= 0.84
 
 
+@pytest.mark.parametrize("epsilon_steps", [1000, 1001])
+def test_exploration_that_ends_leaves_no_action_out(epsilon_steps):
+    """After 1000 steps epsilon was -4.7e-8, compiled: all sampled actions were -1, and the end was -5."""
+    experiment = Experiment(
+        algorithm=baselines.make("iql-tabular", epsilon_end=0.0, epsilon_steps=epsilon_steps),
+        environment=matrix_game([[10, 0], [0, -5]]),
+        seeds=(0, 1, 2, 3),
+        env_steps=3000,
+        evaluations=6,
+        evaluation_episodes=1,
+    )
+    assert train(experiment).history.last["episode_return"].tolist() == [10] * 4
+
+
 #: Every reward is negative; the best is at (0, 1), and without coordination -5 at (0, 0) is tempting.
 NEGATIVE = np.asarray([[-5.0, -1, -9, -7], [-3, -8, -2, -6]])
 
@@ -333,6 +347,14 @@ def test_where_optimists_start():
             for carry in [each.initial_carry(env)]
         )
         np.testing.assert_allclose(found[env_mask(env)], other[env_mask(env)] - 9, atol=1e-5)
+
+
+def test_deep_optimists_are_told_where_to_start_in_games_that_do_not_say(bad_input):
+    env = envs.make("stag-hunt-p2")
+    with bad_input("give an initial_value below which no best return lies"):
+        baselines.make("distributed").check(env)
+    baselines.make("distributed", initial_value=-50).check(env)
+    baselines.make("distributed", "stag-hunt").check(env)  # by the family's settings: a team can always stay
 
 
 def env_mask(env):

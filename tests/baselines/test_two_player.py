@@ -22,7 +22,15 @@ from baselines.opponent_modelling import (
     SoftQRule,
 )
 from baselines.two_player import Experience, Match, Seat, joint_policy
-from envs.matrix_games import CLIMBING_PAYOFF, THESIS_PAYOFF, matrix_game, penalty_payoff, zero_sum_game
+from envs.matrix_games import (
+    CLIMBING_PAYOFF,
+    THESIS_PAYOFF,
+    general_sum_game,
+    matrix_game,
+    penalty_payoff,
+    zero_sum_game,
+)
+from envs.team_mdp import from_matrix_game
 from jaxmarl_fac.algorithm import Transition
 from jaxmarl_fac.experiment import Experiment, from_json, to_json
 from jaxmarl_fac.loop import train
@@ -96,7 +104,7 @@ PRIORS = {"own_prior": (0.3, 0.7), "other_prior": (0.2, 0.5, 0.3)}
 SOFT = {**COMMON, **PRIORS, "beta": 0.4, "beta_growth": 1.02}
 SLOW_SOFT = {**SLOW, **PRIORS, "beta": 0.4, "beta_other": 0.4, "growth": 1.02}
 POISSON = (8 / 17, 6 / 17, 3 / 17)
-SIZE = SEAT[1:]
+SIZE = SEAT[1:4]
 
 
 def harmonic(time):
@@ -159,7 +167,7 @@ def exponential(time):
         ),
         (
             FMQRule(**COMMON, initial_spread=0.0, weight=2.0, temperature=5.0),
-            lambda: reference.FMQ(*SIZE, weight=2.0, temperature=5.0, **SLOW),
+            lambda: reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=0.0, **SLOW),
             "values",
         ),
     ],
@@ -171,6 +179,31 @@ def test_rules_live_as_their_slow_versions(float64, rule, learner, table):
     np.testing.assert_allclose(memory["q"], getattr(slow, table), rtol=1e-9, atol=1e-10)
     if not isinstance(rule, FoeRule):
         np.testing.assert_allclose(played, replayed, rtol=1e-9, atol=1e-10)
+
+
+def test_fmq_counts_best_rewards_from_the_floor_of_its_seat(float64):
+    rule = FMQRule(**COMMON, initial_spread=0.0, weight=2.0, temperature=5.0)
+    lessons = experiences(60)
+    slow = reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=-2.5, **SLOW)
+    played, _ = live(rule, SEAT._replace(floor=-2.5), lessons)
+    np.testing.assert_allclose(played, relive(slow, lessons), rtol=1e-9, atol=1e-10)
+
+
+def test_the_floor_of_a_seat_is_the_best_reward_of_its_worst_action():
+    def floors(env):
+        return [float(seat.floor) for _, _, seat in baselines.make("fmq").sides(env)]
+
+    rising, falling = [[-5.0, -1, -9, -7], [-3, -8, -2, -6]], [[9.0, 8, 7, 6], [-5, -4, -3, -2]]
+    assert floors(matrix_game(rising)) == [-2, -6]
+    assert floors(general_sum_game([rising, falling])) == [-2, 0]
+    # The published rule is for games like these, whose losses are avoided by any action.
+    assert floors(matrix_game(CLIMBING)) == floors(matrix_game(penalty_payoff())) == [0, 0]
+    ending = from_matrix_game(matrix_game(np.asarray(rising)))  # what its last state would pay is never paid
+    assert floors(ending) == [-2, -6]
+    assert floors(ending.replace(terminal=np.zeros(2, bool), reward=ending.reward.at[1].set(-20))) == [
+        -20,
+        -20,
+    ]
 
 
 # Policies on the papers' games (FACTS 9, 10)

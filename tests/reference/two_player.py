@@ -194,19 +194,19 @@ class WoLF(Learner):
 class FMQ(Learner):
     """Kapetanakis and Kudenko (2002), with the whole history of each action."""
 
-    def __init__(self, *size, weight, temperature, **settings):
+    def __init__(self, *size, weight, temperature, floor, **settings):
         super().__init__(*size, **settings)
-        self.weight, self.temperature = weight, temperature
+        self.weight, self.temperature, self.floor = weight, temperature, floor
         self.values = np.zeros(self.q.shape[:2])
         self.rewards = {}
 
     def policy(self, state):
         expected = self.values[state].copy()
-        histories = {a: self.rewards[state, a] for a in range(self.own) if (state, a) in self.rewards}
-        least = min([0.0, *(max(history) for history in histories.values())])
-        for a, history in histories.items():
-            share = history.count(max(history)) / len(history)
-            expected[a] += self.weight * share * (max(history) - least)
+        for a in range(self.own):
+            history = self.rewards.get((state, a), [])
+            if history:
+                share = history.count(max(history)) / len(history)
+                expected[a] += self.weight * share * (max(history) - self.floor)
         weights = np.exp(expected / (self.temperature * np.exp(-0.1 * self.time) + 1))
         return weights / weights.sum()
 
