@@ -51,7 +51,10 @@ class Trajectory(NamedTuple):
 
 @struct.dataclass
 class LearnerState:
-    """All that learning changes; `()` where an algorithm has no such part."""
+    """All that learning changes; `()` where an algorithm has no such part.
+
+    In JAX's 64-bit mode tables are float64, while networks and their optimisers stay in float32.
+    """
 
     params: Params  # what acting needs, and more
     target_params: Params
