@@ -12,7 +12,7 @@ from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
 from jaxmarl_fac.error_weights import logical_weights, others_greedy, played_greedily
 from jaxmarl_fac.losses import chosen, mask_unavailable, td_target
-from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.networks import MLP, agent_inputs, of_all_agents
 from jaxmarl_fac.settings import OffOrAbove, Probability
 
 
@@ -71,31 +71,32 @@ class TabularLTQL(_Logic, TabularLearner):
 
 
 class ActionValues(nn.Module):
-    """Action values of agents that share parameters: `(n, O)` to `(n, A)`.
+    """Action values of all agents: `(n, O)` to `(n, A)`.
 
     Args:
         num_actions: A.
         widths: of the hidden layers.
         bound: above 0, values are `bound tanh(.)`.
-        ids: whether a one-hot id tells agents apart.
+        share_parameters: see `networks.of_all_agents`.
+        agent_ids: whether agents see a one-hot id of their own.
         shared_layers: False gives every action a network of its own.
     """
 
     num_actions: int
     widths: tuple[int, ...]
     bound: float
-    ids: bool
+    share_parameters: bool
+    agent_ids: bool
     shared_layers: bool
 
     @nn.compact
     def __call__(self, agents_view: jax.Array) -> jax.Array:
-        if self.ids:
-            names = jnp.eye(agents_view.shape[0], dtype=agents_view.dtype)
-            agents_view = jnp.concatenate([agents_view, names], axis=-1)
+        seen = agent_inputs(agents_view, agent_ids=self.agent_ids)
         if self.shared_layers:
-            values = MLP(self.widths, self.num_actions)(agents_view)  # (n, A)
+            mlp = of_all_agents(MLP, self.share_parameters)
+            values = mlp(self.widths, self.num_actions, name="MLP_0")(seen)  # (n, A)
         else:
-            networks = nn.vmap(
+            for_each_action = nn.vmap(
                 MLP,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
@@ -103,7 +104,8 @@ class ActionValues(nn.Module):
                 out_axes=-1,
                 axis_size=self.num_actions,
             )
-            values = networks(self.widths, 1)(agents_view)[:, 0]  # (n, A)
+            mlp = of_all_agents(for_each_action, self.share_parameters)
+            values = mlp(self.widths, 1, name="VmapMLP_0")(seen).reshape(-1, self.num_actions)
         return self.bound * jnp.tanh(values) if self.bound else values
 
 
@@ -128,7 +130,7 @@ class LogicalNetwork(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LTQL(_Logic, QLearner):
-    """Logical Team Q-learning with networks that the agents share.
+    """Logical Team Q-learning with networks.
 
     Four sets of parameters: q_B and q_U are trained; their copies in the target network tell whether the
     others played their best (q_B) and give the targets (q_U). Each transition is learned from once as
@@ -137,13 +139,11 @@ class LTQL(_Logic, QLearner):
 
     Attributes:
         q_bound: bounds values by `q_bound tanh(.)`; the largest return that there can be. 0 leaves it out.
-        agent_ids: whether the network sees an agent's id. Without, a policy plays with any number of agents.
         shared_layers: whether the actions share hidden layers, as they do in the networks of all other
             learners; the authors' release has a network for each action.
     """
 
     q_bound: OffOrAbove = 0.0
-    agent_ids: bool = True
     shared_layers: bool = False
 
     def network(self, env: TeamEnvironment) -> LogicalNetwork:
@@ -151,7 +151,12 @@ class LTQL(_Logic, QLearner):
 
         def values() -> ActionValues:
             return ActionValues(
-                env.num_actions, self.hidden, self.q_bound, self.agent_ids, self.shared_layers
+                env.num_actions,
+                self.hidden,
+                self.q_bound,
+                self.share_parameters,
+                self.agent_ids,
+                self.shared_layers,
             )
 
         return LogicalNetwork(values(), values())

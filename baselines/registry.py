@@ -113,7 +113,6 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "pursuit": {
         "hidden": (50, 50),
         "q_bound": 74 / 75,
-        "agent_ids": False,
         "learning_rate": 1e-5,
         "batch_size": 1024,
         "replay_size": 200_000,
@@ -165,6 +164,9 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit.
+ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {("ltql", "pursuit"): {"agent_ids": False}}
+
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of
 #: Weighted QMIX's stag hunt and JaxMARL's SMAX. MPE and Jumanji's games have no paper here: a million.
 FAMILY_ENV_STEPS = {
@@ -215,4 +217,5 @@ def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Algorit
         raise BadInputError(
             f"{algorithm_id} has no setting {unknown[0]!r}: it has {', '.join(sorted(fields))}"
         )
-    return algorithm(**own_settings(algorithm_id, FAMILY_SETTINGS.get(family, {})) | overrides)
+    of_family = own_settings(algorithm_id, FAMILY_SETTINGS.get(family, {}))
+    return algorithm(**of_family | ALGORITHM_SETTINGS.get((algorithm_id, family), {}) | overrides)

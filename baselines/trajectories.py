@@ -51,14 +51,15 @@ class TrajectoryLearner(QLearner):
 
     Attributes:
         consumes: "transitions", or whole "episodes"; `batch_size` and `replay_size` count those.
-        recurrent: agents with a GRU above their hidden layers, who remember and see their last actions;
-            they learn from episodes.
+        recurrent: agents with a GRU above their hidden layers, who remember; they learn from episodes.
+        last_actions: whether recurrent agents see their own last actions. Others never do.
         td_lambda: lambda of the TD(lambda) targets, for which it takes episodes.
         update_period: steps of the environments between updates.
     """
 
     consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[misc]
     recurrent: bool = False
+    last_actions: bool = True
     td_lambda: Probability = 0.0
     update_period: Count = 1  # type: ignore[misc]
 
@@ -68,11 +69,17 @@ class TrajectoryLearner(QLearner):
             raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
         if self.recurrent and self.consumes != "episodes":
             raise BadInputError("recurrent agents learn from what came before: consume episodes")
+        if not self.last_actions and not self.recurrent:
+            raise BadInputError(
+                "last_actions can be switched off for recurrent agents only: others never see their own"
+            )
 
     def agent(self, env: TeamEnvironment) -> nn.Module:
         """A network of the agents."""
-        kind = RecurrentAgentNetwork if self.recurrent else AgentNetwork
-        return kind(env.num_actions, self.hidden)
+        settings = (env.num_actions, self.hidden, self.share_parameters, self.agent_ids)
+        if self.recurrent:
+            return RecurrentAgentNetwork(*settings, self.last_actions)
+        return AgentNetwork(*settings)
 
     # Acting
 

@@ -154,6 +154,9 @@ class QLearner(Algorithm):
         gamma: discount factor.
         target_period: updates between copies of the parameters to the target network.
         hidden: widths of the agent network's hidden layers.
+        share_parameters: whether all agents have one network; False gives each parameters of its own.
+        agent_ids: whether agents see a one-hot id. Without, agents that share parameters act alike where they
+            see the same.
         weight_std: all weights start normal with this standard deviation (QTRAN's release has 0.1); 0 leaves
             every network its own start.
         epsilon_start: exploration at the first step.
@@ -174,6 +177,8 @@ class QLearner(Algorithm):
     gamma: Probability = 0.99
     target_period: Count = 10_000  # type: ignore[misc]
     hidden: Widths = (32, 32)
+    share_parameters: bool = True
+    agent_ids: bool = True
     weight_std: OffOrAbove = 0.0
     epsilon_start: Probability = 1.0
     epsilon_end: Probability = 1.0

@@ -57,21 +57,51 @@ class MLP(nn.Module):
         return hidden if self.outputs is None else nn.Dense(self.outputs)(hidden)
 
 
+def of_all_agents(kind: type[nn.Module], share_parameters: bool) -> Any:
+    """A module of one agent's numbers as one of all agents', `(..., n, I)` to `(..., n, O)`.
+
+    Args:
+        kind: the module's class, which takes `(..., I)` to `(..., O)`.
+        share_parameters: False gives each agent parameters of its own, with a leading axis `(n,)`.
+    """
+    if share_parameters:
+        return kind
+    return nn.vmap(kind, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=-2, out_axes=-2)
+
+
+def agent_inputs(*parts: jax.Array, agent_ids: bool) -> jax.Array:
+    """What agents' networks are given, `(..., n, I)`: parts `(..., n, O)`, then a one-hot id if asked."""
+    if agent_ids:
+        n = parts[0].shape[-2]
+        ids = jnp.broadcast_to(jnp.eye(n, dtype=parts[0].dtype), (*parts[0].shape[:-1], n))
+        parts = (*parts, ids)
+    return jnp.concatenate(parts, axis=-1)
+
+
 class AgentNetwork(nn.Module):
-    """Individual action values, from parameters that all agents share; a one-hot id tells them apart.
+    """Individual action values.
 
     `agents_view (n, O)` to utilities `(n, A)` and the features `(n, H)` of the last hidden layer, on
     which joint networks may build (QTRAN, section 3.2).
+
+    Args:
+        num_actions: A.
+        widths: of the hidden layers.
+        share_parameters: see `of_all_agents`.
+        agent_ids: whether agents see a one-hot id of their own.
     """
 
     num_actions: int
     widths: Sequence[int]
+    share_parameters: bool = True
+    agent_ids: bool = True
 
     @nn.compact
     def __call__(self, agents_view: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ids = jnp.eye(agents_view.shape[0], dtype=agents_view.dtype)
-        features = MLP(self.widths)(jnp.concatenate([agents_view, ids], axis=-1))  # (n, H)
-        return nn.Dense(self.num_actions)(features), features
+        mlp, dense = (of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.Dense))
+        inputs = agent_inputs(agents_view, agent_ids=self.agent_ids)
+        features = mlp(self.widths, name="MLP_0")(inputs)  # (n, H)
+        return dense(self.num_actions, name="Dense_0")(features), features
 
     def unroll(self, agents_views: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The same at each of T + 1 observations, between which `actions (T, n)` were played.
@@ -91,21 +121,30 @@ class AgentMemory(NamedTuple):
 class RecurrentAgentNetwork(nn.Module):
     """`AgentNetwork` with a memory: Dense layers with ReLU, a GRU, and a Dense layer, as in PyMARL.
 
-    It also sees each agent's last action, one-hot. Features are the GRU's new hidden state.
+    Features are the GRU's new hidden state.
 
     Args:
         num_actions: A.
         widths: of the layers below the GRU, which is as wide as the last of them.
+        share_parameters: see `of_all_agents`.
+        agent_ids: see `AgentNetwork`.
+        last_actions: whether agents see their own last action, one-hot.
     """
 
     num_actions: int
     widths: Sequence[int]
+    share_parameters: bool = True
+    agent_ids: bool = True
+    last_actions: bool = True
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        self.encoder = MLP(self.widths)
-        self.cell = nn.GRUCell(self.widths[-1])
-        self.head = nn.Dense(self.num_actions)
+        mlp, cell, dense = (
+            of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.GRUCell, nn.Dense)
+        )
+        self.encoder = mlp(self.widths)
+        self.cell = cell(self.widths[-1])
+        self.head = dense(self.num_actions)
 
     def fresh(self, num_agents: int) -> AgentMemory:
         """The memory at an episode's start."""
@@ -135,7 +174,7 @@ class RecurrentAgentNetwork(nn.Module):
 
     def _encoded(self, agents_view: jax.Array, last_actions: jax.Array) -> jax.Array:
         """What the GRU is given, `(..., n, H)`, of views `(..., n, O)` and last actions `(..., n)`."""
-        n = agents_view.shape[-2]
-        played = jax.nn.one_hot(last_actions, self.num_actions, dtype=agents_view.dtype)
-        ids = jnp.broadcast_to(jnp.eye(n, dtype=agents_view.dtype), (*agents_view.shape[:-1], n))
-        return self.encoder(jnp.concatenate([agents_view, played, ids], axis=-1))  # type: ignore[no-any-return]
+        parts = [agents_view]
+        if self.last_actions:
+            parts.append(jax.nn.one_hot(last_actions, self.num_actions, dtype=agents_view.dtype))
+        return self.encoder(agent_inputs(*parts, agent_ids=self.agent_ids))  # type: ignore[no-any-return]

@@ -75,7 +75,7 @@ def test_unknown_algorithm(bad_input):
 
 
 def test_unknown_setting(bad_input):
-    with bad_input("vdn has no setting 'mixer_embed': it has adam_eps, batch_size"):
+    with bad_input("vdn has no setting 'mixer_embed': it has adam_eps, agent_ids, batch_size"):
         make("vdn", mixer_embed=3)
     with bad_input("qtran-base has no setting 'nopt_min'"):
         make("qtran-base", nopt_min="signed")

@@ -44,20 +44,19 @@ def transitions():
         )
 
 
-def action_values(params, view, bound, ids, shared_layers):
+def action_values(params, view, bound, shared, ids, shared_layers):
     """`(n, A)`: one network for all actions, or each action's own, one after the other."""
     inputs = np.concatenate([view, np.eye(len(view))], axis=1) if ids else view
     (layers,) = params.values()
-    if shared_layers:
-        out = np.asarray([reference.mlp(layers, row, last_is_linear=True) for row in inputs])
-    else:
-        values = []
-        for action in range(ACTIONS):
-            own = {
-                name: {k: np.asarray(v)[action] for k, v in layer.items()} for name, layer in layers.items()
-            }
-            values.append([reference.mlp(own, row, last_is_linear=True)[0] for row in inputs])
-        out = np.asarray(values).T
+    agents = []
+    for i, row in enumerate(inputs):
+        own = layers if shared else reference.own_part(layers, i)
+        if shared_layers:
+            agents.append(reference.mlp(own, row, last_is_linear=True))
+        else:
+            each = [reference.own_part(own, action) for action in range(ACTIONS)]
+            agents.append([reference.mlp(network, row, last_is_linear=True)[0] for network in each])
+    out = np.asarray(agents)
     return bound * np.tanh(out) if bound else out
 
 
@@ -84,22 +83,23 @@ def ltql_loss(online, target, transition, alpha, second_if, *network):
 
 
 @pytest.mark.parametrize(
-    ("second_if", "bound", "ids", "shared_layers"),
+    ("second_if", "bound", "shared", "ids", "shared_layers"),
     [
-        ("elif", 0.0, True, False),
-        ("if", 0.0, True, False),
-        ("elif", 0.8, False, False),
-        ("elif", 0.8, True, True),
-        ("if", 0.0, False, True),
+        ("elif", 0.0, True, True, False),
+        ("if", 0.0, False, True, False),
+        ("elif", 0.8, True, False, False),
+        ("elif", 0.8, True, True, True),
+        ("if", 0.0, False, False, True),
     ],
 )
-def test_the_loss_of_ltql(second_if, bound, ids, shared_layers):
+def test_the_loss_of_ltql(second_if, bound, shared, ids, shared_layers):
     algorithm = baselines.make(
         "ltql",
         **SETTINGS,
         alpha=0.5,
         second_if=second_if,
         q_bound=bound,
+        share_parameters=shared,
         agent_ids=ids,
         shared_layers=shared_layers,
     )
@@ -110,7 +110,7 @@ def test_the_loss_of_ltql(second_if, bound, ids, shared_layers):
     useful = []
     for transition in transitions():
         loss, logged = look(transition)
-        expected = ltql_loss(online, target, transition, 0.5, second_if, bound, ids, shared_layers)
+        expected = ltql_loss(online, target, transition, 0.5, second_if, bound, shared, ids, shared_layers)
         np.testing.assert_allclose(loss, expected, rtol=2e-4, atol=1e-5)
         useful.append(float(logged["useful_fraction"]))
     assert {0.0} < set(useful)  # some transitions are useful to somebody, some to nobody

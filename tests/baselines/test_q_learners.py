@@ -94,9 +94,14 @@ def check(algorithm, expected, metrics=()):
     return found
 
 
-def test_iql():
+#: What the references read from the parameters' shapes.
+ALONE = {"share_parameters": False, "agent_ids": False}
+
+
+@pytest.mark.parametrize("flags", [{}, ALONE], ids=["shared", "alone"])
+def test_iql(flags):
     check(
-        baselines.make("iql", **SMALL),
+        baselines.make("iql", **SMALL, **flags),
         lambda online, target, step: {"loss": reference.iql_loss(online, target, step, GAMMA)},
     )
 
@@ -129,18 +134,19 @@ def total(losses):
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "state_value", "target", "double_q"),
+    ("aggregate", "state_value", "target", "double_q", "flags"),
     [
-        ("sum", "on", "q_jt", False),
-        ("sum", "off", "q_prime", False),
-        ("mean", "off", "q_jt", True),
-        ("mean", "on", "q_prime", True),
+        ("sum", "on", "q_jt", False, {}),
+        ("sum", "off", "q_prime", False, {"share_parameters": False}),
+        ("mean", "off", "q_jt", True, {"agent_ids": False}),
+        ("mean", "on", "q_prime", True, ALONE),
     ],
 )
-def test_qtran_base(aggregate, state_value, target, double_q):
+def test_qtran_base(aggregate, state_value, target, double_q, flags):
+    """Its joint networks build on the agents' features, whosever parameters these are from."""
     switches = {"aggregate": aggregate, "state_value": state_value, "target": target, "double_q": double_q}
     check(
-        baselines.make("qtran-base", **SMALL, **WEIGHTS, **switches),
+        baselines.make("qtran-base", **SMALL, **WEIGHTS, **switches, **flags),
         lambda a, b, step: total(
             reference.qtran_base_losses(a, b, step, GAMMA, aggregate, state_value == "on", target, double_q)
         ),
@@ -149,15 +155,15 @@ def test_qtran_base(aggregate, state_value, target, double_q):
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "state_value", "target", "nopt_min", "double_q"),
+    ("aggregate", "state_value", "target", "nopt_min", "double_q", "flags"),
     [
-        ("sum", "on", "q_jt", "signed", False),
-        ("sum", "off", "q_max", "signed", True),
-        ("mean", "off", "q_prime", "printed", True),
-        ("mean", "on", "q_max", "printed", False),
+        ("sum", "on", "q_jt", "signed", False, {}),
+        ("sum", "off", "q_max", "signed", True, ALONE),
+        ("mean", "off", "q_prime", "printed", True, {}),
+        ("mean", "on", "q_max", "printed", False, {"share_parameters": False}),
     ],
 )
-def test_qtran_alt(aggregate, state_value, target, nopt_min, double_q):
+def test_qtran_alt(aggregate, state_value, target, nopt_min, double_q, flags):
     check(
         baselines.make(
             "qtran-alt",
@@ -168,6 +174,7 @@ def test_qtran_alt(aggregate, state_value, target, nopt_min, double_q):
             target=target,
             nopt_min=nopt_min,
             double_q=double_q,
+            **flags,
         ),
         lambda a, b, step: total(
             reference.qtran_alt_losses(

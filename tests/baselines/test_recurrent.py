@@ -217,15 +217,16 @@ def test_iql(lambda_):
         np.testing.assert_allclose(row[: len(want)], want, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("lambda_", "double"), [(0.0, True), (0.6, False)])
-def test_qtran_base(lambda_, double):
-    """Features from the hidden states, and TD(lambda) of the joint value."""
+@pytest.mark.parametrize(("lambda_", "double", "shared"), [(0.0, True, True), (0.6, False, False)])
+def test_qtran_base(lambda_, double, shared):
+    """Features from the hidden states, whosever parameters these are from; TD(lambda) of the joint value."""
 
     def expected(online, target, episode):
         losses = recurrent.qtran_losses(online, target, episode, GAMMA, lambda_, double)
         return {"loss": losses["td_loss"] + losses["opt_loss"] + 0.1 * losses["nopt_loss"], **losses}
 
-    check(small("qtran-base", td_lambda=lambda_, double_q=double, nopt_weight=0.1), expected)
+    settings = {"td_lambda": lambda_, "double_q": double, "share_parameters": shared}
+    check(small("qtran-base", **settings, nopt_weight=0.1), expected)
 
 
 @pytest.mark.parametrize("algorithm_id", ["iql", "qmix", "remix", "qtran-alt"])

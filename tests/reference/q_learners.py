@@ -29,10 +29,26 @@ def mlp(layers: Params, x: np.ndarray, last_is_linear: bool) -> np.ndarray:
     return x
 
 
+def own_part(params: Params, i: int) -> Params:
+    """Agent i's parameters, from all agents' with a leading axis of agents."""
+    return {
+        name: own_part(part, i) if isinstance(part, dict) else np.asarray(part)[i]
+        for name, part in params.items()
+    }
+
+
 def agent(params: Params, view: np.ndarray, i: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Agent i's utilities `(A,)` and the features `(H,)` below them."""
-    features = mlp(params["agent"]["MLP_0"], np.concatenate([view[i], np.eye(n)[i]]), last_is_linear=False)
-    return linear(params["agent"]["Dense_0"], features), features
+    """Agent i's utilities `(A,)` and the features `(H,)` below them.
+
+    Whether agents share parameters and see ids is read from the parameters' shapes.
+    """
+    layers = params["agent"]
+    if layers["Dense_0"]["kernel"].ndim == 3:
+        layers = own_part(layers, i)
+    ids = layers["MLP_0"]["Dense_0"]["kernel"].shape[0] > view.shape[1]
+    seen = np.concatenate([view[i], np.eye(n)[i]]) if ids else view[i]
+    features = mlp(layers["MLP_0"], seen, last_is_linear=False)
+    return linear(layers["Dense_0"], features), features
 
 
 def utilities(params: Params, observation: tuple) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.reference.q_learners import Params, QTran, best_actions, linear, mlp
+from tests.reference.q_learners import Params, QTran, best_actions, linear, mlp, own_part
 
 
 class Episode(NamedTuple):
@@ -36,18 +36,29 @@ def gru(cell: Params, h: np.ndarray, x: np.ndarray) -> np.ndarray:
     return (1 - update) * new + update * h
 
 
-def unroll(agent: Params, episode: Episode) -> list[list[tuple[np.ndarray, np.ndarray]]]:
-    """Utilities `(A,)` and hidden state `(H,)` for every observation and agent."""
+def unroll(
+    agent: Params, episode: Episode, ids: bool = True, last_actions: bool = True
+) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+    """Utilities `(A,)` and hidden state `(H,)` for every observation and agent.
+
+    Whether agents share parameters is read from the parameters' shapes.
+    """
     steps, n = len(episode.actions), episode.views.shape[1]
-    count, width = episode.masks.shape[2], agent["cell"]["hr"]["kernel"].shape[0]
+    count, width = episode.masks.shape[2], agent["cell"]["hr"]["kernel"].shape[-1]
+    shared = agent["head"]["kernel"].ndim == 2
+    each = [agent if shared else own_part(agent, i) for i in range(n)]
     seen = []
     hidden = [np.zeros(width)] * n
     for t in range(steps + 1):
         for i in range(n):
-            last = np.eye(count)[episode.actions[t - 1, i]] if t > 0 else np.zeros(count)
-            x = np.concatenate([episode.views[t, i], last, np.eye(n)[i]])
-            hidden[i] = gru(agent["cell"], hidden[i], mlp(agent["encoder"], x, last_is_linear=False))
-        seen.append([(linear(agent["head"], h), h) for h in hidden])
+            x = [episode.views[t, i]]
+            if last_actions:
+                x.append(np.eye(count)[episode.actions[t - 1, i]] if t > 0 else np.zeros(count))
+            if ids:
+                x.append(np.eye(n)[i])
+            encoded = mlp(each[i]["encoder"], np.concatenate(x), last_is_linear=False)
+            hidden[i] = gru(each[i]["cell"], hidden[i], encoded)
+        seen.append([(linear(own["head"], h), h) for own, h in zip(each, hidden, strict=True)])
     return seen
 
 
