@@ -131,6 +131,8 @@ class WandbTracker:
         """
         # By name, so that a run without tracking never imports wandb: it takes seconds.
         wandb = importlib.import_module("wandb")
+        if not str(self._out).isprintable():
+            raise BadInputError(f"wandb needs a folder whose name is plain text, not {str(self._out)!r}")
         # `wandb agent` has chosen an id already.
         run_id = os.environ.get("WANDB_RUN_ID") or _kept_id(self._out) or secrets.token_hex(4)
         write_text(self._out / RUN_ID_FILE, run_id)

@@ -238,6 +238,12 @@ def test_wandb_cannot_start(fake_wandb, tmp_path, bad_input, mode, said):
         tracker(tmp_path, [0], mode)
 
 
+def test_a_folder_that_wandb_cannot_name(fake_wandb, tmp_path, bad_input):
+    """Of bytes that are no text; wandb itself says so in dozens of lines."""
+    with bad_input("wandb needs a folder whose name is plain text, not 'run\\udcff'"):
+        tracker(Path("run\udcff"), [0])
+
+
 def test_an_offline_run_can_be_synced(tmp_path):
     """The real wandb, without network: it leaves the folder and the file that `wandb sync` sends."""
     listening = tracker(tmp_path, [7, 3])
