@@ -3,29 +3,32 @@
 python experiments/sweep.py experiments/sweeps/NAME.yaml [--runs N] [--seed N] [--out DIR]
     [--wandb online|offline|disabled]
 
-Every run is `experiments/train.py` in a folder of its own; at the end a table ranks them. The files are
-W&B's own, so that `wandb sweep FILE` and `wandb agent ID` run them as well.
+Every run is `experiments/train.py` in a folder of its own; at the end a table ranks them by their returns.
+The files are W&B's own, so that `wandb sweep FILE` and `wandb agent ID` run them as well. Exit status 1 says
+that a run diverged or failed.
 """
 
 import dataclasses
-import itertools
 import json
+import math
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-import yaml
+from sweep_file import choices, read_sweep
 
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.statistics import bootstrap_interval
+from jaxmarl_fac.statistics import bootstrap_interval, iqm
 
 TRAIN = Path(__file__).with_name("train.py")
+CHECK = Path(__file__).with_name("check_runs.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Options:
     """What to run, and where.
 
     Attributes:
-        file: the sweep, in W&B's YAML: method grid or random; parameters with value, values, or the
-            distributions uniform, log_uniform_values and int_uniform.
-        runs: how many runs; if not given, all of a grid, and the file's run_cap of a random sweep.
+        file: the sweep, in W&B's YAML: method grid or random; parameters with value, values (and
+            probabilities), or one of W&B's distributions of numbers.
+        runs: how many runs; if not given the file's run_cap, or else all of a grid, and 10 of a random sweep.
         seed: of the random choices.
         out: folder for the runs.
-        wandb: how each run is logged.
+        wandb: how each run is logged, unless the file says.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -51,86 +54,116 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Run the sweep; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
-    sweep = read_sweep(options.file)
-    runs = list(choices(sweep, options.runs, options.seed))
+    runs = list(choices(read_sweep(options.file), options.runs, options.seed))
+    unplayable = check(runs, options.file)
     prepare_folder(options.out)
-    table = []
-    for index, flags in enumerate(runs):
-        folder = options.out / f"{index:03d}"
-        shown = " ".join(f"--{name} {value}" for name, value in flags.items())
-        print(f"run {index + 1} of {len(runs)}: {shown}", flush=True)
-        command = [sys.executable, str(TRAIN), *(f"--{name}={value}" for name, value in flags.items())]
-        command += [f"--out={folder}", f"--wandb={options.wandb}", f"--tags={options.file.stem}"]
-        status = subprocess.run(command, check=False).returncode
-        if status not in (cli.DONE, cli.FAILED):
-            return status
-        with np.load(folder / "metrics.npz") as metrics:
-            score = bootstrap_interval(metrics["episode_return"][-1])
-        table.append({"run": index, "return": score.value, "low": score.low, "high": score.high, **flags})
-    table.sort(key=lambda row: -row["return"])
-    write_text(options.out / "sweep.json", json.dumps(table, indent=1))
-    for row in table:
-        flags = {name: value for name, value in row.items() if name not in ("run", "return", "low", "high")}
-        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
-        print(f"run {row['run']:03d}  return {row['return']:8.3f} {interval:<20} {flags}")
-    print(f"table: {options.out / 'sweep.json'}")
-    return cli.DONE
-
-
-def read_sweep(path: Path) -> dict[str, Any]:
-    """A sweep file.
-
-    Raises:
-        BadInputError: if it cannot be read or is no sweep that runs here.
-    """
-    try:
-        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInputError(f"sweep file {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise BadInputError(f"sweep file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict):
-        raise BadInputError(f"sweep file {path} needs `parameters`")
-    if sweep.get("method") not in ("grid", "random"):
-        raise BadInputError(
-            f"sweep file {path} has method {sweep.get('method')!r}: it must be grid or random"
+    table: list[dict[str, Any]] = []
+    for index, settings in enumerate(runs):
+        if index in unplayable:
+            result = {"status": "not playable", "reason": unplayable[index]}
+        else:
+            print(f"run {index + 1} of {len(runs)}: {' '.join(flags_of(settings))}", flush=True)
+            folder = options.out / f"{index:03d}"
+            defaults = [f"--wandb={options.wandb}", f"--tags={options.file.stem}"]
+            status = train([*defaults, *flags_of(settings), f"--out={folder}"])
+            if status == cli.STOPPED:
+                return status
+            result = result_of(folder, status)
+        table.append(
+            {"run": index, "return": None, "low": None, "high": None, **result, **_as_json(settings)}
         )
-    return sweep
+        ranked = sorted(table, key=lambda row: math.inf if row["return"] is None else -row["return"])
+        write_text(options.out / "sweep.json", json.dumps(ranked, indent=1, allow_nan=False))
+    for row in ranked:
+        print(line_of(row, runs[row["run"]]))
+    print(f"table: {options.out / 'sweep.json'}")
+    return cli.FAILED if any(row["status"] in ("failed", "no return") for row in table) else cli.DONE
 
 
-def choices(sweep: Mapping[str, Any], runs: int | None, seed: int) -> Iterator[dict[str, Any]]:
-    """The flags of each run.
+def check(runs: Sequence[Mapping[str, Any]], file: Path) -> dict[int, str]:
+    """The runs that cannot be played, by their index, and why. Nothing is trained.
 
     Raises:
-        BadInputError: for a number of runs below 1, or a parameter that cannot be drawn.
+        BadInputError: if a run is wrong in itself, a setting is one that no run has, or none can be played.
     """
-    if runs is not None and runs < 1:
-        raise BadInputError(f"--runs must be at least 1, not {runs}")
-    parameters = sweep["parameters"]
-    if sweep["method"] == "grid":
-        lists = [parameter.get("values", [parameter.get("value")]) for parameter in parameters.values()]
-        grid = (dict(zip(parameters, values, strict=True)) for values in itertools.product(*lists))
-        yield from itertools.islice(grid, runs)
-        return
-    generator = np.random.default_rng(seed)
-    for _ in range(runs or sweep.get("run_cap", 10)):
-        yield {name: _draw(name, parameter, generator) for name, parameter in parameters.items()}
+    problems = find_problems([flags_of(settings) for settings in runs])
+    for index, problem in enumerate(problems):
+        if problem["bad"]:
+            raise BadInputError(f"sweep file {file}, run {index}: {problem['bad']}")
+    unknown = set.intersection(*(set(problem["unknown"]) for problem in problems))
+    if unknown:
+        raise BadInputError(f"sweep file {file}: no run has a setting {min(unknown)}")
+    if all(problem["unplayable"] for problem in problems):
+        raise BadInputError(f"sweep file {file}: no run can be played: {problems[0]['unplayable']}")
+    return {index: problem["unplayable"] for index, problem in enumerate(problems) if problem["unplayable"]}
 
 
-def _draw(name: str, parameter: Mapping[str, Any], generator: np.random.Generator) -> Any:
-    if "value" in parameter:
-        return parameter["value"]
-    if "values" in parameter:
-        return parameter["values"][generator.integers(len(parameter["values"]))]
-    low, high = parameter["min"], parameter["max"]
-    kind = parameter.get("distribution", "uniform")
-    if kind == "uniform":
-        return float(generator.uniform(low, high))
-    if kind == "log_uniform_values":
-        return float(np.exp(generator.uniform(np.log(low), np.log(high))))
-    if kind == "int_uniform":
-        return int(generator.integers(low, high + 1))
-    raise BadInputError(f"parameter {name} has the distribution {kind!r}, which does not run here")
+def find_problems(command_lines: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """What `check_runs.problem` says of each command line of train.py."""
+    done = subprocess.run(
+        [sys.executable, str(CHECK)],
+        input=json.dumps(command_lines),
+        stdout=subprocess.PIPE,
+        check=True,
+        encoding="utf-8",
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},  # an accelerator may take a minute to start
+    )
+    problems: list[dict[str, Any]] = json.loads(done.stdout)
+    return problems
+
+
+def train(command_line: Sequence[str]) -> int:
+    """Run train.py; returns its exit status."""
+    with subprocess.Popen([sys.executable, str(TRAIN), *command_line]) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:  # of which the child has heard too: it may finish its checkpoint
+            child.wait()
+            return cli.STOPPED
+
+
+def result_of(folder: Path, status: int) -> dict[str, Any]:
+    """The table's entries for a run with the exit status `status`: a score only if it has a finite one."""
+    if status != cli.DONE:
+        return {"status": "failed", "reason": "it diverged or failed, see its lines above"}
+    with np.load(folder / "metrics.npz") as metrics:
+        returns = metrics["episode_return"][-1]  # (seeds,), or (seeds, n)
+    score = bootstrap_interval(returns.reshape(len(returns), -1).mean(axis=1))
+    if not math.isfinite(score.value):
+        return {"status": "no return", "reason": "its last return is not a finite number"}
+    agents = enumerate(returns.T, start=1) if returns.ndim == 2 else ()
+    return {
+        "status": "finished",
+        "return": score.value,
+        "low": score.low,
+        "high": score.high,
+        **{f"return/{agent}": float(iqm(own)) for agent, own in agents},
+    }
+
+
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """A run's settings as train.py's flags, in the form of `wandb agent`."""
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def line_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """A line of the table for people."""
+    if row["return"] is None:
+        shown = f"{row['status']}: {row['reason']}"
+    else:
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        shown = f"return {row['return']:8.3f} {interval:<20}"
+        shown += "".join(f" {name} {row[name]:.3f}" for name in row if name.startswith("return/"))
+    return f"run {row['run']:03d}  {shown} {dict(settings)}"
+
+
+def _as_json(value: Any) -> Any:
+    """JSON has no infinities: they become text."""
+    if isinstance(value, Mapping):
+        return {name: _as_json(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_json(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

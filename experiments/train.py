@@ -106,23 +106,9 @@ def main(argv: Sequence[str]) -> int:
         return cli.DONE
     if pair.algo is None and ("--help" in argv or "-h" in argv):
         cli.parse(Pair, argv, description=f"{__doc__}\nAdd --algo and --env to see their flags too.")
-    algorithm_class, family, environment_parameters = resolve(pair)
-    options: Any = cli.parse(settings_class(algorithm_class, family, environment_parameters), argv)
+    options, experiment = prepare(argv)
     run: Run = options.run
     out, mode = folder_and_mode(run)
-
-    experiment = Experiment(
-        algorithm=options.algorithm,
-        environment=build_environment(pair, options.environment),
-        seeds=range(run.first_seed, run.first_seed + run.seeds),  # type: ignore[arg-type]
-        env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
-        num_envs=run.num_envs,
-        updates_per_step=run.updates_per_step,
-        evaluations=run.evaluations,
-        evaluation_episodes=run.evaluation_episodes,
-        root_key=run.root_key,
-        bitwise_seeds=run.bitwise_seeds,
-    )
     experiment.algorithm.check(experiment.environment)
     prepare_folder(out)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
@@ -159,6 +145,31 @@ def main(argv: Sequence[str]) -> int:
         f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {out}"
     )
     return cli.DONE
+
+
+def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
+    """The command line, of `settings_class`, and the experiment that it asks for.
+
+    Raises:
+        BadInputError: if there can be none; whether the algorithm can play the game is another question.
+    """
+    pair = cli.peek(Pair, argv)
+    algorithm_class, family, environment_parameters = resolve(pair)
+    options: Any = cli.parse(settings_class(algorithm_class, family, environment_parameters), argv)
+    run: Run = options.run
+    experiment = Experiment(
+        algorithm=options.algorithm,
+        environment=build_environment(pair, options.environment),
+        seeds=range(run.first_seed, run.first_seed + run.seeds),  # type: ignore[arg-type]
+        env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
+        num_envs=run.num_envs,
+        updates_per_step=run.updates_per_step,
+        evaluations=run.evaluations,
+        evaluation_episodes=run.evaluation_episodes,
+        root_key=run.root_key,
+        bitwise_seeds=run.bitwise_seeds,
+    )
+    return options, experiment
 
 
 def list_ids() -> None:

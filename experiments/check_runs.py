@@ -1,0 +1,45 @@
+"""Check command lines of train.py without running them.
+
+JSON goes in on stdin, a list of command lines, and comes out on stdout: for each what `problem` says. It is
+a process of its own, because building a game starts JAX's backends, which sweep.py must not do.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import train
+
+from envs.errors import BadInputError
+from jaxmarl_fac import cli
+
+
+def problem(argv: Sequence[str]) -> dict[str, Any]:
+    """What is wrong with a command line of `--name=value` flags; all of it empty if nothing is.
+
+    Returns:
+        `bad`: a line about an input that can never be. `unplayable`: a line about an algorithm and a game
+        that do not go together. `unknown`: the settings that this pair does not have.
+    """
+    found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": []}
+    try:
+        pair = cli.peek(train.Pair, argv)
+        known = cli.flags(train.settings_class(*train.resolve(pair)))
+        names = [flag.partition("=")[0] for flag in argv]
+        found["unknown"] = [name for name in names if name.replace("_", "-") not in known]
+        if found["unknown"]:
+            found["unplayable"] = f"{pair.algo} on {pair.env or pair.payoff} has no {found['unknown'][0]}"
+            return found
+        _, experiment = train.prepare(argv)
+    except BadInputError as error:
+        return found | {"bad": str(error)}
+    try:
+        experiment.algorithm.check(experiment.environment)
+    except BadInputError as error:
+        found["unplayable"] = str(error)
+    return found
+
+
+if __name__ == "__main__":
+    json.dump([problem(argv) for argv in json.load(sys.stdin)], sys.stdout)

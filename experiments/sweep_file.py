@@ -1,0 +1,313 @@
+"""W&B's sweep files: what they may say here, and the settings of each run that they ask for."""
+
+import dataclasses
+import itertools
+import math
+import re
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from envs.errors import BadInputError
+
+#: Runs of one sweep, and values of one parameter on a grid.
+MOST_RUNS = 10_000
+#: Whole numbers that a float holds exactly, and that NumPy can draw.
+MOST_WHOLE = 2**53
+#: What sweep.py says to train.py itself, or what is no setting of a run.
+RESERVED = ("out", "list", "help")
+
+Draw = Callable[[np.random.Generator], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """One of W&B's distributions of numbers.
+
+    Attributes:
+        needs: names of its two numbers: bounds, or mean and standard deviation.
+        draw: from a generator and those two numbers.
+        least, most: what those numbers may be.
+        whole: whether they must be whole.
+        rounded: whether draws are rounded to multiples of `q`, which is 1 if not given.
+    """
+
+    needs: tuple[str, str]
+    draw: Callable[[np.random.Generator, Any, Any], Any]
+    least: float = -1e100
+    most: float = 1e100
+    whole: bool = False
+    rounded: bool = False
+
+
+def _uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(generator.uniform(low, high))
+
+
+def _int_uniform(generator: np.random.Generator, low: int, high: int) -> int:
+    return int(generator.integers(low, high + 1))
+
+
+def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(generator.uniform(low, high)))
+
+
+def _inv_log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(-generator.uniform(low, high)))
+
+
+def _log_uniform_values(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(generator.uniform(np.log(low), np.log(high))))
+
+
+def _normal(generator: np.random.Generator, mu: float, sigma: float) -> float:
+    return float(generator.normal(mu, sigma))
+
+
+def _log_normal(generator: np.random.Generator, mu: float, sigma: float) -> float:
+    return float(generator.lognormal(mu, sigma))
+
+
+_BOUNDS, _MOMENTS = ("min", "max"), ("mu", "sigma")
+#: By W&B's names. log(1/X) is uniform where log(X) is, so that two of them draw alike.
+DISTRIBUTIONS = {
+    "uniform": Distribution(_BOUNDS, _uniform),
+    "q_uniform": Distribution(_BOUNDS, _uniform, rounded=True),
+    "int_uniform": Distribution(_BOUNDS, _int_uniform, -MOST_WHOLE, MOST_WHOLE, whole=True),
+    "log_uniform": Distribution(_BOUNDS, _log_uniform, -700, 700),
+    "q_log_uniform": Distribution(_BOUNDS, _log_uniform, -700, 700, rounded=True),
+    "inv_log_uniform": Distribution(_BOUNDS, _inv_log_uniform, -700, 700),
+    "log_uniform_values": Distribution(_BOUNDS, _log_uniform_values, 1e-100),
+    "q_log_uniform_values": Distribution(_BOUNDS, _log_uniform_values, 1e-100, rounded=True),
+    "inv_log_uniform_values": Distribution(_BOUNDS, _log_uniform_values, 1e-100),
+    "normal": Distribution(_MOMENTS, _normal),
+    "q_normal": Distribution(_MOMENTS, _normal, rounded=True),
+    "log_normal": Distribution(_MOMENTS, _log_normal, -50, 50),
+    "q_log_normal": Distribution(_MOMENTS, _log_normal, -50, 50, rounded=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What a sweep varies.
+
+    Attributes:
+        draw: one value for a random sweep.
+        grid: every value on a grid; None if there is no end of them.
+    """
+
+    draw: Draw
+    grid: Sequence[Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep file.
+
+    Attributes:
+        method: grid or random.
+        parameters: by name.
+        run_cap: most runs; None if the file does not say.
+    """
+
+    method: str
+    parameters: Mapping[str, Parameter]
+    run_cap: int | None
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-5 for a number, which YAML 1.1 does not: there it needs a dot and a sign."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """A sweep file.
+
+    Raises:
+        BadInputError: if it cannot be read or is no sweep that runs here.
+    """
+    try:
+        content = yaml.load(path.read_bytes(), _Loader)
+    except OSError as error:
+        raise BadInputError(f"sweep file {path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise BadInputError(f"sweep file {path} is not valid YAML: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, impossible dates
+        raise BadInputError(f"sweep file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    try:
+        return _sweep(content)
+    except BadInputError as error:
+        raise BadInputError(f"sweep file {path}: {error}") from error
+
+
+def choices(sweep: Sweep, runs: int | None, seed: int) -> Iterator[dict[str, Any]]:
+    """The settings of each run: all of a grid, or as many draws as the file caps, or 10; `runs` overrides.
+
+    Raises:
+        BadInputError: for an impossible number of runs or seed, or a grid that is too large.
+    """
+    if runs is not None and not 1 <= runs <= MOST_RUNS:
+        raise BadInputError(f"--runs must be from 1 to {MOST_RUNS}, not {reprlib.repr(runs)}")
+    if seed < 0:
+        raise BadInputError(f"--seed must be 0 or above, not {reprlib.repr(seed)}")
+    count = runs or sweep.run_cap
+    names = list(sweep.parameters)
+    if sweep.method == "grid":
+        grids = [parameter.grid for parameter in sweep.parameters.values() if parameter.grid is not None]
+        size = math.prod(map(len, grids))
+        if (count or size) > MOST_RUNS:
+            raise BadInputError(f"the grid has {size} runs: cap them with --runs, at most {MOST_RUNS}")
+        for values in itertools.islice(itertools.product(*grids), count):
+            yield dict(zip(names, values, strict=True))
+        return
+    generator = np.random.default_rng(seed)
+    for _ in range(count or 10):
+        yield {name: parameter.draw(generator) for name, parameter in sweep.parameters.items()}
+
+
+def _sweep(content: Any) -> Sweep:
+    if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
+        raise BadInputError("it needs `parameters`, each with a value, values or a distribution")
+    method, cap = content.get("method"), content.get("run_cap")
+    if method == "bayes":
+        raise BadInputError("method bayes runs at W&B only (`wandb sweep`): grid and random run here")
+    if method not in ("grid", "random"):
+        raise BadInputError(f"method is {reprlib.repr(method)}: it must be grid or random")
+    if cap is not None:
+        cap = _number("run_cap", cap, 1, MOST_RUNS, whole=True)
+    if not content["parameters"]:
+        raise BadInputError("`parameters` is empty: it needs at least algo and env")
+    parameters = {}
+    for name, said in content["parameters"].items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
+            raise BadInputError(f"parameter {reprlib.repr(name)}: that is no name of a setting")
+        if name in RESERVED:
+            raise BadInputError(f"parameter {name}: leave it out, every run has a folder of its own")
+        try:
+            parameters[name] = _parameter(said)
+        except BadInputError as error:
+            raise BadInputError(f"parameter {name}: {error}") from error
+        if method == "grid" and parameters[name].grid is None:
+            raise BadInputError(
+                f"parameter {name}: a grid needs value, values, or int_uniform of at most {MOST_RUNS}"
+            )
+    return Sweep(method, parameters, cap)
+
+
+def _parameter(said: Any) -> Parameter:
+    if isinstance(said, bool | int | float | str):  # shorthand
+        said = {"value": said}
+    if not isinstance(said, dict):
+        raise BadInputError(f"{reprlib.repr(said)} needs value: or values: before it")
+    if "parameters" in said:
+        raise BadInputError("settings are not nested here: list those inside it by themselves")
+    kind = said.get("distribution")
+    if "value" in said:
+        _check_keys(said, "constant", ("value",))
+        value = _plain(said["value"])
+        return Parameter(lambda generator: value, [value])
+    if "values" in said:
+        if kind == "categorical_w_probabilities":  # an older name
+            said = {**said, "distribution": "categorical"}
+        _check_keys(said, "categorical", ("values", "probabilities"))
+        return _categorical(said["values"], said.get("probabilities"))
+    if kind is None:
+        if any(said.get(name) is None for name in _BOUNDS):
+            raise BadInputError(f"it needs value, values, or min and max, but has {_listed(said)}")
+        kind = "int_uniform" if all(type(said[name]) is int for name in _BOUNDS) else "uniform"
+    if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
+        raise BadInputError(
+            f"distribution {reprlib.repr(kind)} does not run here without value or values: choose one of "
+            f"{', '.join(DISTRIBUTIONS)}"
+        )
+    return _distributed(said, kind)
+
+
+def _categorical(values: Any, probabilities: Any) -> Parameter:
+    if not isinstance(values, list) or not 1 <= len(values) <= MOST_RUNS:
+        raise BadInputError(f"values must be a list of 1 to {MOST_RUNS}, not {reprlib.repr(values)}")
+    plain = [_plain(value) for value in values]
+    if probabilities is None:
+        return Parameter(lambda generator: plain[generator.integers(len(plain))], plain)
+    if not isinstance(probabilities, list) or len(probabilities) != len(plain):
+        raise BadInputError(
+            f"probabilities must be a list of {len(plain)}, not {reprlib.repr(probabilities)}"
+        )
+    weights = np.asarray([_number("a probability", each, 0, 1) for each in probabilities], float)
+    if not math.isclose(weights.sum(), 1, abs_tol=1e-6):
+        raise BadInputError(f"probabilities must add up to 1, not {weights.sum():g}")
+    weights /= weights.sum()
+    return Parameter(lambda generator: plain[generator.choice(len(plain), p=weights)], None)
+
+
+def _distributed(said: Mapping[str, Any], kind: str) -> Parameter:
+    distribution = DISTRIBUTIONS[kind]
+    _check_keys(said, kind, (*distribution.needs, *(("q",) if distribution.rounded else ())))
+    if distribution.needs == _BOUNDS and any(said.get(name) is None for name in _BOUNDS):
+        raise BadInputError(f"{kind} needs min and max, but has {_listed(said)}")
+    step = _number("q", said.get("q", 1), 1e-100)
+    first, second = (
+        _number(name, said.get(name, standard), distribution.least, distribution.most, distribution.whole)
+        for name, standard in zip(distribution.needs, (0, 1), strict=True)
+    )
+    if distribution.needs == _BOUNDS and first > second:
+        raise BadInputError(f"min must not be above max, but they are {first} and {second}")
+    if distribution.needs == _MOMENTS and second < 0:
+        raise BadInputError(f"sigma must be 0 or above, not {second}")
+
+    def draw(generator: np.random.Generator) -> Any:
+        drawn = distribution.draw(generator, first, second)
+        if not distribution.rounded:
+            return drawn
+        rounded = round(drawn / step) * step
+        return int(rounded) if isinstance(step, int) else rounded
+
+    countable = kind == "int_uniform" and second - first < MOST_RUNS
+    return Parameter(draw, range(first, second + 1) if countable else None)
+
+
+def _check_keys(said: Mapping[str, Any], kind: str, known: Sequence[str]) -> None:
+    if said.get("distribution", kind) != kind:
+        raise BadInputError(
+            f"distribution {reprlib.repr(said['distribution'])} does not go with {_listed(said)}"
+        )
+    unknown = [name for name in said if name not in ("distribution", *known)]
+    if unknown:
+        raise BadInputError(f"{kind} takes {' and '.join(known)}, not {reprlib.repr(unknown[0])}")
+
+
+def _listed(said: Mapping[str, Any]) -> str:
+    return ", ".join(str(name) for name in said if name != "distribution") or "neither"
+
+
+def _plain(value: Any) -> Any:
+    """A value that a flag can have: a plain one, or a list of plain ones."""
+    for each in value if isinstance(value, list) else [value]:
+        if not (each is None or isinstance(each, bool | int | float | str)) or "\0" in str(each):
+            raise BadInputError(
+                f"a value must be a number, text, true, false or a list, not {reprlib.repr(value)}"
+            )
+    return value
+
+
+def _number(name: str, value: Any, least: float, most: float = 1e100, whole: bool = False) -> Any:
+    """A number from `least` to `most`; a whole one, such as 1e4, as an int if `whole`."""
+    kind = "whole number" if whole else "number"
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not least <= value <= most
+        or (whole and value != int(value))
+    ):
+        raise BadInputError(f"{name} must be a {kind} from {least:g} to {most:g}, not {reprlib.repr(value)}")
+    return int(value) if whole else value
