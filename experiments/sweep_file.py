@@ -20,6 +20,11 @@ MOST_RUNS = 10_000
 MOST_WHOLE = 2**53
 #: What sweep.py says to train.py itself, or what is no setting of a run.
 RESERVED = ("out", "list", "help")
+#: W&B's keys of a sweep file. Those not read here are for its pages and its own search.
+KEYS = (
+    *("method", "parameters", "run_cap", "program", "command", "metric", "early_terminate", "controller"),
+    *("name", "description", "project", "entity"),
+)
 
 Draw = Callable[[np.random.Generator], Any]
 
@@ -185,12 +190,15 @@ def _sweep(content: Any) -> Sweep:
         raise BadInputError(f"method is {reprlib.repr(method)}: it must be grid or random")
     if cap is not None:
         cap = _number("run_cap", cap, 1, MOST_RUNS, whole=True)
+    _check_program(content)
     if not content["parameters"]:
         raise BadInputError("`parameters` is empty: it needs at least algo and env")
-    parameters = {}
+    parameters: dict[str, Parameter] = {}
     for name, said in content["parameters"].items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
             raise BadInputError(f"parameter {reprlib.repr(name)}: that is no name of a setting")
+        if name.replace("-", "_") in {known.replace("-", "_") for known in parameters}:
+            raise BadInputError(f"parameter {name} is there twice, with - and with _")
         if name in RESERVED:
             raise BadInputError(f"parameter {name}: leave it out, every run has a folder of its own")
         try:
@@ -202,6 +210,19 @@ def _sweep(content: Any) -> Sweep:
                 f"parameter {name}: a grid needs value, values, or int_uniform of at most {MOST_RUNS}"
             )
     return Sweep(method, parameters, cap)
+
+
+def _check_program(content: Mapping[Any, Any]) -> None:
+    """What would make the runs at W&B others than those here is refused."""
+    unknown = [key for key in content if key not in KEYS]
+    if unknown:
+        raise BadInputError(f"{reprlib.repr(unknown[0])} is no key of a sweep: {', '.join(KEYS)}")
+    program, command = content.get("program", "train.py"), content.get("command") or []
+    if Path(str(program)).name != "train.py":
+        raise BadInputError(f"program is {reprlib.repr(program)}: experiments/train.py is what runs here")
+    own = [word for word in command if str(word).startswith("-")] if isinstance(command, list) else [command]
+    if own:
+        raise BadInputError(f"command has {reprlib.repr(own[0])}: make it one of the parameters")
 
 
 def _parameter(said: Any) -> Parameter:
@@ -238,7 +259,8 @@ def _categorical(values: Any, probabilities: Any) -> Parameter:
         raise BadInputError(f"values must be a list of 1 to {MOST_RUNS}, not {reprlib.repr(values)}")
     plain = [_plain(value) for value in values]
     if probabilities is None:
-        return Parameter(lambda generator: plain[generator.integers(len(plain))], plain)
+        once = list({str(value): value for value in plain}.values())  # a grid runs a value once, as W&B does
+        return Parameter(lambda generator: plain[generator.integers(len(plain))], once)
     if not isinstance(probabilities, list) or len(probabilities) != len(plain):
         raise BadInputError(
             f"probabilities must be a list of {len(plain)}, not {reprlib.repr(probabilities)}"
@@ -293,7 +315,7 @@ def _listed(said: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> Any:
     """A value that a flag can have: a plain one, or a list of plain ones."""
     for each in value if isinstance(value, list) else [value]:
-        if not (each is None or isinstance(each, bool | int | float | str)) or "\0" in str(each):
+        if not (each is None or isinstance(each, bool | int | float | str)) or not str(each).isprintable():
             raise BadInputError(
                 f"a value must be a number, text, true, false or a list, not {reprlib.repr(value)}"
             )

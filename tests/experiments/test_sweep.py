@@ -165,6 +165,14 @@ BAD_FILES = [
     ),
     (GRID + "{a: {value: {b: 1}}}", "a value must be a number, text, true, false or a list, not {'b': 1}"),
     (GRID + '{a: {value: "x\\0"}}', "a value must be a number, text, true, false or a list, not 'x\\x00'"),
+    (GRID + '{a: {value: "\\ud800"}}', "a value must be a number, text, true, false or a list"),
+    (GRID + "{a_b: 1, a-b: 2}", "parameter a-b is there twice, with - and with _"),
+    ("run_caps: 3\n" + GRID + "{a: 1}", "'run_caps' is no key of a sweep: method, "),
+    ("1: 3\n" + GRID + "{a: 1}", "1 is no key of a sweep: method, "),
+    ("program: mine.py\n" + GRID + "{a: 1}", "program is 'mine.py': experiments/train.py is what runs here"),
+    ("program: [a]\n" + GRID + "{a: 1}", "program is ['a']: experiments/train.py is what runs here"),
+    ("command: [python, --seeds=4]\n" + GRID + "{a: 1}", "command has '--seeds=4': make it one of the"),
+    ("command: python\n" + GRID + "{a: 1}", "command has 'python': make it one of the parameters"),
     (GRID + "{a: {values: [[[1]]]}}", "a value must be a number, text, true, false or a list, not [[1]]"),
     (GRID + "{a: {values: &b [*b]}}", "a value must be a number"),
     (GRID + "{a: {values: [2025-11-26]}}", "a value must be a number"),
@@ -244,6 +252,16 @@ def test_a_grid_beyond_all_bounds_is_refused_unless_capped(tmp_path):
     with pytest.raises(BadInputError, match="the grid has 1000000 runs: cap them with --runs, at most 10000"):
         runs_of(tmp_path, text)
     assert runs_of(tmp_path, text, runs=2) == [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
+
+
+def test_a_grid_runs_every_point_once(tmp_path):
+    text = GRID + "{a: {values: [1, 2, 1, true, [1], [1]]}}"
+    assert runs_of(tmp_path, text) == [{"a": 1}, {"a": 2}, {"a": True}, {"a": [1]}]
+
+
+def test_a_command_of_w_and_bs_own_macros_is_no_other_command(tmp_path):
+    text = "command: ['${env}', python, '${program}', '${args}']\nprogram: experiments/train.py\n"
+    assert runs_of(tmp_path, text + GRID + "{a: 1}") == [{"a": 1}]
 
 
 def test_a_missing_file(tmp_path):
