@@ -22,6 +22,7 @@ from baselines.two_player import (
     WatchingRule,
     half_life_decay,
 )
+from envs.errors import BadInputError
 from jaxmarl_fac import soft_backups as soft
 from jaxmarl_fac.equilibria import table_update
 from jaxmarl_fac.losses import td_target
@@ -74,6 +75,14 @@ class SoftQRule(SoftRule):
 
     `Q(s,a) ← Q + α (r + γ V(s') - Q)`, `V = (1/β) log Σ_a P(a) e^{β Q(s,a)}`, `π(a) ∝ P(a) e^{β Q(s,a)}`.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.other_prior:
+            raise BadInputError(
+                f"other_prior must be empty for soft Q-learning, which does not know of the other agent, "
+                f"not {self.other_prior}"
+            )
 
     def init(self, seat: Seat, key: jax.Array) -> Memory:
         """The table `q (S, A)`."""

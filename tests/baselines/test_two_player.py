@@ -118,7 +118,11 @@ def exponential(time):
 @pytest.mark.parametrize(
     ("rule", "learner", "table"),
     [
-        (SoftQRule(**SOFT), lambda: reference.SoftQ(*SIZE, order="", **SLOW_SOFT), "values"),
+        (
+            SoftQRule(**{**SOFT, "other_prior": ()}),
+            lambda: reference.SoftQ(*SIZE, order="", **SLOW_SOFT),
+            "values",
+        ),
         (PR2Rule(**SOFT), lambda: reference.Soft(*SIZE, order="agent", **SLOW_SOFT), "q"),
         (RommeoThesisRule(**SOFT), lambda: reference.Soft(*SIZE, order="opponent", **SLOW_SOFT), "q"),
         *(
