@@ -67,6 +67,14 @@ class TabularLearner(Algorithm):
 
     consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "latest"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.acting == "softmax" and self.epsilon_start == self.epsilon_end == 1:
+            raise BadInputError(
+                "acting by softmax with an epsilon of 1 from start to end is uniform play: "
+                "set epsilon_start and epsilon_end below 1"
+            )
+
     @abc.abstractmethod
     def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> Tables:
         """The tables at the start; `shape` is `(n, O, A)`, that of a table of action values."""

@@ -16,7 +16,7 @@ from jax.interpreters import partial_eval
 
 import baselines
 import envs
-from baselines.registry import ALGORITHMS
+from baselines.registry import ALGORITHMS, own_settings
 from baselines.tabular import TabularLearner
 from baselines.two_player import TwoPlayerLearner
 from jaxmarl_fac import experiment, replay
@@ -28,6 +28,10 @@ NETWORKS = [name for name in ALGORITHMS if name not in TABLES]
 CONDITIONS = {"temperature": ("acting", "softmax"), "poisson_mean": ("mixture", True)}
 #: Settings that must stay as they are: the class is shared with learners that read them.
 REFUSED = {("soft-q", "other_prior")}
+
+
+#: Exploration that leaves the agents something to choose.
+SOME_EPSILON = {"epsilon_start": 0.5, "epsilon_end": 0.25}
 
 
 def settings_of(algorithm):
@@ -80,7 +84,7 @@ def program(algorithm, env):
 #: The others have the same rule with another default.
 @pytest.mark.parametrize("algorithm_id", sorted({*TABLES} - {"rommeo-q-emp", "gr2-q-mixture"}))
 def test_every_setting_of_tables_changes_what_is_computed(bad_input, algorithm_id):
-    made = baselines.make(algorithm_id)
+    made = baselines.make(algorithm_id, **own_settings(algorithm_id, SOME_EPSILON))
     env = envs.make("matrix-pr2" if made.general_sum else "matrix-ltql", stages=2)
     plain = program(made, env)
     for whose, name in settings_of(made):

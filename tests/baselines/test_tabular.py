@@ -160,6 +160,7 @@ def test_tables_refuse_what_cannot_be_counted(algorithm_id, bad_input):
         ("iql-tabular", {"step_size_schedule": "cosine"}, "step_size_schedule must be constant or linear"),
         ("iql-tabular", {"gamma": 1.1}, "gamma must be in [0, 1], not 1.1"),
         ("iql-tabular", {"initial_value": float("inf")}, "initial_value must be a finite number"),
+        ("iql-tabular", {"acting": "softmax"}, "an epsilon of 1 from start to end is uniform play"),
         ("iql-tabular", {"acting": "boltzmann"}, "acting must be epsilon-greedy or softmax, not boltzmann"),
         ("iql-tabular", {"temperature": 0.0}, "temperature must be above 0"),
         ("iql-tabular", {"epsilon_end": -0.1}, "epsilon_end must be in [0, 1]"),
@@ -244,10 +245,14 @@ def test_epsilon_greedy_and_softmax_play_as_often_as_they_should():
     mask = [[True, True, True], [True, False, True]]
     greedy = shares_of(baselines.make("iql-tabular"), 0.3, mask)
     np.testing.assert_allclose(greedy, [[0.8, 0.1, 0.1], [0.85, 0, 0.15]], atol=CLOSE)
-    soft = shares_of(baselines.make("iql-tabular", acting="softmax", temperature=2.0), 0.0, mask)
+    soft = shares_of(
+        baselines.make("iql-tabular", acting="softmax", temperature=2.0, epsilon_end=0.0), 0.0, mask
+    )
     weights = np.exp([[2.5, 0, 0], [-0.5, -np.inf, -1]])
     np.testing.assert_allclose(soft, weights / weights.sum(1, keepdims=True), atol=CLOSE)
-    mixed = shares_of(baselines.make("iql-tabular", acting="softmax", temperature=2.0), 0.5, mask)
+    mixed = shares_of(
+        baselines.make("iql-tabular", acting="softmax", temperature=2.0, epsilon_end=0.0), 0.5, mask
+    )
     uniform = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0, 0.5]])
     np.testing.assert_allclose(mixed, (soft + uniform) / 2, atol=2 * CLOSE)
     assert (mixed[1, 1], soft[1, 1]) == (0, 0)
