@@ -1,11 +1,13 @@
 """Play what a run has learned, greedily and outside the training loop.
 
-python experiments/play.py --run DIR [--seed I] [--game I] [--episodes N] [--key I] [--gif FILE]
+python experiments/play.py --run DIR [--seed I] [--game I] [--step N|best] [--episodes N] [--key I]
+    [--gif FILE]
 """
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +25,8 @@ class Options:
         run: folder that a run wrote: the --out of train.py, or one under runs/ of a reproduction.
         seed: number of the seed; the run's first if not given.
         game: which of a batch of games, such as penalties or payoffs that were trained together.
+        step: environment steps of the checkpoint, where --keep kept several, or best, for --keep-best; the
+            last one if not given.
         episodes: how many, for the mean return.
         key: of the games' randomness.
         gif: file for an animation of one episode.
@@ -31,6 +35,7 @@ class Options:
     run: Path | None = None
     seed: int | None = None
     game: int = 0
+    step: int | Literal["best"] | None = None
     episodes: int = 32
     key: int = 0
     gif: Path | None = None
@@ -41,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.parse(Options, argv, description=__doc__)
     if options.run is None:
         raise BadInputError("--run is missing: give the folder of a run")
-    player = load_player(options.run, options.seed, options.game)
+    player = load_player(options.run, options.seed, options.game, options.step)
     returns = player.returns(options.episodes, options.key)  # (episodes,), or (episodes, n)
     scores = [bootstrap_interval(each, np.mean) for each in np.reshape(returns, (len(returns), -1)).T]
     shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)

@@ -31,7 +31,7 @@ from jaxmarl_fac.experiment import Experiment, to_json
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.statistics import bootstrap_interval
-from jaxmarl_fac.tracking import History, WandbTracker
+from jaxmarl_fac.tracking import WandbTracker
 
 WandbMode = Literal["online", "offline", "disabled"]
 
@@ -62,10 +62,11 @@ class Run:
     """How it is run.
 
     Attributes:
-        seeds: how many.
+        seeds: how many; a finished run takes up more of them.
         first_seed: number of the first one; seed 7 is the same alone or among others, but for rounding.
         bitwise_seeds: the same to the bit, at the price of running every seed by itself.
-        env_steps: environment steps of each seed; the paper's own number if not given.
+        env_steps: environment steps of each seed; the paper's own number if not given. A run goes on to a
+            higher number; what spans training, such as a linear learning rate, then spans all of it.
         num_envs: environments that each seed steps side by side.
         updates_per_step: gradient steps after each step of those environments.
         evaluations: greedy evaluations, evenly spread, besides the one before training.
@@ -74,6 +75,8 @@ class Run:
         out: folder for metrics.npz, experiment.json and checkpoints, runs/train if not given; a run that is
             there already goes on. Under `wandb agent` every run has a folder of its own in runs/train.
         checkpoint_seconds: least time between two checkpoints.
+        keep: how many of the newest checkpoints stay, or all.
+        keep_best: keep the checkpoint with the best mean return too; play.py --step best plays it.
         wandb: Weights & Biases: online, offline (kept in the output folder for `wandb sync`) or disabled.
             If not given, disabled; under `wandb agent` online, or what WANDB_MODE says.
         project: of W&B.
@@ -92,6 +95,8 @@ class Run:
     bitwise_seeds: bool = False
     out: Path | None = None
     checkpoint_seconds: float = 60.0
+    keep: int | Literal["all"] = 1
+    keep_best: bool = False
     wandb: WandbMode | None = None
     project: str = "jaxmarl_fac"
     group: str | None = None
@@ -114,8 +119,7 @@ def main(argv: Sequence[str]) -> int:
     name = f"{pair.algo} on {pair.env or pair.payoff}"
     tracker = None if mode == "disabled" else wandb_tracker(mode, out, options, experiment)
 
-    def keep(history: History, exit_code: int) -> None:
-        history.save(out / "metrics.npz")
+    def finish(exit_code: int) -> None:
         if tracker:
             tracker.finish(exit_code)
 
@@ -127,16 +131,18 @@ def main(argv: Sequence[str]) -> int:
             title=name,
             show_progress=True,
             checkpoint_seconds=run.checkpoint_seconds,
+            keep=run.keep,
+            keep_best=run.keep_best,
         )
     except InterruptedRunError as stop:
-        keep(stop.result.history, cli.FAILED)
+        finish(cli.FAILED)
         steps = f"{stop.result.env_steps:,} of {experiment.env_steps:,}"
         print(f"{name}: stopped after {steps} steps; the same command goes on", file=sys.stderr)
         return cli.STOPPED
-    except DivergedError as error:
-        keep(error.history, cli.FAILED)
+    except DivergedError:
+        finish(cli.FAILED)
         raise
-    keep(result.history, cli.DONE)
+    finish(cli.DONE)
     returns = result.history.last["episode_return"]  # (seeds,), or (seeds, n)
     scores = [bootstrap_interval(each) for each in np.reshape(returns, (len(returns), -1)).T]
     shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)

@@ -1,6 +1,7 @@
 """Checkpoints: a run that is killed at any moment goes on from the last one, to the same bits."""
 
 import contextlib
+import dataclasses
 import errno
 import gc
 import json
@@ -11,12 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
+from orbax.checkpoint import checkpoint_managers as policies
 
 from envs.errors import BadInputError
 from jaxmarl_fac.experiment import Experiment, load_experiment, save_experiment, to_json
@@ -28,44 +30,180 @@ from jaxmarl_fac.tracking import History
 ATTEMPTS = 100
 
 
+class Saved(NamedTuple):
+    """A checkpoint without its lanes.
+
+    Attributes:
+        step: its name: the iteration, or a later number where seeds were added to a run.
+        experiment: that it belongs to; of one run's checkpoints seeds and env_steps may differ.
+        iteration: of the loop.
+        history: up to then.
+        seconds: spent, over all sessions.
+        stored_lanes: as many as it holds, those that only fill up devices included.
+        exact: whether replay has the rows that this many env_steps ask for; earlier code did not say.
+    """
+
+    step: int
+    experiment: Experiment
+    iteration: int
+    history: History
+    seconds: float
+    stored_lanes: int
+    exact: bool
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is the end of its experiment."""
+        return self.iteration == self.experiment.iterations
+
+
 class Checkpoints:
     """The checkpoints of one experiment in one folder, which nobody else writes to meanwhile: see `locked`.
+
+    The run in the folder may be that of fewer env_steps, and if it is finished, of fewer seeds.
 
     Args:
         folder: made if it is not there. `experiment.json` in it says what the checkpoints belong to.
         experiment: what is being run.
+        keep: how many of the newest checkpoints stay; "all" of them.
+        keep_best: whether the one with the best mean return stays besides.
+
+    Attributes:
+        saved: the newest checkpoint; None if there is none.
 
     Raises:
-        BadInputError: if the folder cannot be written or belongs to another experiment.
+        BadInputError: if the folder cannot be written, belongs to another experiment, or its newest
+            checkpoint cannot be read.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment):
+    def __init__(
+        self, folder: Path, experiment: Experiment, keep: int | Literal["all"] = 1, keep_best: bool = False
+    ):
         prepare_folder(folder)
         self._folder = folder.absolute()
-        record = self._folder / "experiment.json"
-        if not record.exists():
-            save_experiment(experiment, record)
-        _check_same(record, experiment)
+        self._experiment = experiment
+        self._keep_best = keep_best
+        self._record = self._folder / "experiment.json"
+        if not self._record.exists():
+            save_experiment(experiment, self._record)
+        recorded = _check_same(self._record, experiment)
+        self._recorded = _plan(recorded)
         prepare_folder(self._folder / "checkpoints")
         self._drop_halves()
-        self._manager = _manager(self._folder, max_to_keep=1)
+        newest, best = (
+            policies.LatestN(None if keep == "all" else keep),
+            policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+        )
+        self.saved: Saved | None = None
+        with self._reading():
+            self._manager = _manager(
+                self._folder,
+                preservation_policy=policies.AnyPreservationPolicy([newest, best] if keep_best else [newest]),
+            )
+            step = self._manager.latest_step()
+            if step is not None:
+                self.saved = _read_saved(self._manager, step, recorded)
+        _check_growth(self._folder, self.saved, recorded, experiment)
 
-    def save(self, lanes: Any, iteration: int, history: History, seconds: float) -> None:
-        """Keep the state after `iteration`, and drop the one before; the history in metrics.npz too.
+    def save(
+        self,
+        lanes: Any,
+        iteration: int,
+        history: History,
+        seconds: float,
+        experiment: Experiment | None = None,
+    ) -> None:
+        """Keep the state after `iteration`, and drop older ones; the history in metrics.npz too.
+
+        Args:
+            lanes: to keep.
+            iteration: that they stand at.
+            history: up to then.
+            seconds: spent, over all sessions.
+            experiment: that they belong to, if it is not yet the one that is being run.
 
         Raises:
             BadInputError: if it cannot be written; the one before stays.
         """
-        count = jax.tree.leaves(lanes)[0].shape[0]
-        numbers = {"seconds": np.float64(seconds), "stored_lanes": np.int64(count)}
+        experiment, before = experiment or self._experiment, self.saved
+        # The checkpoint says what it belongs to; the files beside it follow, if need be after a restart.
+        if before is None or (before.iteration, _plan(before.experiment)) != (iteration, _plan(experiment)):
+            step = iteration if before is None else max(iteration, before.step + 1)
+            count = jax.tree.leaves(lanes)[0].shape[0]
+            self._write(step, iteration, lanes, history, _numbers(experiment, iteration, seconds, count))
+            self.saved = Saved(step, experiment, iteration, history, seconds, count, True)
+        if self._recorded != _plan(experiment):
+            save_experiment(experiment, self._record)
+            self._recorded = _plan(experiment)
+        self.save_history(history)
+
+    def save_history(self, history: History) -> None:
+        """Write metrics.npz.
+
+        Raises:
+            BadInputError: if it cannot be written.
+        """
+        history.save(self._folder / "metrics.npz")
+
+    def is_best(self, history: History) -> bool:
+        """Whether the last evaluation is better than every kept one, and the best is wanted."""
+        best = self._manager.best_step()
+        kept = self._manager.metrics(best) if best is not None else None
+        return self._keep_best and (not kept or _mean_return(history) > _score(kept))
+
+    def restore(self, abstract_lanes: Any) -> tuple[Any, int, History, float] | None:
+        """The last kept lanes, iteration, history and seconds; None if nothing was kept yet.
+
+        Args:
+            abstract_lanes: shapes, dtypes and shardings to restore to. The number of devices may differ
+                from that of the run that saved, and with it the number of lanes that fill them up: the
+                lanes come back as many as they were stored. If env_steps was raised, the rows of replay that
+                the run had no room for come back as zeros.
+
+        Raises:
+            BadInputError: if the checkpoint cannot be read.
+        """
+        saved = self.saved
+        if saved is None:
+            return None
+        # A ring that was capped to the steps of its run has not wrapped: its rows stay where they are.
+        exact = saved.exact and saved.experiment.env_steps == self._experiment.env_steps
+        wanted = jax.tree.map(
+            lambda leaf: _abstract_without_key_type(leaf, saved.stored_lanes), abstract_lanes
+        )
+        with self._reading():
+            lanes = _read_arrays(self._manager, saved.step, wanted, exact)
+        lanes = jax.tree.map(_with_key_type, abstract_lanes, lanes)
+        return lanes, saved.iteration, saved.history, saved.seconds
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Errors of the block as one line."""
+        complaint = ""
+        with _hushed():
+            try:
+                yield
+            except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
+                complaint = _complaint(error)
+            if complaint:
+                _drop_leftovers()
+        if complaint:
+            raise _damaged(self._folder, complaint)
+
+    def _write(
+        self, step: int, iteration: int, lanes: Any, history: History, numbers: dict[str, Any]
+    ) -> None:
         items = ocp.args.Composite(
-            lanes=ocp.args.StandardSave(jax.tree.map(_without_key_type, lanes)),
+            lanes=ocp.args.PyTreeSave(jax.tree.map(_without_key_type, lanes)),
             history=ocp.args.StandardSave({**history.arrays(), **numbers}),
         )
+        evaluated = history.last_env_steps == iteration * self._experiment.num_envs
+        score = _mean_return(history) if evaluated else np.nan
         reason = ""
         with _hushed():
             try:
-                self._manager.save(iteration, args=items)
+                metrics = {"episode_return": score} if np.isfinite(score) else None
+                self._manager.save(step, args=items, metrics=metrics)
             except Exception as error:
                 reason = _reason_not_to_write(error)
                 if not reason:
@@ -74,39 +212,8 @@ class Checkpoints:
                 _drop_leftovers()
         if reason:
             self._drop_halves()
-            kept = (
-                "the last checkpoint is kept" if self._manager.latest_step() is not None else "none is kept"
-            )
+            kept = "the last checkpoint is kept" if self.saved else "none is kept"
             raise BadInputError(f"a checkpoint in {self._folder} cannot be written: {reason}; {kept}")
-        history.save(self._folder / "metrics.npz")
-
-    def restore(self, abstract_lanes: Any) -> tuple[Any, int, History, float] | None:
-        """The last kept lanes, iteration, history and seconds; None if nothing was kept yet.
-
-        Args:
-            abstract_lanes: shapes, dtypes and shardings to restore to. The number of devices may differ
-                from that of the run that saved, and with it the number of lanes that fill them up: the
-                lanes come back as many as they were stored.
-
-        Raises:
-            BadInputError: if the checkpoint cannot be read.
-        """
-        iteration = self._manager.latest_step()
-        if iteration is None:
-            return None
-        complaint = ""
-        with _hushed():
-            try:
-                history, seconds, stored = _read_history(self._manager, iteration)
-                wanted = jax.tree.map(lambda leaf: _abstract_without_key_type(leaf, stored), abstract_lanes)
-                lanes = _read(self._manager, iteration, lanes=ocp.args.StandardRestore(wanted))
-            except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
-                complaint = _complaint(error)
-            if complaint:
-                _drop_leftovers()
-        if complaint:
-            raise _damaged(self._folder, complaint)
-        return jax.tree.map(_with_key_type, abstract_lanes, lanes), iteration, history, seconds
 
     def _drop_halves(self) -> None:
         """What a save left that did not come to its end."""
@@ -114,8 +221,10 @@ class Checkpoints:
             shutil.rmtree(half, ignore_errors=True)
 
 
-def read_params(folder: Path, abstract_params: Any) -> tuple[Any, int]:
-    """The parameters of all lanes at the last checkpoint of a run, and its iteration.
+def read_params(
+    folder: Path, abstract_params: Any, which: int | Literal["best"] | None = None
+) -> tuple[Saved, Any]:
+    """A checkpoint of a run, and the parameters of all its lanes.
 
     Nothing is written, and the run may go on meanwhile: if it replaces the checkpoint while that is read, the
     next one is read.
@@ -123,69 +232,134 @@ def read_params(folder: Path, abstract_params: Any) -> tuple[Any, int]:
     Args:
         folder: of the run.
         abstract_params: shapes and dtypes of one lane's parameters.
+        which: environment steps that it stands at, or "best" for the best mean return among those that are
+            kept; the last one if None.
 
     Raises:
-        BadInputError: if there is no checkpoint, or it cannot be read.
+        BadInputError: if there is no run or no such checkpoint, or it cannot be read.
     """
     folder = folder.absolute()
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     complaint, failed = "", None
     with _hushed():
         for _ in range(ATTEMPTS):
-            steps: list[int] = []
+            recorded, steps = load_experiment(folder / "experiment.json"), None
             try:
                 with contextlib.closing(_manager(folder, read_only=True)) as manager:
                     steps = list(manager.all_steps())
-                    if not steps:
-                        break
-                    return _read_params(manager, steps[-1], abstract_params, device), steps[-1]
-            except Exception as error:  # see `Checkpoints.restore`
+                    saved = _choose(manager, which, recorded, folder)
+                    return saved, _read_params(manager, saved, abstract_params)
+            except BadInputError:
+                raise
+            except Exception as error:  # see `Checkpoints`
                 complaint = _complaint(error)
             _drop_leftovers()
             if steps == failed:  # and no run is at work on them
                 raise _damaged(folder, complaint)
             failed = steps
-    if complaint:
-        raise BadInputError(
-            f"the run in {folder} replaces its checkpoints faster than they can be read: try again"
-        )
-    raise BadInputError(f"{folder} holds no checkpoint yet: let the run go on until it has saved one")
+    raise BadInputError(
+        f"the run in {folder} replaces its checkpoints faster than they can be read: try again"
+    )
 
 
-def _read_params(manager: ocp.CheckpointManager, iteration: int, abstract_params: Any, device: Any) -> Any:
-    _, _, stored = _read_history(manager, iteration)
+def _choose(
+    manager: ocp.CheckpointManager, which: int | Literal["best"] | None, recorded: Experiment, folder: Path
+) -> Saved:
+    steps = manager.all_steps()
+    if not steps:
+        raise BadInputError(f"{folder} holds no checkpoint yet: let the run go on until it has saved one")
+    if which is None:
+        return _read_saved(manager, steps[-1], recorded)
+    if which == "best":
+        best = manager.best_step()
+        if best is None:
+            raise BadInputError(f"{folder} keeps no evaluated checkpoint yet: let the run go on")
+        return _read_saved(manager, best, recorded)
+    for step in reversed(steps):
+        if step * recorded.num_envs < which:
+            break
+        saved = _read_saved(manager, step, recorded)
+        if saved.iteration * recorded.num_envs == which:
+            return saved
+    kept = sorted({_read_saved(manager, step, recorded).iteration * recorded.num_envs for step in steps})
+    raise BadInputError(
+        f"{folder} keeps no checkpoint at {which} environment steps: choose "
+        f"{', '.join(map(str, kept))} or best"
+    )
+
+
+def _read_params(manager: ocp.CheckpointManager, saved: Saved, abstract_params: Any) -> Any:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((stored, *leaf.shape), leaf.dtype, sharding=device),
+        lambda leaf: jax.ShapeDtypeStruct((saved.stored_lanes, *leaf.shape), leaf.dtype, sharding=device),
         {"learner": {"params": abstract_params}},
     )
-    how = jax.tree.map(
-        lambda leaf: ocp.ArrayRestoreArgs(sharding=device, global_shape=leaf.shape, dtype=leaf.dtype), wanted
-    )
-    lanes = _read(manager, iteration, lanes=ocp.args.PyTreeRestore(wanted, how, partial_restore=True))
+    lanes = _read_arrays(manager, saved.step, wanted, partial_restore=True)
     if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(lanes)):
         raise ValueError("parameters are missing")
     return lanes["learner"]["params"]
 
 
 def _manager(folder: Path, **options: Any) -> ocp.CheckpointManager:
-    with _hushed():
-        return ocp.CheckpointManager(
-            folder / "checkpoints",
-            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, **options),
-        )
+    return ocp.CheckpointManager(
+        folder / "checkpoints",
+        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False, best_fn=_score, **options),
+    )
 
 
-def _read(manager: ocp.CheckpointManager, iteration: int, **item: Any) -> Any:
-    (read,) = manager.restore(iteration, args=ocp.args.Composite(**item)).values()
+def _read(manager: ocp.CheckpointManager, step: int, **item: Any) -> Any:
+    (read,) = manager.restore(step, args=ocp.args.Composite(**item)).values()
     return read
 
 
-def _read_history(manager: ocp.CheckpointManager, iteration: int) -> tuple[History, float, int]:
-    """The history, the seconds, and the number of stored lanes."""
-    restored = _read(manager, iteration, history=ocp.args.StandardRestore())
+def _read_arrays(
+    manager: ocp.CheckpointManager, step: int, wanted: Any, exact: bool = True, **options: Any
+) -> Any:
+    """Lanes, or a part of them; unless `exact`, rows of replay are cut off or filled up with zeros."""
+
+    def how(path: Any, leaf: Any) -> ocp.ArrayRestoreArgs:
+        strict = exact or jax.tree_util.keystr(path[:1], simple=True) != "buffer"
+        return ocp.ArrayRestoreArgs(
+            sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype, strict=strict
+        )
+
+    every = jax.tree_util.tree_map_with_path(how, wanted)
+    return _read(manager, step, lanes=ocp.args.PyTreeRestore(wanted, every, **options))
+
+
+def _numbers(experiment: Experiment, iteration: int, seconds: float, stored_lanes: int) -> dict[str, Any]:
+    """What is kept beside the history, and read by `_read_saved`."""
+    return {
+        "seconds": np.float64(seconds),
+        "stored_lanes": np.int64(stored_lanes),
+        "iteration": np.int64(iteration),
+        "planned_env_steps": np.int64(experiment.env_steps),
+        "seeds": np.asarray(experiment.seeds, np.int64),
+    }
+
+
+def _read_saved(manager: ocp.CheckpointManager, step: int, recorded: Experiment) -> Saved:
+    restored = _read(manager, step, history=ocp.args.StandardRestore())
     arrays = {name: np.asarray(rows) for name, rows in restored.items()}
+    exact = "seeds" in arrays  # earlier code knew of no change to a run
+    iteration = int(arrays.pop("iteration", step))
+    env_steps = int(arrays.pop("planned_env_steps", recorded.env_steps))
+    seeds = tuple(map(int, arrays.pop("seeds", recorded.seeds)))
     seconds, stored = float(arrays.pop("seconds")), int(arrays.pop("stored_lanes"))
-    return History(arrays), seconds, stored
+    experiment = dataclasses.replace(recorded, env_steps=env_steps, seeds=seeds)
+    return Saved(step, experiment, iteration, History(arrays), seconds, stored, exact)
+
+
+def _plan(experiment: Experiment) -> tuple[Any, ...]:
+    """What may change in a run."""
+    return experiment.seeds, experiment.env_steps
+
+
+def _mean_return(history: History) -> float:
+    return float(np.mean(history.last["episode_return"]))
+
+
+def _score(metrics: Any) -> float:
+    return float(metrics["episode_return"])
 
 
 def _damaged(folder: Path, complaint: str) -> BadInputError:
@@ -209,20 +383,45 @@ def _reason_not_to_write(error: Exception) -> str:
     return next((reason for reason in reasons if reason in str(error)), told)
 
 
-def _check_same(record: Path, experiment: Experiment) -> None:
+def _check_same(record: Path, experiment: Experiment) -> Experiment:
+    """What the record holds, if it is the same experiment but for env_steps and seeds."""
     try:
         saved = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInputError(f"{record} cannot be read: remove its folder, or choose another") from error
     with contextlib.suppress(BadInputError):  # code from before a setting saved a run without it
         saved = _as_json(load_experiment(record))
-    wanted = _as_json(experiment)
-    if saved != wanted:
-        differing = ", ".join(_differences(saved, wanted)) or "its form"
+    differing = _differences(saved, _as_json(experiment))
+    if set(differing) - {"env_steps", "seeds"}:
+        raise _another(record.parent, differing)
+    return dataclasses.replace(experiment, env_steps=saved["env_steps"], seeds=tuple(saved["seeds"]))
+
+
+def _check_growth(folder: Path, saved: Saved | None, recorded: Experiment, wanted: Experiment) -> None:
+    """Whether the wanted experiment may go on from what there is."""
+    old = saved.experiment if saved else recorded
+    if wanted.seeds != old.seeds:
+        if not set(wanted.seeds) > set(old.seeds):
+            differing = ["env_steps", "seeds"] if wanted.env_steps != old.env_steps else ["seeds"]
+            raise _another(folder, differing)
+        if saved is None or not saved.finished:
+            steps = f"{saved.iteration * old.num_envs if saved else 0:,} of {old.env_steps:,}"
+            raise BadInputError(
+                f"seeds can be added to a finished run only, and {folder} stands at {steps} environment "
+                f"steps: finish it first, with its {len(old.seeds)} seed(s)"
+            )
+    if wanted.env_steps < old.env_steps:
         raise BadInputError(
-            f"{record.parent} holds another experiment (it differs in {differing}): "
-            "choose another folder, or remove that one"
+            f"{folder} holds a run of {old.env_steps:,} environment steps: env_steps may be raised, not "
+            f"lowered to {wanted.env_steps:,}; choose another folder, or remove that one"
         )
+
+
+def _another(folder: Path, differing: list[str]) -> BadInputError:
+    return BadInputError(
+        f"{folder} holds another experiment (it differs in {', '.join(differing) or 'its form'}): "
+        "choose another folder, or remove that one"
+    )
 
 
 def _as_json(experiment: Experiment) -> Any:

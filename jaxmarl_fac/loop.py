@@ -7,14 +7,16 @@ progress, logs, saves and listens for signals. What is computed never depends on
 
 import dataclasses
 import functools
+import json
 import math
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from envs.memory import check_fits
 from jaxmarl_fac.algorithm import LearnerState
-from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac.checkpoints import Checkpoints, Saved
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.evaluation import evaluate
 from jaxmarl_fac.experiment import Experiment
@@ -117,8 +119,16 @@ def train(
     title: str = "",
     show_progress: bool = False,
     checkpoint_seconds: float = 60.0,
+    keep: int | Literal["all"] = 1,
+    keep_best: bool = False,
 ) -> Result:
     """Run an experiment to its end, from where its checkpoint in `out` stands if there is one.
+
+    A run of fewer env_steps in `out`, finished or not, goes on to the new end, and is evaluated from there on
+    as the new number says. Schedules that span training (linear learning rates, annealings) stretch to the
+    new end from then on; without them the numbers are those of one go. To a finished run of fewer seeds the
+    new ones are added: they are trained in `out`/.added, evaluated when the old ones were, and then joined
+    with them, whose numbers stay as they are. With both, the seeds are added first.
 
     Args:
         experiment: what to run.
@@ -127,12 +137,15 @@ def train(
         title: of the progress bar.
         show_progress: on stderr, a bar on a terminal and one line a minute in a log.
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
+        keep: how many of the newest checkpoints stay; "all" of them.
+        keep_best: keep the one with the highest mean return too, and write one whenever that rises.
 
     Raises:
         DivergedError: if a lane stops being finite.
         InterruptedRunError: if SIGINT (Ctrl-C) or SIGTERM stopped it, after the checkpoint is written.
-        BadInputError: if no update is due in so few steps, `checkpoint_seconds` is negative or not finite, or
-            `out` cannot be written, is in use, or holds another experiment or a broken checkpoint.
+        BadInputError: if no update is due in so few steps, `checkpoint_seconds` is negative or not finite,
+            `keep` is below 1, or `out` cannot be written, is in use, or holds another experiment, more steps
+            or a broken checkpoint.
     """
     schedule = experiment.schedule
     if not schedule.updates(experiment.iterations):
@@ -145,28 +158,97 @@ def train(
         raise BadInputError(
             f"checkpoint_seconds must be 0 or a finite number above, not {checkpoint_seconds}"
         )
+    if keep != "all" and not (isinstance(keep, int) and keep >= 1):
+        raise BadInputError(f"keep must be 'all' or a whole number from 1, not {keep!r}")
     program = Program(experiment)
     program.check_memory()
+    run = functools.partial(
+        _run,
+        points=schedule.evaluation_points,
+        tracker=tracker,
+        title=title,
+        show_progress=show_progress,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    return run(program, None) if out is None else _run_in(Path(out), program, run, keep, keep_best)
 
-    def run(checkpoints: Checkpoints | None) -> Result:
-        return _run(program, checkpoints, tracker, title, show_progress, checkpoint_seconds)
 
-    if out is None:
-        return run(None)
-    with locked(Path(out)):
-        return run(Checkpoints(Path(out), experiment))
+def _run_in(
+    folder: Path,
+    program: "Program",
+    run: "functools.partial[Result]",
+    keep: int | Literal["all"] = 1,
+    keep_best: bool = False,
+) -> Result:
+    """`run` with the checkpoints in a folder, after seeds that are new to it were trained as the others."""
+    experiment, added = program.experiment, folder / ".added"
+    with locked(folder):
+        checkpoints = Checkpoints(folder, experiment, keep, keep_best)
+        if checkpoints.saved and checkpoints.saved.experiment.seeds != experiment.seeds:
+            _add_seeds(added, experiment.seeds, checkpoints, checkpoints.saved, run)
+        _drop_joined(added, experiment.seeds)
+        return run(program, checkpoints)
+
+
+def _add_seeds(
+    folder: Path,
+    seeds: tuple[int, ...],
+    checkpoints: Checkpoints,
+    saved: Saved,
+    run: "functools.partial[Result]",
+) -> None:
+    """Train in `folder` the seeds that a finished run lacks, and join them with it in one checkpoint."""
+    old, games = saved.experiment, max(1, saved.experiment.games)
+    new = dataclasses.replace(old, seeds=tuple(seed for seed in seeds if seed not in old.seeds))
+    joined = dataclasses.replace(old, seeds=seeds)
+    history = saved.history.arrays()
+    points = tuple(int(steps) // old.num_envs for steps in history.pop("env_steps"))
+    title = f"{run.keywords['title']}, new seeds"
+    _run_in(folder, Program(new), functools.partial(run, points=points, tracker=None, title=title))
+
+    # Game by game, the seeds in their order: from the old lanes followed by the new ones.
+    places = {seed: (place, len(old.seeds), 0) for place, seed in enumerate(old.seeds)}
+    places |= {seed: (place, len(new.seeds), old.lanes) for place, seed in enumerate(new.seeds)}
+    wanted = [places[seed] for seed in seeds]
+    order = np.asarray(
+        [start + game * count + place for game in range(games) for place, count, start in wanted]
+    )
+    abstract = Program(joined).abstract_lanes()
+    first, second = checkpoints.restore(abstract), Checkpoints(folder, new).restore(abstract)
+    assert first and second  # both runs have come to their end
+    (lanes, iteration, _, seconds), (more, _, later, more_seconds) = first, second
+    lanes = jax.tree.map(
+        lambda one, other: jnp.concatenate([one[: old.lanes], other[: new.lanes]])[order], lanes, more
+    )
+    rows = later.arrays()
+    for name, table in history.items():
+        rows[name] = np.concatenate([table, rows[name]], axis=1)[:, order]
+    checkpoints.save(lanes, iteration, History(rows), seconds + more_seconds, joined)
+
+
+def _drop_joined(added: Path, seeds: tuple[int, ...]) -> None:
+    """Remove a folder of added seeds, once a run has them all; those that still train stay."""
+    try:
+        left = json.loads((added / "experiment.json").read_text(encoding="utf-8"))["seeds"]
+    except (OSError, ValueError):  # removed by half, or not there
+        left = ()
+    if set(left) <= set(seeds):
+        shutil.rmtree(added, ignore_errors=True)
 
 
 def _run(
     program: "Program",
     checkpoints: Checkpoints | None,
+    *,
+    points: tuple[int, ...],
     tracker: Tracker | None,
     title: str,
     show_progress: bool,
     checkpoint_seconds: float,
 ) -> Result:
-    """See `train`."""
-    start, experiment, schedule = time.monotonic(), program.experiment, program.schedule
+    """See `train`. `points` are the iterations before which the learners are evaluated."""
+    start, experiment = time.monotonic(), program.experiment
+    schedule = program.schedule._replace(evaluation_points=points)
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
         lanes, iteration, history, before = saved
@@ -188,7 +270,7 @@ def _run(
     bar = Progress(title, experiment, iteration, enabled=show_progress)
     with graceful_stop() as stop_asked, bar:
         while True:
-            env_steps = iteration * experiment.num_envs
+            env_steps, best = iteration * experiment.num_envs, False
             if iteration in schedule.evaluation_points and history.last_env_steps < env_steps:
                 last = max(0, history.last_env_steps) // experiment.num_envs
                 row, lanes = program.evaluate(lanes, iteration, last)
@@ -196,8 +278,9 @@ def _run(
                 bar.show(row)
                 if tracker:
                     tracker.log(history, elapsed())
+                best = checkpoints is not None and checkpoints.is_best(history)
             finished, stopped = iteration == experiment.iterations, stop_asked()
-            if finished or stopped or time.monotonic() - last_save > checkpoint_seconds:
+            if finished or stopped or best or time.monotonic() - last_save > checkpoint_seconds:
                 save()
                 last_save = time.monotonic()
             if finished or stopped:
@@ -210,6 +293,8 @@ def _run(
             began = time.monotonic()
             lanes, healthy = program.chunk(lanes, iteration, stop)
             if not healthy.all():
+                if checkpoints:
+                    checkpoints.save_history(history)
                 raise DivergedError(program.lane_names(~healthy), stop * experiment.num_envs, history)
             speed = (stop - iteration) / (time.monotonic() - began)
             chunk_size = max(1, min(int(speed * CHUNK_SECONDS), 4 * chunk_size))

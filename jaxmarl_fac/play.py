@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -90,23 +90,24 @@ class Player:
         env.animate(self.states(key), save_path=str(path))
 
 
-def load_player(folder: str | Path, seed: int | None = None, game: int = 0) -> Player:
-    """The learner that a run left in its folder, at its last checkpoint; the run may go on meanwhile.
+def load_player(
+    folder: str | Path, seed: int | None = None, game: int = 0, step: int | Literal["best"] | None = None
+) -> Player:
+    """The learner that a run left in its folder; the run may go on meanwhile.
 
     Args:
         folder: what `loop.train` was given as `out`, with experiment.json and checkpoints in it.
         seed: which; the run's first if None.
         game: which of a batch of games.
+        step: environment steps of the checkpoint, if the run keeps several, or "best" for the one with the
+            best mean return; the last one if None.
 
     Raises:
-        BadInputError: if there is no run or no checkpoint, if either is damaged, or if the run has no such
+        BadInputError: if there is no run or no such checkpoint, if either is damaged, or if it has no such
             seed or game.
     """
     folder = Path(folder)
     experiment = load_experiment(folder / "experiment.json")
-    seed = experiment.seeds[0] if seed is None else seed
-    if seed not in experiment.seeds:
-        raise BadInputError(f"{folder} has no seed {seed}: choose one of {_numbers(experiment.seeds)}")
     games = max(1, experiment.games)
     if not 0 <= game < games:
         raise BadInputError(f"{folder} has no game {game}: choose one of {_numbers(tuple(range(games)))}")
@@ -114,10 +115,14 @@ def load_player(folder: str | Path, seed: int | None = None, game: int = 0) -> P
     if experiment.games:
         environment = jax.tree.map(lambda leaf: leaf[game], environment)
     learner = jax.eval_shape(algorithm.init, environment, jax.random.key(0))
-    params, iteration = read_params(folder, learner.params)
-    lane = game * len(experiment.seeds) + experiment.seeds.index(seed)
+    saved, params = read_params(folder, learner.params, step)
+    seeds = saved.experiment.seeds
+    seed = seeds[0] if seed is None else seed
+    if seed not in seeds:
+        raise BadInputError(f"{folder} has no seed {seed}: choose one of {_numbers(seeds)}")
+    lane = game * len(seeds) + seeds.index(seed)
     params = jax.tree.map(lambda leaf: leaf[lane], params)
-    return Player(algorithm, environment, params, iteration * experiment.num_envs)
+    return Player(algorithm, environment, params, saved.iteration * experiment.num_envs)
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -17,7 +17,7 @@ import baselines
 from envs.matrix_games import matrix_game
 from jaxmarl_fac import checkpoints
 from jaxmarl_fac.checkpoints import Checkpoints, read_params
-from jaxmarl_fac.experiment import Experiment, load_experiment, to_json
+from jaxmarl_fac.experiment import Experiment, load_experiment, save_experiment, to_json
 from jaxmarl_fac.files import locked, prepare_folder
 from jaxmarl_fac.parallel import seed_mesh, seed_sharding, shard
 from jaxmarl_fac.tracking import History
@@ -145,7 +145,10 @@ def test_a_record_from_before_a_setting_is_of_the_same_experiment(folder, bad_in
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"env_steps": 200}, "it differs in env_steps)"),
+        ({"env_steps": 200, "root_key": 1}, "it differs in env_steps, root_key)"),
+        ({"seeds": (0, 1, 2)}, "it differs in seeds)"),
+        ({"seeds": (0, 1, 2, 4)}, "it differs in seeds)"),
+        ({"seeds": (3, 2, 1, 0), "env_steps": 200}, "it differs in env_steps, seeds)"),
         ({"seeds": (0, 1, 2), "root_key": 1}, "it differs in root_key, seeds)"),
         ({"algorithm": baselines.make("vdn", learning_rate=0.1)}, "it differs in algorithm.learning_rate)"),
         ({"algorithm": baselines.make("iql")}, "algorithm.type"),
@@ -283,6 +286,65 @@ def test_folders_that_cannot_be_written(bad_input, tmp_path):
         prepare_folder(tmp_path / ("long" * 100))
 
 
+def test_lower_env_steps_are_refused_and_seeds_of_an_unfinished_run(folder, bad_input):
+    with bad_input(
+        f"{folder} holds a run of 100 environment steps: env_steps may be raised, not lowered to 99"
+    ):
+        Checkpoints(folder, dataclasses.replace(EXPERIMENT, env_steps=99))
+    with bad_input(f"{folder} stands at 50 of 100 environment steps: finish it first, with its 4 seed(s)"):
+        Checkpoints(folder, dataclasses.replace(EXPERIMENT, seeds=range(5)))
+    assert restore(folder)[1] == 50
+
+
+def scored(*returns):
+    """Evaluations after 10, 20, ... steps, with these mean returns."""
+    kept = History()
+    for number, value in enumerate(returns, 1):
+        kept.append(10 * number, {"episode_return": np.asarray([value - 1.0, value + 1.0, value, value])})
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [
+        (1, False, ["40"]),
+        (3, False, ["25", "30", "40"]),
+        ("all", False, ["10", "20", "25", "30", "40"]),
+        (1, True, ["20", "40"]),
+        (2, True, ["20", "30", "40"]),
+    ],
+)
+def test_which_checkpoints_stay(tmp_path, keep, best, left, bad_input):
+    """Evaluated at 10, 20, 30 and 40, the best at 20; what is between two evaluations is not judged."""
+    returns = (1.0, 5.0, 3.0, 4.0)
+    kept = Checkpoints(tmp_path, EXPERIMENT, keep, best)
+    better = []
+    for iteration in (10, 20, 25, 30, 40):
+        past = scored(*returns[: iteration // 10])
+        if iteration != 25:
+            better.append(kept.is_best(past))
+        params = {"kernel": jnp.full((LANES, 3, 2), iteration, jnp.float32)}
+        kept.save({"learner": {"params": params}}, iteration, past, 1.0)
+    assert better == [best, best, False, False]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == left
+    for name in left:
+        saved, params = read_params(tmp_path, PARAMS, int(name))
+        assert saved.iteration == int(name)
+        assert (params["kernel"] == int(name)).all()
+    assert read_params(tmp_path, PARAMS)[0].iteration == 40
+    assert read_params(tmp_path, PARAMS, "best")[0].iteration == (20 if "20" in left else 40)
+    with bad_input(f"keeps no checkpoint at 35 environment steps: choose {', '.join(left)} or best"):
+        read_params(tmp_path, PARAMS, 35)
+
+
+def test_what_is_kept_is_compared_with_the_best_after_a_restart(tmp_path):
+    Checkpoints(tmp_path, EXPERIMENT, keep_best=True).save(lanes(), 10, scored(5.0), 1.0)
+    kept = Checkpoints(tmp_path, EXPERIMENT, keep_best=True)
+    assert not kept.is_best(scored(5.0, 5.0))
+    assert kept.is_best(scored(5.0, 5.1))
+    assert not kept.is_best(scored(5.0, np.nan))
+
+
 def no_space(self, path, *args, **kwargs):
     """As tensorstore says it, half-way."""
     (path.parent / f"{path.name}.orbax-checkpoint-tmp").mkdir()
@@ -382,16 +444,17 @@ def test_reading_writes_nothing(learned):
     folder, _ = learned
     with locked(folder):
         before = everything_in(folder)
-        params, iteration = read_params(folder, PARAMS)  # a run that holds the lock is no obstacle
-    assert iteration == 50
+        saved, params = read_params(folder, PARAMS)  # a run that holds the lock is no obstacle
+    assert saved.iteration == 50
     assert params["kernel"].tolist() == np.full((LANES, 3, 2), 50).tolist()
     assert everything_in(folder) == before
 
 
 def test_reading_a_run_without_checkpoints_makes_no_folder(tmp_path, bad_input):
+    save_experiment(EXPERIMENT, tmp_path / "experiment.json")
     with bad_input(f"{tmp_path} holds no checkpoint yet"):
         read_params(tmp_path, PARAMS)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.json"]
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damaged_one(learned, monkeypatch):
@@ -404,8 +467,8 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damaged_one(learne
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", replaced)
-    params, iteration = read_params(folder, PARAMS)
-    assert iteration == 80
+    saved, params = read_params(folder, PARAMS)
+    assert saved.iteration == 80
     assert (params["kernel"] == 80).all()
 
 

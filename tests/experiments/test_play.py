@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     flags = ["--algo", "vdn", "--env", "matrix-qtran", "--seeds", "2", "--env-steps", "40"]
-    assert train.main([*flags, "--evaluations", "1", "--out", str(folder)]) == 0
+    flags += ["--evaluations", "1", "--keep", "all", "--keep-best", "--out", str(folder)]
+    assert train.main(flags) == 0
     return folder
 
 
@@ -30,12 +31,19 @@ def test_it_prints_returns_with_an_interval_and_writes_the_animation(run, tmp_pa
     assert gif.read_bytes().startswith(b"GIF8")
 
 
+@pytest.mark.parametrize(("step", "steps"), [("0", "0"), ("40", "40")])
+def test_it_plays_one_of_the_checkpoints_that_were_kept(run, capsys, step, steps):
+    assert play.main(["--run", str(run), "--step", step]) == 0
+    assert f"after {steps} steps of training" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         ([], "--run is missing"),
         (["--run", "nowhere"], "there is no nowhere/experiment.json"),
         (["--run", "RUN", "--seed", "2"], "has no seed 2: choose one of 0, 1"),
+        (["--run", "RUN", "--step", "7"], "keeps no checkpoint at 7 environment steps: choose 0, 40 or best"),
         (["--run", "RUN", "--episodes", "0"], "episodes must be at least 1"),
     ],
 )
