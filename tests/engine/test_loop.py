@@ -314,6 +314,9 @@ assert len(jax.devices()) == devices, jax.devices()
 loop.CHUNK_SECONDS = 0.0
 
 class Listener:
+    def start(self, history):
+        pass
+
     def log(self, history, seconds):
         if history.last_env_steps == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
