@@ -67,6 +67,7 @@ class Checkpoints:
         experiment: what is being run.
         keep: how many of the newest checkpoints stay; "all" of them.
         keep_best: whether the one with the best mean return stays besides.
+        grow: False refuses a folder whose run has fewer env_steps or seeds.
 
     Attributes:
         saved: the newest checkpoint; None if there is none.
@@ -77,7 +78,12 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, experiment: Experiment, keep: int | Literal["all"] = 1, keep_best: bool = False
+        self,
+        folder: Path,
+        experiment: Experiment,
+        keep: int | Literal["all"] = 1,
+        keep_best: bool = False,
+        grow: bool = True,
     ):
         prepare_folder(folder)
         self._folder = folder.absolute()
@@ -86,7 +92,7 @@ class Checkpoints:
         self._record = self._folder / "experiment.json"
         if not self._record.exists():
             save_experiment(experiment, self._record)
-        recorded = _check_same(self._record, experiment)
+        recorded = _check_same(self._record, experiment, {"env_steps", "seeds"} if grow else set())
         self._recorded = _plan(recorded)
         prepare_folder(self._folder / "checkpoints")
         self._drop_halves()
@@ -383,8 +389,8 @@ def _reason_not_to_write(error: Exception) -> str:
     return next((reason for reason in reasons if reason in str(error)), told)
 
 
-def _check_same(record: Path, experiment: Experiment) -> Experiment:
-    """What the record holds, if it is the same experiment but for env_steps and seeds."""
+def _check_same(record: Path, experiment: Experiment, free: set[str]) -> Experiment:
+    """What the record holds, if it is the same experiment but for the `free` fields."""
     try:
         saved = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -392,7 +398,7 @@ def _check_same(record: Path, experiment: Experiment) -> Experiment:
     with contextlib.suppress(BadInputError):  # code from before a setting saved a run without it
         saved = _as_json(load_experiment(record))
     differing = _differences(saved, _as_json(experiment))
-    if set(differing) - {"env_steps", "seeds"}:
+    if set(differing) - free:
         raise _another(record.parent, differing)
     return dataclasses.replace(experiment, env_steps=saved["env_steps"], seeds=tuple(saved["seeds"]))
 

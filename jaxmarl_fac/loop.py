@@ -121,6 +121,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     keep: int | Literal["all"] = 1,
     keep_best: bool = False,
+    grow: bool = True,
 ) -> Result:
     """Run an experiment to its end, from where its checkpoint in `out` stands if there is one.
 
@@ -139,6 +140,7 @@ def train(
         checkpoint_seconds: least time between two checkpoints; one is always written at the end.
         keep: how many of the newest checkpoints stay; "all" of them.
         keep_best: keep the one with the highest mean return too, and write one whenever that rises.
+        grow: False refuses to go on from fewer env_steps or seeds, for results that must come from one go.
 
     Raises:
         DivergedError: if a lane stops being finite.
@@ -170,7 +172,7 @@ def train(
         show_progress=show_progress,
         checkpoint_seconds=checkpoint_seconds,
     )
-    return run(program, None) if out is None else _run_in(Path(out), program, run, keep, keep_best)
+    return run(program, None) if out is None else _run_in(Path(out), program, run, keep, keep_best, grow)
 
 
 def _run_in(
@@ -179,11 +181,12 @@ def _run_in(
     run: "functools.partial[Result]",
     keep: int | Literal["all"] = 1,
     keep_best: bool = False,
+    grow: bool = True,
 ) -> Result:
     """`run` with the checkpoints in a folder, after seeds that are new to it were trained as the others."""
     experiment, added = program.experiment, folder / ".added"
     with locked(folder):
-        checkpoints = Checkpoints(folder, experiment, keep, keep_best)
+        checkpoints = Checkpoints(folder, experiment, keep, keep_best, grow)
         if checkpoints.saved and checkpoints.saved.experiment.seeds != experiment.seeds:
             _add_seeds(added, experiment.seeds, checkpoints, checkpoints.saved, run)
         _drop_joined(added, experiment.seeds)

@@ -95,7 +95,7 @@ class Workshop:
         folder = self._out / "runs" / f"{name}-{self.scale}-{len(experiment.seeds)}"
         run = folder, json.dumps(to_json(experiment))
         if run not in self._finished:
-            self._finished[run] = train(experiment, folder, title=name, show_progress=True)
+            self._finished[run] = train(experiment, folder, title=name, show_progress=True, grow=False)
         result = self._finished[run]
         self.training_seconds[name] = result.seconds
         self.earlier_seconds += result.seconds - (time.monotonic() - start)

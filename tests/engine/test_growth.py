@@ -101,6 +101,13 @@ def test_an_unfinished_run_is_trained_longer_and_a_longer_one_not_shorter(tmp_pa
         train(BASE, tmp_path)
 
 
+def test_a_result_that_must_come_from_one_go_does_not_grow(tmp_path, bad_input):
+    train(BASE, tmp_path)
+    for wanted, name in ((changed(env_steps=80), "env_steps"), (changed(seeds=(4, 5, 6)), "seeds")):
+        with bad_input(f"holds another experiment (it differs in {name})"):
+            train(wanted, tmp_path, grow=False)
+
+
 def test_killed_before_the_first_checkpoint_of_the_new_part_it_is_the_old_run(tmp_path):
     old = train(BASE, tmp_path)
     Checkpoints(tmp_path, changed(env_steps=80))
