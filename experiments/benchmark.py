@@ -17,6 +17,7 @@ import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devic
 import dataclasses
 import importlib.metadata
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ import envs
 import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
-from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.figures import line_styles, panels, save
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.loop import Program
@@ -157,18 +158,18 @@ def main(argv: Sequence[str]) -> int:
     env = options.env if options.env is not None else suite.env
     algos = options.algos if options.algos is not None else suite.algos
     seeds = options.seeds if options.seeds is not None else suite.seeds
-    if not seeds or min(seeds) < 1:
-        raise BadInputError("--seeds must be numbers of at least 1")
-    if not options.seconds > 0:
-        raise BadInputError(f"--seconds must be above 0, not {options.seconds}")
-    environments.lookup(env)  # refuses before minutes are spent
+    if not 0 < options.seconds < math.inf:
+        raise BadInputError(f"--seconds must be above 0 and finite, not {options.seconds}")
+    if not seeds or not algos:
+        raise BadInputError("--seeds and --algos need at least one each")
+    # All of them are built before minutes are spent on the first.
+    planned = [(algo, experiment_of(suite, algo, env, count)) for algo in algos for count in seeds]
     prepare_folder(options.out)
     product = matrix_product()
     peak = max(measure_product(product) for _ in range(REPETITIONS))
     rows = []
-    for algo, count in tqdm([(algo, count) for algo in algos for count in seeds], disable=None):
-        settings = suite.settings.get(algo, {}) if env == suite.env else {}
-        rows.append(measure(algo, env, count, options.seconds, suite.parts, settings))
+    for algo, experiment in tqdm(planned, disable=None):
+        rows.append({"algo": algo, **measure(experiment, options.seconds, suite.parts)})
         peak = max(peak, measure_product(product))
     for row in rows:
         row["gflops_share"] = row["gflops"] / peak if row["gflops"] else None
@@ -193,33 +194,34 @@ def main(argv: Sequence[str]) -> int:
     return cli.DONE
 
 
-def measure(
-    algo: str,
-    env: str,
-    seeds: int,
-    seconds: float,
-    parts: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Train `seeds` seeds for a while; what that took, by name, and with `parts` what its parts take.
+def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
+    """What is measured of one algorithm and number of seeds.
 
-    Args:
-        algo: id of the algorithm.
-        env: id of the environment.
-        seeds: number of seeds.
-        seconds: that one repetition should take.
-        parts: see `Suite`.
-        settings: in place of the algorithm's own for this environment; see `Suite`.
+    Raises:
+        BadInputError: if there is no such pair, or it cannot be played by so many seeds.
     """
-    own = dict(settings or {})
-    num_envs = own.pop("num_envs", 1)
+    settings = dict(suite.settings.get(algo, {})) if env == suite.env else {}
+    num_envs = settings.pop("num_envs", 1)
     experiment = Experiment(
-        algorithm=baselines.make(algo, environments.lookup(env).family, **own),
+        algorithm=baselines.make(algo, environments.lookup(env).family, **settings),
         environment=envs.make(env),
-        seeds=tuple(range(seeds)),
+        seeds=seed_numbers(seeds),
         env_steps=2**30,
         num_envs=num_envs,
     )
+    experiment.algorithm.check(experiment.environment)
+    return experiment
+
+
+def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict[str, Any]:
+    """Train an experiment for a while; what that took, by name, and with `parts` what its parts take.
+
+    Args:
+        experiment: what to train; of its steps only as many as are needed.
+        seconds: that one repetition should take.
+        parts: see `Suite`.
+    """
+    seeds, num_envs = experiment.lanes, experiment.num_envs
     program = Program(experiment)
     lanes = program.initial_lanes()
     start = time.perf_counter()
@@ -234,7 +236,6 @@ def measure(
     taken, lanes = seconds_per_iteration(program, lanes, seconds, program.schedule.warmup)
     updates = seeds / taken / program.schedule.update_every
     row = {
-        "algo": algo,
         "seeds": seeds,
         "num_envs": num_envs,
         "update_period": program.schedule.update_every,

@@ -9,7 +9,6 @@ Figures on SMAX need JaxMARL; without it and without --figures they are left out
 import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
 
 # isort: split
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -587,7 +586,7 @@ def main(argv: Sequence[str]) -> int:
         except BadInputError as error:
             if options.figures:
                 raise
-            print(f"{' and '.join(ON_SMAX)} are left out: {error}", file=sys.stderr)
+            print(f"{' and '.join(ON_SMAX)} are left out: {error}")
             argv = [*argv, "--figures", *(claim.id for claim in CLAIMS if claim.id not in ON_SMAX)]
     return report.main("ReMIX", CLAIMS, Path("runs/remix"), argv)
 

@@ -39,8 +39,12 @@ def main(argv: Sequence[str]) -> int:
         "Made by `experiments/results_page.py` from the records beside the pictures.",
         "",
     ]
+    try:
+        folders = sorted(path for path in options.results.iterdir() if path.is_dir())
+    except OSError as error:
+        raise BadInputError(f"{options.results} cannot be read: {error.strerror}") from error
     papers = []
-    for folder in sorted(options.results.glob("*")):
+    for folder in folders:
         files = sorted(path for path in folder.glob("*.json") if path.name != "benchmark.json")
         if records := read_records(files):
             papers += _page(folder.name, records)

@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the sweep; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
     runs = list(choices(read_sweep(options.file), options.runs, options.seed))
-    unplayable = check(runs, options.file)
     prepare_folder(options.out)
+    unplayable = check(runs, options.file)
     table: list[dict[str, Any]] = []
     for index, settings in enumerate(runs):
         if index in unplayable:

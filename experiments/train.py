@@ -27,7 +27,7 @@ from envs.matrix_games import load_game
 from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import Experiment, to_json
+from jaxmarl_fac.experiment import Experiment, seed_numbers, to_json
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.statistics import bootstrap_interval
@@ -166,7 +166,7 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
     experiment = Experiment(
         algorithm=options.algorithm,
         environment=build_environment(pair, options.environment),
-        seeds=range(run.first_seed, run.first_seed + run.seeds),  # type: ignore[arg-type]
+        seeds=seed_numbers(run.seeds, run.first_seed),
         env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
         num_envs=run.num_envs,
         updates_per_step=run.updates_per_step,

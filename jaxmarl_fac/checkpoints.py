@@ -393,7 +393,7 @@ def _check_same(record: Path, experiment: Experiment, free: set[str]) -> Experim
     """What the record holds, if it is the same experiment but for the `free` fields."""
     try:
         saved = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{record} cannot be read: remove its folder, or choose another") from error
     with contextlib.suppress(BadInputError):  # code from before a setting saved a run without it
         saved = _as_json(load_experiment(record))

@@ -22,6 +22,8 @@ from jaxmarl_fac.settings import Count, Must, Settings, at_least
 MOST_ITERATIONS = 2**31 - 3
 #: Numbers that make a key: JAX takes 32 bits of them.
 KEY = Must("in [0, 4294967295]", lambda number: 0 <= number < 2**32, unbounded=True)
+#: Seeds of one experiment.
+MOST_SEEDS = 2**20
 #: Counts that only the host needs.
 LARGE = Must("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
 
@@ -66,6 +68,15 @@ class Experiment(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, kind in (("algorithm", Algorithm), ("environment", TeamEnvironment)):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise BadInputError(f"{name} must be of type {kind.__name__}, not {type(part).__name__}")
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(self.environment)]
+        if self.games and any(shape[:1] != (self.games,) for shape in shapes):
+            raise BadInputError(
+                f"every array of a batch of {self.games} games needs a leading axis of as many"
+            )
         if not self.seeds:
             raise BadInputError("an experiment needs at least one seed")
         if len(set(self.seeds)) < len(self.seeds):
@@ -107,6 +118,18 @@ class Experiment(Settings):
     def lanes(self) -> int:
         """Independent learners: seeds times games, game by game."""
         return len(self.seeds) * max(1, self.games)
+
+
+def seed_numbers(count: int, first: int = 0) -> tuple[int, ...]:
+    """`count` seed numbers from `first` on.
+
+    Raises:
+        BadInputError: for a count below 1, or one that no experiment can have.
+    """
+    if not 1 <= count <= MOST_SEEDS:
+        bound = "least 1" if count < 1 else f"most {MOST_SEEDS}"
+        raise BadInputError(f"the number of seeds must be at {bound}, not {count}")
+    return tuple(range(first, first + count))
 
 
 def to_json(value: Any) -> Any:
@@ -162,7 +185,7 @@ def load_experiment(path: Path) -> Experiment:
         raise BadInputError(f"there is no {path}: give the folder of a run") from error
     except OSError as error:
         raise BadInputError(f"{path} cannot be read ({error.strerror}): give the folder of a run") from error
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError, RecursionError) as error:
         raise BadInputError(f"{path} holds no experiment: {error}") from error
     if not isinstance(experiment, Experiment):
         raise BadInputError(f"{path} holds no experiment")

@@ -162,6 +162,13 @@ def train(
         )
     if keep != "all" and not (isinstance(keep, int) and keep >= 1):
         raise BadInputError(f"keep must be 'all' or a whole number from 1, not {keep!r}")
+    evaluated = len(schedule.evaluation_points) * experiment.evaluation_episodes
+    time_limit = experiment.environment.time_limit
+    if evaluated * time_limit > LARGEST:
+        raise BadInputError(
+            f"{evaluated:,} episodes of evaluation would take up to {time_limit:,} steps each: "
+            "ask for fewer evaluations or evaluation_episodes, or a lower time limit"
+        )
     program = Program(experiment)
     program.check_memory()
     run = functools.partial(

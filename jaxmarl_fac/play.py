@@ -14,6 +14,9 @@ from jaxmarl_fac.checkpoints import read_params
 from jaxmarl_fac.evaluation import greedy_return
 from jaxmarl_fac.experiment import load_experiment
 
+#: Episodes that are played side by side.
+MOST_EPISODES = 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class Player:
@@ -39,18 +42,23 @@ class Player:
             key: of the games' randomness; the same one gives the same games.
 
         Raises:
-            BadInputError: for no episodes.
+            BadInputError: for no or too many episodes, or a key that is none.
         """
-        if episodes < 1:
-            raise BadInputError(f"episodes must be at least 1, not {episodes}")
+        if not 1 <= episodes <= MOST_EPISODES:
+            bound = "least 1" if episodes < 1 else f"most {MOST_EPISODES}"
+            raise BadInputError(f"episodes must be at {bound}, not {episodes}")
 
         def episode(key: jax.Array) -> jax.Array:
             return greedy_return(self.algorithm, self.environment, self.params, key)[0]
 
-        return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(key), episodes)))
+        return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(_key(key), episodes)))
 
     def states(self, key: int = 0) -> list[Any]:
-        """The states of one greedy episode, from the first to the last."""
+        """The states of one greedy episode, from the first to the last.
+
+        Raises:
+            BadInputError: for a key that is none.
+        """
         env = self.environment
 
         @jax.jit
@@ -59,7 +67,7 @@ class Player:
             state, timestep = env.step(state, actions)
             return state, carry, timestep.last()
 
-        state, carry, over = env.reset(jax.random.key(key))[0], self.algorithm.initial_carry(env), False
+        state, carry, over = env.reset(_key(key))[0], self.algorithm.initial_carry(env), False
         seen = [state]
         while not over:
             state, carry, over = step(state, carry)
@@ -74,7 +82,8 @@ class Player:
             key: see `returns`.
 
         Raises:
-            BadInputError: if `path` does not end in .gif or cannot be written, or nobody can draw the game.
+            BadInputError: if `path` does not end in .gif or cannot be written, nobody can draw the game, or
+                the key is none.
         """
         path, env = Path(path), self.environment
         if not hasattr(env, "animate"):
@@ -84,7 +93,8 @@ class Player:
         if path.suffix.lower() != ".gif":
             raise BadInputError(f"animations are written as GIF: {path} must end in .gif")
         try:
-            path.touch()
+            with path.open("ab"):  # refused before anything is played
+                pass
         except OSError as error:
             raise BadInputError(f"animation {path} cannot be written: {error.strerror}") from error
         env.animate(self.states(key), save_path=str(path))
@@ -123,6 +133,12 @@ def load_player(
     lane = game * len(seeds) + seeds.index(seed)
     params = jax.tree.map(lambda leaf: leaf[lane], params)
     return Player(algorithm, environment, params, saved.iteration * experiment.num_envs)
+
+
+def _key(number: int) -> jax.Array:
+    if not 0 <= number < 2**32:
+        raise BadInputError(f"key must be in [0, {2**32 - 1}], not {number}")
+    return jax.random.key(number)
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import Experiment, to_json
+from jaxmarl_fac.experiment import Experiment, seed_numbers, to_json
 from jaxmarl_fac.figures import save
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.loop import Result, train
@@ -81,7 +81,7 @@ class Workshop:
 
     def seeds(self, *, smoke: int, quick: int, paper: int) -> tuple[int, ...]:
         """Seed numbers: as many as the user asked for, else the scale's."""
-        return tuple(range(self._seeds or self.choose(smoke=smoke, quick=quick, paper=paper)))
+        return seed_numbers(self._seeds or self.choose(smoke=smoke, quick=quick, paper=paper))
 
     def train(self, name: str, experiment: Experiment) -> Result:
         """Run an experiment, or take up where it stopped, or read it if it is done.
@@ -161,8 +161,8 @@ def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) ->
     wanted = _choose(claims, options.figures)
     if options.scale not in ("smoke", "quick", "paper"):
         raise BadInputError(f"unknown scale {options.scale!r}: choose smoke, quick or paper")
-    if options.seeds is not None and options.seeds < 1:
-        raise BadInputError(f"--seeds must be at least 1, not {options.seeds}")
+    if options.seeds is not None:
+        seed_numbers(options.seeds)  # refuses before anything is made
     prepare_folder(options.out)
 
     failed = []

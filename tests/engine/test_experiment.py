@@ -9,7 +9,14 @@ import pytest
 import baselines
 from envs.matrix_games import matrix_game, random_payoffs, two_step_game
 from envs.predator_prey import PredatorPrey
-from jaxmarl_fac.experiment import Experiment, from_json, load_experiment, save_experiment, to_json
+from jaxmarl_fac.experiment import (
+    Experiment,
+    from_json,
+    load_experiment,
+    save_experiment,
+    seed_numbers,
+    to_json,
+)
 from jaxmarl_fac.inspection import joint_tables
 
 PLAIN = Experiment(
@@ -181,3 +188,15 @@ def test_a_record_is_never_half_written(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_experiment(changed(env_steps=50), path)
     assert path.read_bytes() == before
+
+
+def test_parts_that_are_none(bad_input):
+    with bad_input("algorithm must be of type Algorithm, not MatrixGame"):
+        changed(algorithm=PLAIN.environment)
+    with bad_input("environment must be of type TeamEnvironment, not int"):
+        changed(environment=5)
+    with bad_input("every array of a batch of 4 games needs a leading axis of as many"):
+        changed(environment=batch_of_games(), games=4)
+    with bad_input("the number of seeds must be at most 1048576, not 1048577"):
+        seed_numbers(2**20 + 1)
+    assert seed_numbers(2, first=7) == (7, 8)

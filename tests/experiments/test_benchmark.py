@@ -101,7 +101,7 @@ def test_the_suite_of_mpe(tmp_path):
     ("flags", "said"),
     [
         (["--algos", "sarsa"], "unknown algorithm 'sarsa'"),
-        (["--seeds", "0"], "--seeds must be numbers of at least 1"),
+        (["--seeds", "0"], "the number of seeds must be at least 1"),
         (["--seconds", "0"], "--seconds must be above 0"),
         (["--env", "chess"], "unknown environment 'chess'"),
     ],

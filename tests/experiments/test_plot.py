@@ -1,15 +1,13 @@
 import csv
-import dataclasses
 import os
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 import baselines
 import envs
-from envs.matrix_games import MatrixGame
 from experiments import plot
 from jaxmarl_fac.experiment import Experiment, save_experiment
 from jaxmarl_fac.tracking import History
@@ -26,6 +24,10 @@ def experiment(algo="vdn", env="matrix-qtran", **changed):
         "env_steps": 30,
     }
     return Experiment(**{**whole, "evaluations": 3, **changed})
+
+
+def batch_of(games):
+    return jax.tree.map(lambda leaf: np.stack([leaf] * games), envs.make("matrix-qtran"))
 
 
 def kept(folder, run=None, returns=RETURNS, steps=(0, 10, 20, 30), **metrics):
@@ -104,9 +106,7 @@ def test_a_reward_per_agent_gives_a_curve_per_agent(tmp_path):
 
 
 def test_a_batch_of_games_gives_a_curve_per_game(tmp_path):
-    game = envs.make("matrix-qtran")
-    batch = game.replace(payoff=jnp.stack([game.payoff, 2 * game.payoff]))
-    run = experiment(environment=batch, games=2)
+    run = experiment(environment=batch_of(2), games=2)
     folder = kept(tmp_path / "batch", run, np.concatenate([RETURNS, 10 * RETURNS], axis=1))
     rows = drawn(folder, out=tmp_path / "curves.csv")
     assert {name: numbers(found)[-1] for name, found in rows.items()} == {"vdn, game 0": 6, "vdn, game 1": 60}
@@ -194,9 +194,8 @@ def test_damaged_metrics(tmp_path, bad_input, content):
 
 
 def test_more_curves_than_can_be_told_apart_are_refused(tmp_path, bad_input):
-    game = envs.make("matrix-qtran")
-    batch = dataclasses.replace(game, payoff=jnp.stack([game.payoff] * 29))
-    assert isinstance(batch, MatrixGame)
-    folder = kept(tmp_path / "batch", experiment(environment=batch, games=29, seeds=(0,)), np.zeros((4, 29)))
+    folder = kept(
+        tmp_path / "batch", experiment(environment=batch_of(29), games=29, seeds=(0,)), np.zeros((4, 29))
+    )
     with bad_input("29 curves are too many to tell apart: draw at most 28"):
         plot.main([folder, "--out", str(tmp_path / "c.png")])

@@ -286,7 +286,7 @@ def test_without_jaxmarl_figures_on_smax_say_how_to_get_it(tmp_path, monkeypatch
     monkeypatch.setattr(reproduce_remix.report, "main", lambda *given: asked.append(given[-1]) or 0)
     assert reproduce_remix.main(["--scale", "smoke"]) == 0
     assert asked == [["--scale", "smoke", "--figures", *(i for i in BY_ID if i not in ON_SMAX)]]
-    assert "fig2 and fig5_smax are left out: smax:6h_vs_8z needs JaxMARL" in capsys.readouterr().err
+    assert "fig2 and fig5_smax are left out: smax:6h_vs_8z needs JaxMARL" in capsys.readouterr().out
     assert reproduce_remix.main(["--list"]) == 0 and asked[-1] == ["--list"]
 
 

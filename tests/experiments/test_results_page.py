@@ -98,5 +98,5 @@ def test_a_broken_benchmark_costs_only_itself(tmp_path, capsys, content):
 def test_a_folder_without_results(tmp_path, bad_input):
     with bad_input(f"{tmp_path} holds no results"):
         results_page.main(["--results", str(tmp_path)])
-    with bad_input("missing holds no results"):
+    with bad_input("missing cannot be read: No such file"):
         results_page.main(["--results", str(tmp_path / "missing")])
