@@ -68,6 +68,34 @@ def record(**changed):
     return json.dumps(whole).encode()
 
 
+#: What files hold that are no payoff.
+PAYOFFS = {
+    "empty.json": b"",
+    "text.json": b"payoff",
+    "bytes.json": b"\xff\xfe\x00",
+    "digits.json": b"[[" + b"9" * 5000 + b", 1], [2, 3]]",
+    "number.json": b"5",
+    "null.json": b"null",
+    "string.json": b'"payoff"',
+    "no-rows.json": b"[]",
+    "one-axis.json": b"[1, 2]",
+    "empty-rows.json": b"[[], []]",
+    "ragged.json": b"[[1, 2], [3]]",
+    "words.json": b'[["a", "b"], ["c", "d"]]',
+    "hole.json": b"[[1, null], [2, 3]]",
+    "objects.json": b'[[1, {"a": 2}], [2, 3]]',
+    "nan.json": b"[[NaN, 1], [2, 3]]",
+    "infinity.json": b"[[1e999, 1], [2, 3]]",
+    "object.json": b"{}",
+    "no-payoffs.json": b'{"payoffs": []}',
+    "scalar-payoffs.json": b'{"payoffs": 5}',
+    "one-payoff.json": b'{"payoffs": [[[1]]]}',
+    "two-shapes.json": b'{"payoffs": [[[1, 2]], [[1, 2], [3, 4]]]}',
+    "empty.npy": b"",
+    "cut.npy": b"\x93NUMPY",
+    "payoff.txt": b"[[1, 2], [3, 4]]",
+    "payoff": b"[[1, 2], [3, 4]]",
+}
 #: Numbers of runs that are none, and how they are said.
 CAPS = {b"0": "0", b"-1": "-1", b"1.5": "1.5", b"1000000000000": "1000000000000", b"x": "'x'"}
 CAPS |= {b"[1]": "[1]", b"true": "True"}
@@ -237,6 +265,8 @@ def cases():
     yield trains("--seeds", "0"), "seeds must be at least 1, not 0"
 
     # Files
+    for name in PAYOFFS:
+        yield ["train", "--algo", "iql", "--payoff", f"@/payoffs/{name}"], f"payoff file @/payoffs/{name}"
     for path, said in {
         "@/nothing.json": NOT_THERE,
         "@/folder.json": "Is a directory",
@@ -346,6 +376,8 @@ def cases():
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
+    for name, content in PAYOFFS.items():
+        write(folder / "payoffs" / name, content)
     for name, (content, _) in SWEEPS.items():
         write(folder / "sweeps" / f"{name}.yaml", content)
     for name, content in RECORDS.items():
