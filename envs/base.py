@@ -6,9 +6,24 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jumanji import specs
 from jumanji.env import Environment
 from jumanji.types import TimeStep, restart, termination, transition, truncation
+
+from envs.errors import BadInputError
+
+
+def compact_dtype(largest: int) -> Any:
+    """The smallest signed integer type that holds -1 to `largest`; replay keeps states in it.
+
+    Raises:
+        BadInputError: if 32 bits do not hold it.
+    """
+    for kind in (jnp.int8, jnp.int16, jnp.int32):
+        if largest <= np.iinfo(kind).max:
+            return kind
+    raise BadInputError(f"a state would have to hold {largest}, which is more than 32 bits can")
 
 
 class Observation(NamedTuple):
@@ -93,7 +108,17 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     # Time steps, with termination (the game is over) and truncation (the clock ran out) kept apart.
 
     def first_timestep(self, state: Any) -> TimeStep[Observation]:
-        """The time step of a fresh state."""
+        """The time step of a fresh state.
+
+        Raises:
+            BadInputError: if the state cannot count to the time limit.
+        """
+        steps = getattr(state, "step_count", None)
+        if steps is not None and self.time_limit > np.iinfo(steps.dtype).max:
+            raise BadInputError(
+                f"time_limit must be at most {np.iinfo(steps.dtype).max}, which {type(self).__name__} can "
+                f"count, not {self.time_limit}"
+            )
         return _in_single_precision(restart(observation=self.observe(state)))
 
     def next_timestep(

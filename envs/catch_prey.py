@@ -1,6 +1,6 @@
 """Cowboys and bull: predators surround a faster prey on the open plane."""
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,9 @@ from flax import struct
 from jumanji.types import TimeStep
 
 from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
+from envs.memory import check_fits
 from envs.pursuit_viewer import PursuitViewer
+from envs.ranges import above, at_least, checks_parameters
 
 STAY, TOWARDS, COUNTER_CLOCKWISE, AWAY, CLOCKWISE = range(5)
 
@@ -222,20 +223,20 @@ def _steps(around: jax.Array, distance: jax.Array, actions: jax.Array) -> jax.Ar
     return along[:, None] * inward + across[:, None] * sideways
 
 
+@checks_parameters
 def catch_prey(
-    agents: int = 4, prey_speed: float = 1.2, catch_distance: float = 3.0, time_limit_terminates: bool = False
+    agents: Annotated[int, at_least(2)] = 4,
+    prey_speed: Annotated[float, at_least(0)] = 1.2,
+    catch_distance: Annotated[float, above(0)] = 3.0,
+    time_limit_terminates: bool = False,
 ) -> CatchPrey:
     """The pursuit with any number of predators.
 
     Raises:
-        BadInputError: for fewer than two agents, a negative speed, or a catch distance that is not positive.
+        BadInputError: for fewer than two agents or more than fit into memory, a negative speed, or a catch
+            distance that is not positive.
     """
-    if agents < 2:
-        raise BadInputError(f"catch-prey needs agents >= 2, not {agents}")
-    if not (prey_speed >= 0 and catch_distance > 0):
-        raise BadInputError(
-            f"catch-prey needs prey_speed >= 0 and catch_distance > 0, not {prey_speed} and {catch_distance}"
-        )
+    check_fits(4 * agents**2, f"the angles between {agents} agents")
     return CatchPrey(
         num_agents=agents,
         prey_speed=prey_speed,

@@ -1,7 +1,7 @@
 """The differential game "max of two quadratics": continuous actions, a wide hill beside a narrow peak."""
 
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,9 @@ from jumanji.types import TimeStep
 
 from envs.base import Observation, TeamEnvironment
 from envs.differential_viewer import DifferentialGameViewer
-from envs.errors import BadInputError
 from envs.matrix_games import MatrixGame, matrix_game
+from envs.memory import check_fits
+from envs.ranges import Steps, at_least, checks_parameters
 
 #: Widths of the two quadratics. The paper divides the distance by 3 before squaring it, its released code
 #: afterwards.
@@ -130,7 +131,8 @@ class DifferentialGame(TeamEnvironment):
         return DifferentialGameViewer(np.asarray(self.grid(201)), self.bound)
 
 
-def differential_game(variant: str = "paper") -> DifferentialGame:
+@checks_parameters
+def differential_game(variant: Literal["paper", "code"] = "paper") -> DifferentialGame:
     """The "max of two quadratics" with the constants of the paper, or those of its released code.
 
     `f1 = .8 [-((a1 + 5)/3)² - ((a2 + 5)/3)²]` (code: `.8 [-(a1 + 5)²/3 - (a2 + 5)²/3]`) and
@@ -139,8 +141,6 @@ def differential_game(variant: str = "paper") -> DifferentialGame:
     Raises:
         BadInputError: for another variant.
     """
-    if variant not in WIDTHS:
-        raise BadInputError(f"unknown variant {variant!r} of the differential game: choose paper or code")
     return DifferentialGame(
         heights=jnp.array([0.0, 10.0]),
         centres=jnp.array([[-5.0, -5.0], [5.0, 5.0]]),
@@ -149,15 +149,17 @@ def differential_game(variant: str = "paper") -> DifferentialGame:
     )
 
 
-def differential_grid_game(variant: str = "paper", points: int = 41, stages: int = 1) -> MatrixGame:
+@checks_parameters
+def differential_grid_game(
+    variant: Literal["paper", "code"] = "paper", points: Annotated[int, at_least(2)] = 41, stages: Steps = 1
+) -> MatrixGame:
     """The differential game as a matrix game: each agent picks one of `points` numbers from -10 to 10.
 
     With 41 of them, .5 apart, both centres are on the grid: action 30 is 5 and action 10 is -5. For `stages`
     see `matrix_game`.
 
     Raises:
-        BadInputError: for an unknown variant, or fewer than 2 or more than 127 points; see `matrix_game`.
+        BadInputError: for an unknown variant, or fewer than 2 points; see `matrix_game`.
     """
-    if not 2 <= points <= 127:
-        raise BadInputError(f"the grid needs 2 to 127 points per agent, not {points}")
+    check_fits(32 * points**2, f"a grid of {points} x {points} points")  # while it is computed
     return matrix_game(np.asarray(differential_game(variant).grid(points)), stages)

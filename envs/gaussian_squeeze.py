@@ -1,7 +1,7 @@
 """Gaussian squeeze: a team shares a resource, and is paid for using just enough of it, not too much."""
 
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,17 @@ from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from envs.base import Observation, TeamEnvironment
+from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.errors import BadInputError
+from envs.memory import check_fits
+from envs.ranges import Seed, at_least, checks_parameters
 from envs.squeeze_viewer import SqueezeViewer
+from envs.tables import numbers
 
 #: The paper's largest unit-level resource: s_i is in [0, .2].
 LARGEST_S = 0.2
+#: Agents who share, and levels to choose from.
+AtLeastTwo = Annotated[int, at_least(2)]
 #: The equal s of MGS, which the paper does not state. It is the mean of its range, and with it a random
 #: joint action uses 4.5 +- .9: beside the low peak at 5 and far from the high one at 8, as the paper says.
 EQUAL_S = 0.1
@@ -44,7 +49,7 @@ class GaussianSqueezeState:
     key: jax.Array | None
     s: jax.Array | None  # (n,) float32 if drawn anew in every episode; None if it belongs to the game
     step_count: jax.Array  # () int8
-    last_actions: jax.Array  # (n,) int8, the joint action played; -1 at the start
+    last_actions: jax.Array  # (n,) int8 if that holds them, the joint action played; -1 at the start
 
 
 @struct.dataclass(eq=False)
@@ -97,7 +102,7 @@ class GaussianSqueeze(TeamEnvironment):
             key=key,
             s=self.s * jax.random.uniform(draw, self.s.shape) if self.redraw else None,
             step_count=jnp.zeros((), jnp.int8),
-            last_actions=jnp.full((self.num_agents,), -1, jnp.int8),
+            last_actions=jnp.full((self.num_agents,), -1, compact_dtype(self.num_actions - 1)),
         )
         return state, self.first_timestep(state)
 
@@ -108,7 +113,8 @@ class GaussianSqueeze(TeamEnvironment):
         actions = jnp.clip(actions, 0, self.num_actions - 1)
         usage = (self.resources(state) * actions).sum()
         state = state.replace(  # type: ignore[attr-defined]
-            step_count=state.step_count + jnp.int8(1), last_actions=actions.astype(jnp.int8)
+            step_count=state.step_count + jnp.int8(1),
+            last_actions=actions.astype(state.last_actions.dtype),
         )
         reward = squeeze_reward(usage, self.mu, self.sigma)
         return state, self.next_timestep(state, reward, jnp.asarray(True), jnp.asarray(False))
@@ -167,7 +173,7 @@ def check_resources(s: ArrayLike, agents: int) -> np.ndarray:
     Raises:
         BadInputError: if it is not one finite number >= 0 for each agent.
     """
-    resources = _numbers(s, "s")
+    resources = numbers(s, "s")
     if resources.shape != (agents,):
         raise BadInputError(f"s has shape {resources.shape}: give one number for each of the {agents} agents")
     if (resources < 0).any():
@@ -175,32 +181,15 @@ def check_resources(s: ArrayLike, agents: int) -> np.ndarray:
     return resources
 
 
-def _numbers(values: ArrayLike, name: str) -> np.ndarray:
-    try:
-        numbers = np.asarray(values, float)
-    except (ValueError, TypeError) as error:
-        raise BadInputError(f"{name} must be a list of plain numbers") from error
-    if not np.isfinite(numbers).all():
-        raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
-    return numbers
-
-
 def _check_domains(mu: ArrayLike, sigma: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    middles, widths = np.atleast_1d(_numbers(mu, "mu")), np.atleast_1d(_numbers(sigma, "sigma"))
+    middles, widths = np.atleast_1d(numbers(mu, "mu")), np.atleast_1d(numbers(sigma, "sigma"))
     if middles.ndim != 1 or middles.shape != widths.shape or middles.size == 0:
         raise BadInputError(
             f"mu and sigma have shapes {middles.shape} and {widths.shape}: give one of each for every domain"
         )
-    if (widths <= 0).any():
+    if (widths < np.finfo(np.float32).tiny).any():
         raise BadInputError(f"sigma holds {widths.min():g}: the width of a domain must be > 0")
     return middles, widths
-
-
-def _check_size(agents: int, actions: int) -> None:
-    if agents < 2 or not 2 <= actions <= 127:
-        raise BadInputError(
-            f"a squeeze needs at least 2 agents and 2 to 127 actions, not {agents} and {actions}"
-        )
 
 
 def highest_usage_wanted(mu: ArrayLike, sigma: ArrayLike) -> float:
@@ -225,13 +214,14 @@ def draw_resources(key: jax.Array, agents: int, least_sum: float, largest: float
     return jax.lax.while_loop(lambda carry: carry[1].sum() < least_sum, again, first)[1]
 
 
+@checks_parameters
 def gaussian_squeeze(
     mu: ArrayLike = 8.0,
     sigma: ArrayLike = 1.0,
     s: ArrayLike | None = None,
-    agents: int = 10,
-    actions: int = 10,
-    seed: int = 0,
+    agents: AtLeastTwo = 10,
+    actions: AtLeastTwo = 10,
+    seed: Seed = 0,
 ) -> GaussianSqueeze:
     """GS as in the paper: s given once and for all, by default drawn from `seed`.
 
@@ -249,9 +239,10 @@ def gaussian_squeeze(
 
     Raises:
         BadInputError: for numbers that are not finite, widths or resources out of range, an `s` of the
-            wrong length, too few agents or actions, or a peak that a drawn s would hardly ever reach.
+            wrong length, too few agents or actions or more than fit into memory, or a peak that a drawn s
+            would hardly ever reach.
     """
-    _check_size(agents, actions)
+    check_fits(agents * (4 * agents + actions), f"observations of {agents} agents with {actions} actions")
     middles, widths = _check_domains(mu, sigma)
     if s is None:
         wanted = highest_usage_wanted(middles, widths)
@@ -262,7 +253,7 @@ def gaussian_squeeze(
                 f"{agents} agents with {actions} actions and s in [0, {LARGEST_S}] hardly ever use as much "
                 f"as {wanted:g}, where the rightmost domain peaks: take more of them, a smaller mu, or give s"
             )
-        resources = draw_resources(jax.random.key(seed), agents, least_sum)
+        resources = draw_resources(jax.random.key(np.uint32(seed)), agents, least_sum)
     else:
         s = np.full(agents, s) if np.ndim(s) == 0 else s
         resources = jnp.asarray(check_resources(s, agents), jnp.float32)
@@ -289,12 +280,13 @@ def multi_domain_squeeze(
     return gaussian_squeeze(mu, sigma, s, agents, actions)
 
 
+@checks_parameters
 def redrawn_squeeze(
     mu: ArrayLike = 8.0,
     sigma: ArrayLike = 0.5,
     s: ArrayLike | None = None,
-    agents: int = 10,
-    actions: int = 11,
+    agents: AtLeastTwo = 10,
+    actions: AtLeastTwo = 11,
 ) -> GaussianSqueeze:
     """A squeeze as in the authors' release: s drawn anew in every episode, eleven actions, sigma^2 = .25.
 
@@ -304,7 +296,6 @@ def redrawn_squeeze(
     Raises:
         BadInputError: as `gaussian_squeeze`.
     """
-    _check_size(agents, actions)
     game = gaussian_squeeze(mu, sigma, 2 / agents if s is None else s, agents, actions)
     return game.replace(redraw=True)  # type: ignore[attr-defined, no-any-return]
 

@@ -5,20 +5,34 @@ one number, `y * width + x`, so that a state keeps one small integer for each en
 unbatched arithmetic without gathers or scatters, which vectorises well when callers vmap it.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.errors import BadInputError
+
 #: The five moves, in the order of QTRAN's release.
 UP, LEFT, STAY, RIGHT, DOWN = range(5)
 NUM_MOVES = 5
+#: Whoever stands on a grid is compared with all the others, in code that is unrolled.
+MOST_ENTITIES = 128
 
 
-def compact_dtype(largest: int) -> Any:
-    """The smallest signed integer type that holds 0 to `largest`; replay keeps states in it."""
-    return next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if largest <= np.iinfo(kind).max)
+def check_grid(height: int, width: int, entities: int, least_cells: int) -> None:
+    """Refuse a grid that cannot be, or that is too small for those who stand on it.
+
+    Raises:
+        BadInputError: if it has less than `least_cells` or more than int32 numbers, or too many entities.
+    """
+    if height * width < least_cells:
+        raise BadInputError(
+            f"a grid of {height} x {width} is too small for {entities} agents and prey: it needs at least "
+            f"{least_cells} cells"
+        )
+    if height * width > np.iinfo(np.int32).max:
+        raise BadInputError(f"a grid of {height} x {width} has more cells than 32 bits can number")
+    if entities > MOST_ENTITIES:
+        raise BadInputError(f"a grid takes at most {MOST_ENTITIES} agents and prey together, not {entities}")
 
 
 def coordinates(cells: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:

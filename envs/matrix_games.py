@@ -1,10 +1,12 @@
 """Matrix games for n >= 2 agents: any payoff tensor, one per team or one per agent, and games of several."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +16,15 @@ from jumanji import specs
 from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
 
-from envs.base import Observation, TeamEnvironment
+from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.errors import BadInputError
 from envs.matrix_viewer import MatrixGameViewer
+from envs.memory import check_fits
+from envs.ranges import Count, Must, Seed, Steps, checks_parameters, from_to
+from envs.tables import MOST_AXES, check_probabilities, numbers
 
 #: `next_stage` of a joint action that ends the game.
 END = -1
-#: Stages that can be counted in the int8 of a state.
-MOST_STAGES = 127
 
 
 @struct.dataclass
@@ -29,9 +32,10 @@ class MatrixGameState:
     """Where a matrix game stands."""
 
     key: jax.Array | None
-    stage: jax.Array  # () int8, which payoff tensor is being played
-    step_count: jax.Array  # () int8
-    last_actions: jax.Array  # (n,) int8, the joint action that led here; -1 at the start
+    # All in int8 where that holds them.
+    stage: jax.Array  # (), which payoff tensor is being played
+    step_count: jax.Array  # ()
+    last_actions: jax.Array  # (n,), the joint action that led here; -1 at the start
 
 
 @struct.dataclass(eq=False)
@@ -40,9 +44,10 @@ class MatrixGame(TeamEnvironment):
 
     Every agent i picks one of its A_i actions at the same time, and the team is paid
     `payoff[stage, u_1, ..., u_n]`, or each agent its own entry of it (`general_sum`). Then the game moves
-    to stage `next_stage[stage, u_1, ..., u_n]`, or ends where that is -1. The first stage is drawn with
-    probabilities `start`. With one stage and no way on, this is the one-shot matrix game of the papers, and
-    with K equal payoffs, one after the other, the same game K times.
+    to stage `next_stage[stage, u_1, ..., u_n]`, or ends where that is -1; after `time_limit` steps it is cut
+    off (a truncation, discount 1). The first stage is drawn with probabilities `start`. With one stage and no
+    way on, this is the one-shot matrix game of the papers, and with K equal payoffs, one after the other, the
+    same game K times.
 
     Every agent sees the stage as a one-hot vector, `agents_view (n, K)`; so does the learner,
     `global_state (K,)`. Agents with fewer actions than the others have the rest masked; to play a
@@ -51,10 +56,10 @@ class MatrixGame(TeamEnvironment):
     Args:
         payoff: `(K, A_1, ..., A_n)` float32, or `(K, A_1, ..., A_n, n)` if `general_sum`. An array leaf:
             `jax.vmap` over it is a batch of games.
-        next_stage: `(K, A_1, ..., A_n)` int8.
+        next_stage: `(K, A_1, ..., A_n)` integers.
         start: `(K,)` probabilities of the first stage.
         action_counts: `(A_1, ..., A_n)`.
-        time_limit: the longest way from a first stage to an end.
+        time_limit: steps until truncation; of a game that always ends before, its longest way to an end.
         general_sum: whether each agent has a payoff of its own; rewards are then `(n,)`.
     """
 
@@ -101,9 +106,9 @@ class MatrixGame(TeamEnvironment):
             stage = jax.random.choice(draw, self.num_stages, p=self.start)
         state = MatrixGameState(
             key=key,
-            stage=stage.astype(jnp.int8),
-            step_count=jnp.zeros((), jnp.int8),
-            last_actions=jnp.full((self.num_agents,), -1, jnp.int8),
+            stage=stage.astype(compact_dtype(self.num_stages - 1)),
+            step_count=jnp.zeros((), compact_dtype(self.time_limit)),
+            last_actions=jnp.full((self.num_agents,), -1, compact_dtype(self.num_actions - 1)),
         )
         return state, self.first_timestep(state).replace(reward=self.reward_spec.generate_value())  # type: ignore[attr-defined]
 
@@ -115,12 +120,12 @@ class MatrixGame(TeamEnvironment):
         cell = (state.stage, *actions)
         following = self.next_stage[cell]
         state = state.replace(  # type: ignore[attr-defined]
-            stage=jnp.where(following == END, state.stage, following),
-            step_count=state.step_count + jnp.int8(1),
-            last_actions=actions.astype(jnp.int8),
+            stage=jnp.where(following == END, state.stage, following).astype(state.stage.dtype),
+            step_count=state.step_count + jnp.ones((), state.step_count.dtype),
+            last_actions=actions.astype(state.last_actions.dtype),
         )
-        over = following == END
-        return state, self.next_timestep(state, self.payoff[cell], over, jnp.asarray(False))
+        late = state.step_count >= self.time_limit
+        return state, self.next_timestep(state, self.payoff[cell], following == END, late)
 
     def observe(self, state: MatrixGameState) -> Observation:
         """The stage, to everyone."""
@@ -132,6 +137,17 @@ class MatrixGame(TeamEnvironment):
             action_mask=mask,
             step_count=state.step_count.astype(jnp.int32),
         )
+
+    def describe(self) -> str:
+        """The kind of game, its agents and their actions, in words."""
+        *others, last = map(str, self.action_counts)
+        kind = "a game with a reward per agent, of" if self.general_sum else "a team game of"
+        stages = f", in {self.num_stages} stages" if self.num_stages > 1 else ""
+        return f"{kind} {self.num_agents} agents with {', '.join(others)} and {last} actions{stages}"
+
+    def could_be_payoffs_per_agent(self) -> bool:
+        """Whether the team's payoff `(n - 1, A_2, ..., A_n)` looks like one payoff for each of n - 1."""
+        return not self.general_sum and self.num_agents > 2 and self.action_counts[0] == self.num_agents - 1
 
     def joint_payoff(self) -> jax.Array:
         """The payoff tensor of the first stage, `(A_1, ..., A_n)`; `(A_1, ..., A_n, n)` if `general_sum`."""
@@ -160,42 +176,38 @@ def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
     """`payoff` as a float32 tensor `(A_1, ..., A_n)`.
 
     Raises:
-        BadInputError: if it is ragged, empty, not numeric, not finite, or for fewer than two agents.
+        BadInputError: if it is ragged, empty, not numeric, not finite, or for fewer than two agents or more
+            than `MOST_AXES`.
     """
-    try:
-        table = np.asarray(payoff, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise BadInputError(
-            f"{name} is ragged or not numeric: every row needs the same number of plain numbers"
-        ) from error
+    table = numbers(payoff, name, np.float32)
     if table.ndim < 2:
         raise BadInputError(
             f"{name} has {table.ndim} axis/axes, which makes a game of fewer than two agents: "
             "give one axis per agent, at least two"
         )
+    if table.ndim > MOST_AXES:
+        raise BadInputError(f"{name} has {table.ndim} axes, one per agent: there may be at most {MOST_AXES}")
     if table.size == 0:
         raise BadInputError(f"{name} is empty (shape {table.shape}): every agent needs at least one action")
-    if not np.isfinite(table).all():
-        raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
-    if max(table.shape) > 127:
-        raise BadInputError(f"{name} has shape {table.shape}: an agent may have at most 127 actions")
     return table
 
 
-def matrix_game(payoff: ArrayLike, stages: int = 1) -> MatrixGame:
+@checks_parameters
+def matrix_game(payoff: ArrayLike, stages: Steps = 1) -> MatrixGame:
     """The game that pays the team by this tensor `(A_1, ..., A_n)`.
 
     It is one-shot, or played `stages` times in one episode: the agents see how often it has been played, and
     the rewards add up.
 
     Raises:
-        BadInputError: see `check_payoff`; for stages that are not from 1 to `MOST_STAGES`.
+        BadInputError: see `check_payoff`; for stages that are not from 1 to `MOST_STEPS`.
     """
     table = check_payoff(payoff)
     return _repeated(table, table.shape, stages)
 
 
-def general_sum_game(payoffs: Sequence[ArrayLike], stages: int = 1) -> MatrixGame:
+@checks_parameters
+def general_sum_game(payoffs: Sequence[ArrayLike], stages: Steps = 1) -> MatrixGame:
     """The game that pays agent i by `payoffs[i]`, a tensor `(A_1, ..., A_n)` like all the others.
 
     For `stages` see `matrix_game`.
@@ -234,9 +246,8 @@ def _repeated(
     payoff: np.ndarray, action_counts: tuple[int, ...], stages: int, general_sum: bool = False
 ) -> MatrixGame:
     """Every stage pays the same and leads to the next one, the last to the end."""
-    if not isinstance(stages, int | np.integer) or not 1 <= stages <= MOST_STAGES:
-        raise BadInputError(f"stages must be a whole number from 1 to {MOST_STAGES}, not {stages}")
-    following = jnp.append(jnp.arange(1, stages, dtype=jnp.int8), jnp.int8(END))  # (K,)
+    check_fits(stages * payoff.size * payoff.itemsize, f"the payoffs of {stages} stages")
+    following = jnp.append(jnp.arange(1, stages), END).astype(compact_dtype(stages - 1))  # (K,)
     return MatrixGame(
         payoff=jnp.repeat(jnp.asarray(payoff)[None], stages, axis=0),
         next_stage=jnp.broadcast_to(
@@ -244,47 +255,71 @@ def _repeated(
         ),
         start=jnp.eye(1, stages)[0],
         action_counts=action_counts,
-        time_limit=int(stages),
+        time_limit=stages,
         general_sum=general_sum,
     )
 
 
-def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, time_limit: int) -> MatrixGame:
-    """A game of several payoff tensors of one shape, `(K, A_1, ..., A_n)`; see `MatrixGame`."""
-    table = np.stack([check_payoff(payoff) for payoff in np.asarray(payoffs)])
+@checks_parameters
+def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, time_limit: Steps) -> MatrixGame:
+    """A game of several payoff tensors of one shape, `(K, A_1, ..., A_n)`; see `MatrixGame`.
+
+    Raises:
+        BadInputError: for tables that do not fit together, stages that there are not, probabilities that do
+            not sum to 1, an impossible time limit; see `check_payoff`.
+    """
+    tables = [check_payoff(payoff, f"the payoff of stage {i}") for i, payoff in enumerate(payoffs)]  # type: ignore[arg-type]
+    shapes = sorted({table.shape for table in tables})
+    if len(shapes) != 1:
+        raise BadInputError(f"the stages' payoffs have shapes {', '.join(map(str, shapes))}: give one shape")
+    table = np.stack(tables)
+    following, chances = numbers(next_stage, "next_stage"), numbers(start, "start")
+    stages = len(table)
+    if following.shape != table.shape or chances.shape != (stages,):
+        raise BadInputError(
+            f"next_stage has shape {following.shape} and start {chances.shape}: give {table.shape} and "
+            f"({stages},), to fit the payoffs"
+        )
+    if not np.isin(following, range(END, stages)).all():
+        raise BadInputError(f"next_stage must hold stages from 0 to {stages - 1}, or {END} for the end")
+    check_probabilities(chances, "start")
+    if stages == time_limit == 1 and (following != END).any():
+        raise BadInputError("a game of one stage that goes on needs a time_limit above 1")
     return MatrixGame(
         payoff=jnp.asarray(table),
-        next_stage=jnp.asarray(next_stage, jnp.int8),
-        start=jnp.asarray(start, jnp.float32),
+        next_stage=jnp.asarray(following, compact_dtype(stages - 1)),
+        start=jnp.asarray(chances, jnp.float32),
         action_counts=table.shape[1:],
         time_limit=time_limit,
     )
 
 
-def load_game(path: str | Path, stages: int = 1) -> MatrixGame:
+@checks_parameters
+def load_game(path: str | Path, stages: Steps = 1) -> MatrixGame:
     """Read a game from a file, one-shot or played `stages` times.
 
-    A .json (nested lists) or .npy file with one tensor is the payoff of a team, one axis per agent. A .json
-    object `{"payoffs": [R1, R2]}` holds one tensor per agent: with two agents, a pair of matrices.
+    One tensor is the payoff of a team, one axis per agent: a .json file with nested lists, an .npy file, or
+    an .npz file with one array. One tensor per agent, so with two agents a pair of matrices, makes a game
+    with a reward each: a .json object `{"payoffs": [R1, R2]}`, an .npz file with one array
+    `payoffs (n, ...)`, or with an array for each agent in their order.
 
     Raises:
         BadInputError: if the file cannot be read, or what it holds is no payoff (`matrix_game`,
             `general_sum_game`).
     """
     path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".json", ".npy", ".npz"):
+        raise BadInputError(f"payoff file {path} must end in .json, .npy or .npz")
     try:
-        if path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".npy":
-            content = np.load(path, allow_pickle=False)
-        else:
-            raise BadInputError(f"payoff file {path} must end in .json or .npy")
+        content = json.loads(path.read_bytes()) if suffix == ".json" else _load_arrays(path)
     except OSError as error:
         raise BadInputError(f"payoff file {path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise BadInputError(f"payoff file {path} is not valid {path.suffix[1:]}: {error}") from error
+    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error) or "it ends too early"
+        raise BadInputError(
+            f"payoff file {path} is not valid {suffix[1:]}: {' '.join(why.split())[:200]}"
+        ) from error
     try:
         if not isinstance(content, dict):
             return matrix_game(content, stages)
@@ -293,6 +328,18 @@ def load_game(path: str | Path, stages: int = 1) -> MatrixGame:
         return general_sum_game(content["payoffs"], stages)
     except BadInputError as error:
         raise BadInputError(f"payoff file {path}: {error}") from error
+
+
+def _load_arrays(path: Path) -> Any:
+    """What an .npy or .npz file holds, in the form of a .json file."""
+    with path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        arrays = {name: content[name] for name in content.files}
+    if len(arrays) != 1:
+        return {"payoffs": list(arrays.values())}
+    return {"payoffs": list(arrays["payoffs"])} if "payoffs" in arrays else next(iter(arrays.values()))
 
 
 # The games of the papers. Agent 1 picks the row.
@@ -314,14 +361,15 @@ CLIMBING_T_PAYOFF = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
 PR2_PAYOFFS = [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]
 
 
-def penalty_payoff(k: float = -100.0) -> list[list[float]]:
+@checks_parameters
+def penalty_payoff(
+    k: Annotated[float, Must("at most 0", lambda k: k <= 0)] = -100.0,
+) -> list[list[float]]:
     """The penalty game of Claus and Boutilier: two optima of 10 that pay `k` <= 0 when mixed.
 
     Raises:
-        BadInputError: if `k` is positive or not a number.
+        BadInputError: if `k` is positive or not a finite number.
     """
-    if not k <= 0:
-        raise BadInputError(f"the penalty k must be a number <= 0, not {k}")
     return [[10, 0, k], [0, 2, 0], [k, 0, 10]]
 
 
@@ -333,23 +381,29 @@ def two_gaussians_payoff() -> np.ndarray:
     return np.maximum(wide, narrow)
 
 
-def random_payoffs(seed: int, games: int, action_counts: tuple[int, ...] = (3, 3)) -> jax.Array:
+@checks_parameters
+def random_payoffs(seed: Seed, games: Count, action_counts: tuple[int, ...] = (3, 3)) -> jax.Array:
     """`games` payoff tensors with entries uniform in [0, 1): `(games, A_1, ..., A_n)`.
 
     Game i depends only on `seed` and i, however many are drawn (QTRAN, table 6, uses 310 of 3 x 3).
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(games))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(np.uint32(seed)), jnp.arange(games))
     return jax.vmap(lambda key: jax.random.uniform(key, action_counts))(keys)
 
 
-def random_game(payoff_seed: int = 0, agents: int = 2, actions: int = 3, stages: int = 1) -> MatrixGame:
+@checks_parameters
+def random_game(
+    payoff_seed: Seed = 0,
+    agents: Annotated[int, from_to(2, MOST_AXES)] = 2,
+    actions: Count = 3,
+    stages: Steps = 1,
+) -> MatrixGame:
     """One game with payoffs uniform in [0, 1), drawn from `payoff_seed`; for `stages` see `matrix_game`.
 
     Raises:
-        BadInputError: for fewer than two agents or fewer than one action; see `matrix_game`.
+        BadInputError: for fewer than two agents, fewer than one action, or what does not fit into memory.
     """
-    if agents < 2 or actions < 1:
-        raise BadInputError(f"a random game needs agents >= 2 and actions >= 1, not {agents} and {actions}")
+    check_fits(4 * stages * actions**agents, f"a payoff of {actions} actions for each of {agents} agents")
     return matrix_game(random_payoffs(payoff_seed, 1, (actions,) * agents)[0], stages)
 
 

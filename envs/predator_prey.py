@@ -1,6 +1,6 @@
 """QTRAN's modified predator-prey: two predators beside a prey are paid for it, a lone one is fined."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ from flax import struct
 from jumanji.types import TimeStep
 
 from envs import grid
-from envs.base import Observation, TeamEnvironment
+from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.errors import BadInputError
 from envs.grid_viewer import PredatorPreyViewer
+from envs.ranges import Count, Steps, at_least, checks_parameters
 
 
 @struct.dataclass
@@ -99,13 +100,13 @@ class PredatorPrey(TeamEnvironment):
 
     def place(self, cells: jax.Array, key: jax.Array | None = None) -> PredatorPreyState:
         """The fresh state with everybody on `cells (n + m,)`, predators first."""
-        cells = cells.astype(grid.compact_dtype(self.height * self.width - 1))
+        cells = cells.astype(compact_dtype(self.height * self.width - 1))
         return PredatorPreyState(
             key=key,
             predators=cells[: self.num_agents],
             prey=cells[self.num_agents :],
             hunters=jnp.zeros((self.num_prey,), jnp.int8),
-            step_count=jnp.zeros((), grid.compact_dtype(self.time_limit)),
+            step_count=jnp.zeros((), compact_dtype(self.time_limit)),
         )
 
     def step(
@@ -194,42 +195,30 @@ class PredatorPrey(TeamEnvironment):
         return PredatorPreyViewer(self.height, self.width, float(self.penalty))
 
 
+@checks_parameters
 def predator_prey(
-    predators: int = 2,
-    prey: int = 1,
-    height: int = 5,
-    width: int = 5,
-    penalty: float = 0.5,
-    view: int = 5,
+    predators: Annotated[int, at_least(2, "at least 2 (a single one can only ever be fined)")] = 2,
+    prey: Count = 1,
+    height: Count = 5,
+    width: Count = 5,
+    penalty: Annotated[float, at_least(0, "at least 0 (it is subtracted)")] = 0.5,
+    view: Count = 5,
     full_view: bool = False,
-    time_limit: int = 100,
+    time_limit: Steps = 100,
 ) -> PredatorPrey:
     """A game of modified predator-prey; see `PredatorPrey`.
 
     Raises:
-        BadInputError: for fewer than two predators or one prey, a grid without an empty cell for them, a
-            penalty that is negative or not a number, a view that is even or larger than the grid, or no
-            time.
+        BadInputError: for fewer than two predators or one prey, a grid without an empty cell for a prey that
+            was caught, a penalty that is negative or not a number, a view that is even or larger than the
+            grid, or a time limit that cannot be.
     """
-    if predators < 2 or prey < 1:
-        raise BadInputError(
-            f"predator-prey needs at least 2 predators and 1 prey, not {predators} and {prey}: "
-            "a single predator can only ever be fined"
-        )
-    if height < 1 or width < 1 or height * width <= predators + prey:
-        raise BadInputError(
-            f"a grid of {height} x {width} is too small for {predators} predators and {prey} prey: "
-            f"it needs more than {predators + prey} cells, so that one is empty for a prey that was caught"
-        )
-    if not 0 <= penalty < float("inf"):
-        raise BadInputError(f"the penalty must be a number >= 0 (it is subtracted), not {penalty}")
-    if not full_view and (view < 1 or view % 2 == 0 or view > min(height, width)):
+    grid.check_grid(height, width, predators + prey, predators + prey + 1)
+    if not full_view and (view % 2 == 0 or view > min(height, width)):
         raise BadInputError(
             f"the view must be an odd number of cells from 1 to {min(height, width)} on a grid of "
             f"{height} x {width}, not {view}; full_view shows everything"
         )
-    if time_limit < 1:
-        raise BadInputError(f"the time limit must be at least 1 step, not {time_limit}")
     return PredatorPrey(
         penalty=jnp.asarray(penalty, jnp.float32),
         num_agents=predators,

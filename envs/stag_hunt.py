@@ -1,6 +1,6 @@
 """DCG's predator-prey, the stag hunt: two agents catch together, one that tries alone is punished."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,9 @@ from flax import struct
 from jumanji.types import TimeStep
 
 from envs import grid
-from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
+from envs.base import Observation, TeamEnvironment, compact_dtype
+from envs.memory import check_fits
+from envs.ranges import Count, Must, Steps, at_least, checks_parameters
 from envs.stag_hunt_viewer import StagHuntViewer
 
 #: The six actions, in the order of DCG's release. `grid` has another order for QTRAN's moves.
@@ -109,13 +110,13 @@ class StagHunt(TeamEnvironment):
 
     def place(self, cells: jax.Array, key: jax.Array | None = None) -> StagHuntState:
         """The fresh state with everybody on `cells (n + m,)`, agents first."""
-        cells = cells.astype(grid.compact_dtype(self.height * self.width - 1))
+        cells = cells.astype(compact_dtype(self.height * self.width - 1))
         return StagHuntState(
             key=key,
             agents=cells[: self.num_agents],
             prey=cells[self.num_agents :],
             catchers=jnp.zeros((self.num_prey,), jnp.int8),
-            step_count=jnp.zeros((), grid.compact_dtype(self.time_limit)),
+            step_count=jnp.zeros((), compact_dtype(self.time_limit)),
         )
 
     def step(self, state: StagHuntState, actions: jax.Array) -> tuple[StagHuntState, TimeStep[Observation]]:
@@ -256,39 +257,27 @@ def channels(layers: list[jax.Array]) -> jax.Array:
     return jnp.stack([*layers, jnp.zeros_like(layers[0])], axis=-1).astype(jnp.float32)
 
 
+@checks_parameters
 def stag_hunt(
-    agents: int = 8,
-    prey: int = 8,
-    height: int = 10,
-    width: int = 10,
-    punishment: float = -2.0,
+    agents: Annotated[int, at_least(2, "at least 2 (a catch takes two)")] = 8,
+    prey: Count = 8,
+    height: Count = 10,
+    width: Count = 10,
+    punishment: Annotated[float, Must("at most 0 (it is added)", lambda number: number <= 0)] = -2.0,
     capture_reward: float = 10.0,
-    view: int = 5,
-    time_limit: int = 200,
+    view: Annotated[int, Must("an odd number of cells", lambda side: side >= 1 and side % 2 == 1)] = 5,
+    time_limit: Steps = 200,
 ) -> StagHunt:
     """A stag hunt; see `StagHunt`.
 
     Raises:
         BadInputError: for fewer than two agents or one prey, a grid that is too small for them, a
-            punishment above 0 or a reward that is not a number, an even view, or no time.
+            punishment above 0 or a reward that is not a number, an even view, a time limit that cannot be, or
+            what does not fit into memory.
     """
-    if agents < 2 or prey < 1:
-        raise BadInputError(
-            f"a stag hunt needs at least 2 agents and 1 prey, not {agents} and {prey}: a catch takes two"
-        )
-    if height < 1 or width < 1 or height * width < agents + prey:
-        raise BadInputError(
-            f"a grid of {height} x {width} is too small for {agents} agents and {prey} prey: "
-            f"it needs at least {agents + prey} cells"
-        )
-    if not -np.inf < punishment <= 0:
-        raise BadInputError(f"the punishment must be a number <= 0 (it is added), not {punishment}")
-    if not np.isfinite(capture_reward):
-        raise BadInputError(f"the capture reward must be a number, not {capture_reward}")
-    if view < 1 or view % 2 == 0:
-        raise BadInputError(f"the view must be an odd number of cells, 1 or more, not {view}")
-    if time_limit < 1:
-        raise BadInputError(f"the time limit must be at least 1 step, not {time_limit}")
+    grid.check_grid(height, width, agents + prey, agents + prey)
+    cells = height * width + agents * view**2  # on which every entity is looked for
+    check_fits(cells * (agents + prey), f"observations of {height} x {width} cells with a view of {view}")
     return StagHunt(
         capture_reward=jnp.asarray(capture_reward, jnp.float32),
         punishment=jnp.asarray(punishment, jnp.float32),

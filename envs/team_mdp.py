@@ -1,7 +1,7 @@
 """Finite team decision processes: tables that can be played as a game and read as a model."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,16 @@ from flax import struct
 from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
 
-from envs.base import Observation, TeamEnvironment
+from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.errors import BadInputError
 from envs.matrix_games import END, MatrixGame
+from envs.memory import check_fits
+from envs.ranges import Count, Seed, Steps, checks_parameters, from_to
+from envs.tables import MOST_AXES, check_probabilities, numbers
 from envs.team_mdp_viewer import TeamMDPViewer
 
-#: States, steps and actions are kept in small integers.
-MOST_STATES = MOST_STEPS = 32_767
-MOST_ACTIONS = 127
-#: How far from 1 the probabilities of a row may sum; float32 rows stay well below it.
-SUM_TOLERANCE = 1e-5
+#: States are kept in 16 bits.
+MOST_STATES = int(np.iinfo(np.int16).max)
 
 
 class TeamModel(NamedTuple):
@@ -48,7 +48,7 @@ class TeamMDPState:
     key: jax.Array | None
     state: jax.Array  # () int16
     step_count: jax.Array  # () int16
-    last_actions: jax.Array  # (n,) int8, the joint action that led here; -1 at the start
+    last_actions: jax.Array  # (n,) int8 if that holds them, the joint action that led here; -1 at the start
 
 
 @struct.dataclass(eq=False)
@@ -120,7 +120,7 @@ class TeamMDP(TeamEnvironment):
             key=key,
             state=_pick(jnp.asarray(self.start), jax.random.uniform(draw)),
             step_count=jnp.zeros((), jnp.int16),
-            last_actions=jnp.full((self.num_agents,), -1, jnp.int8),
+            last_actions=jnp.full((self.num_agents,), -1, compact_dtype(self.num_actions - 1)),
         )
         return state, self.first_timestep(state)
 
@@ -150,7 +150,7 @@ class TeamMDP(TeamEnvironment):
         following = _pick(jnp.asarray(self.transition)[cell], draws.uniform)
         step_count = state.step_count + jnp.int16(1)
         state = state.replace(  # type: ignore[attr-defined]
-            state=following, step_count=step_count, last_actions=actions.astype(jnp.int8)
+            state=following, step_count=step_count, last_actions=actions.astype(state.last_actions.dtype)
         )
         terminated = jnp.asarray(self.terminal)[following]
         return state, self.next_timestep(state, reward, terminated, step_count >= self.time_limit)
@@ -212,6 +212,7 @@ def _pick(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
     return jnp.sum(heights <= uniform * heights[-1], dtype=jnp.int16)
 
 
+@checks_parameters
 def team_mdp(
     transition: ArrayLike,
     reward: ArrayLike,
@@ -220,7 +221,7 @@ def team_mdp(
     terminal: ArrayLike | None = None,
     observation: ArrayLike | None = None,
     reward_noise: ArrayLike | None = None,
-    time_limit: int = 100,
+    time_limit: Steps = 100,
     layout: tuple[tuple[float, float], ...] | None = None,
     labels: tuple[str, ...] | None = None,
 ) -> TeamMDP:
@@ -242,7 +243,7 @@ def team_mdp(
             that are negative or do not sum to 1, negative noise, an impossible time limit, or fewer
             than two agents.
     """
-    transition = _numbers(transition, "transition")
+    transition = numbers(transition, "transition")
     if transition.ndim < 4:
         raise BadInputError(
             f"transition has shape {transition.shape}, which makes a game of fewer than two agents: "
@@ -254,27 +255,23 @@ def team_mdp(
             f"transition has shape {transition.shape}: its first and last axes must both be the number of "
             "states, and every agent needs at least one action"
         )
-    if states > MOST_STATES or max(counts) > MOST_ACTIONS:
-        raise BadInputError(
-            f"transition has shape {transition.shape}: at most {MOST_STATES} states and {MOST_ACTIONS} "
-            "actions an agent are possible"
-        )
-    _check_probabilities(transition, "transition")
+    _check_shape(states, counts)
+    check_probabilities(transition, "transition")
     first = np.eye(states)[0] if start is None else _shaped(start, (states,), "start")
-    _check_probabilities(first, "start")
+    check_probabilities(first, "start")
     noise = None if reward_noise is None else _shaped(reward_noise, shape, "reward_noise")
     if noise is not None and noise.min() < 0:
         raise BadInputError(f"reward_noise has a standard deviation of {noise.min():g}: give 0 or more")
-    if not 1 <= time_limit <= MOST_STEPS:
-        raise BadInputError(f"time_limit must be from 1 to {MOST_STEPS}, not {time_limit}")
-    ends = np.zeros(states) if terminal is None else _shaped(terminal, (states,), "terminal")
+    ends = np.zeros(states) if terminal is None else _shaped(terminal, (states,), "terminal", booleans=True)
     agents = len(counts)
     if observation is None:
         seen = np.tile(np.arange(states), (agents, 1))
     else:
         seen = _shaped(observation, (agents, states), "observation")
-        if seen.min() < 0 or (seen != np.floor(seen)).any():
-            raise BadInputError("observation must hold whole numbers from 0 up, one per agent and state")
+        if seen.min() < 0 or seen.max() >= MOST_STATES or (seen != np.floor(seen)).any():
+            raise BadInputError(
+                f"observation must hold whole numbers from 0 to {MOST_STATES - 1}, one per agent and state"
+            )
     for name, drawn in (("layout", layout), ("labels", labels)):
         if drawn is not None and len(drawn) != states:
             raise BadInputError(f"{name} has {len(drawn)} entries: give one for each of {states} states")
@@ -294,38 +291,12 @@ def team_mdp(
     )
 
 
-def _numbers(table: ArrayLike, name: str) -> np.ndarray:
-    """`table` in float64."""
-    try:
-        array = np.asarray(table, dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise BadInputError(
-            f"{name} is ragged or not numeric: every row needs the same number of plain numbers"
-        ) from error
-    if not np.isfinite(array).all():
-        raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
-    return array
-
-
-def _shaped(table: ArrayLike, shape: tuple[int, ...], name: str) -> np.ndarray:
+def _shaped(table: ArrayLike, shape: tuple[int, ...], name: str, *, booleans: bool = False) -> np.ndarray:
     """`table` in float64, of this shape."""
-    array = _numbers(table, name)
+    array = numbers(table, name, booleans=booleans)
     if array.shape != shape:
         raise BadInputError(f"{name} has shape {array.shape}: give {shape}, to fit the transition table")
     return array
-
-
-def _check_probabilities(table: np.ndarray, name: str) -> None:
-    """Every row of the last axis is a distribution."""
-    if table.min() < 0:
-        where = tuple(int(index) for index in np.unravel_index(table.argmin(), table.shape))
-        raise BadInputError(f"{name} has a negative probability, {table.min():g} at {where}: give 0 or more")
-    sums = np.atleast_1d(table.sum(axis=-1))
-    wrong = np.abs(sums - 1)
-    if wrong.max() > SUM_TOLERANCE:
-        where = tuple(int(index) for index in np.unravel_index(wrong.argmax(), sums.shape))
-        row = f"row {where}" if table.ndim > 1 else "all of it"
-        raise BadInputError(f"{name} does not sum to 1: {row} sums to {sums[where]:g}")
 
 
 def from_matrix_game(game: MatrixGame) -> TeamMDP:
@@ -334,12 +305,14 @@ def from_matrix_game(game: MatrixGame) -> TeamMDP:
     Pure: it can be vmapped over games. The state is the stage, and the last state is the end.
 
     Raises:
-        BadInputError: for a game with a reward per agent.
+        BadInputError: for a game with a reward per agent, or with more stages than there may be states.
     """
     if game.general_sum:
         raise BadInputError("a team MDP has one reward for all: give a matrix game that pays the team")
     stages, agents = game.num_stages, game.num_agents
-    following = jnp.where(game.next_stage == END, stages, game.next_stage)  # (K, A_1, ..., A_n)
+    _check_shape(stages + 1, game.action_counts)
+    # (K, A_1, ..., A_n); `next_stage` itself may be in an integer that has no room for the end
+    following = jnp.where(game.next_stage == END, stages, game.next_stage.astype(jnp.int16))
     after = jnp.full((1, *game.action_counts), stages, following.dtype)
     payoff = jnp.asarray(game.payoff, float)
     return TeamMDP(
@@ -357,8 +330,9 @@ def from_matrix_game(game: MatrixGame) -> TeamMDP:
     )
 
 
+@checks_parameters
 def draw_team_mdp(
-    key: jax.Array, num_states: int, action_counts: tuple[int, ...], time_limit: int = 100
+    key: jax.Array, num_states: Count, action_counts: tuple[Count, ...], time_limit: Steps = 100
 ) -> TeamMDP:
     """A random fully observable team decision process without an end.
 
@@ -366,7 +340,11 @@ def draw_team_mdp(
     in [0, 1), and every state as likely as the others at the start. Pure: thousands of games are
     `jax.vmap(lambda key: draw_team_mdp(key, 5, (3, 3)))(keys)`. In float64 inside
     `jax.enable_x64(True)`.
+
+    Raises:
+        BadInputError: for sizes that cannot be, or that do not fit into memory.
     """
+    _check_shape(num_states, action_counts)
     transition_key, reward_key = jax.random.split(key)
     shape = (num_states, *action_counts)
     # Exponential variables divided by their sum are a flat Dirichlet draw.
@@ -385,22 +363,36 @@ def draw_team_mdp(
     )
 
 
-def random_team_mdp(mdp_seed: int = 0, states: int = 5, agents: int = 2, actions: int = 3) -> TeamMDP:
+def _check_shape(states: int, action_counts: tuple[int, ...]) -> None:
+    """Refuse a transition table, in float32, that cannot be or does not fit into memory."""
+    if states > MOST_STATES:
+        raise BadInputError(f"a team MDP may have at most {MOST_STATES} states, not {states}")
+    if len(action_counts) > MOST_AXES:
+        raise BadInputError(f"a team MDP may have at most {MOST_AXES} agents, not {len(action_counts)}")
+    entries = states**2 * math.prod(action_counts)
+    check_fits(4 * entries, f"the transition table of {states} states and actions {action_counts}")
+
+
+@checks_parameters
+def random_team_mdp(
+    mdp_seed: Seed = 0,
+    states: Annotated[int, from_to(1, MOST_STATES)] = 5,
+    agents: Annotated[int, from_to(2, MOST_AXES)] = 2,
+    actions: Count = 3,
+) -> TeamMDP:
     """One game of `draw_team_mdp`, drawn from `mdp_seed`.
 
     Raises:
-        BadInputError: for fewer than two agents, or fewer than one state or action.
+        BadInputError: for fewer than two agents, no state or action, or more than fit into memory.
     """
-    if agents < 2 or actions < 1 or states < 1:
-        raise BadInputError(
-            "a random team MDP needs agents >= 2, actions >= 1 and states >= 1, "
-            f"not {agents}, {actions} and {states}"
-        )
+    table = 4 * states**2 * actions**agents
+    check_fits(3 * table, f"a random team MDP of {states} states, {agents} agents and {actions} actions")
     draw = jax.jit(draw_team_mdp, static_argnames=("num_states", "action_counts"))
-    return draw(jax.random.key(mdp_seed), num_states=states, action_counts=(actions,) * agents)
+    return draw(jax.random.key(np.uint32(mdp_seed)), num_states=states, action_counts=(actions,) * agents)
 
 
-def divergence_mmdp(time_limit: int = 100) -> TeamMDP:
+@checks_parameters
+def divergence_mmdp(time_limit: Steps = 100) -> TeamMDP:
     """The two-state game on which fitted Q-iteration with additive values diverges.
 
     (Wang et al. 2021, "Towards Understanding Cooperative Multi-Agent Q-Learning with Value
@@ -427,6 +419,7 @@ def divergence_mmdp(time_limit: int = 100) -> TeamMDP:
 LINE_CELLS = LINE_STEPS = 4
 
 
+@checks_parameters
 def line_world(noise: bool = True) -> TeamMDP:
     """The "team MDP" of Logical Team Q-learning: a walk of four cells with a button at its end.
 

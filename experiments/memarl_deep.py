@@ -45,7 +45,7 @@ def deep_learner(name: str, workshop: Workshop) -> Algorithm:
 
 def rommeo_fig2(workshop: Workshop) -> Outcome:
     """Learning curves of every learner on both variants, and the way that seed 0 takes."""
-    games = [differential_game(variant) for variant in VARIANTS]
+    games = [differential_game(variant) for variant in VARIANTS]  # type: ignore[arg-type]
     seeds = workshop.seeds(smoke=2, quick=20, paper=20)
     steps = workshop.choose(smoke=50, quick=ITERATIONS * STEPS_PER_ITERATION, paper=5000)
     ours: dict[str, Any] = {variant: {} for variant in VARIANTS}

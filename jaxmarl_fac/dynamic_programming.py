@@ -22,7 +22,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from envs.errors import BadInputError
-from envs.team_mdp import SUM_TOLERANCE, TeamModel
+from envs.tables import SUM_TOLERANCE
+from envs.team_mdp import TeamModel
 from jaxmarl_fac.projections import additive_fit, greedy, sum_utilities
 
 #: One array for each agent: utilities, q-functions or policies.

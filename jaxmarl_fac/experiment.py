@@ -13,6 +13,7 @@ import numpy as np
 
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
+from envs.ranges import KEY, Seed
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
 from jaxmarl_fac.files import write_text
 from jaxmarl_fac.schedule import Schedule, evenly_spread
@@ -20,8 +21,6 @@ from jaxmarl_fac.settings import Count, Must, Settings, at_least
 
 #: Iterations that the loop can count in 32 bits, two numbers kept for keys.
 MOST_ITERATIONS = 2**31 - 3
-#: Numbers that make a key: JAX takes 32 bits of them.
-KEY = Must("in [0, 4294967295]", lambda number: 0 <= number < 2**32, unbounded=True)
 #: Seeds of one experiment.
 MOST_SEEDS = 2**20
 #: Counts that only the host needs.
@@ -62,7 +61,7 @@ class Experiment(Settings):
     updates_per_step: Count = 1
     evaluations: Count = 20
     evaluation_episodes: Count = 32
-    root_key: Annotated[int, KEY] = 0
+    root_key: Seed = 0
     bitwise_seeds: bool = False
     probe: Probe | None = None
 

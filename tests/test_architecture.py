@@ -24,7 +24,9 @@ SEEN_BY_ENGINE = {
     "envs.base": {"Observation", "TeamEnvironment"},
     "envs.errors": {"BadInputError"},
     "envs.memory": {"check_fits"},
-    "envs.team_mdp": {"SUM_TOLERANCE", "TeamModel"},
+    "envs.ranges": {"KEY", "Count", "Must", "Probability", "Seed", "above", "at_least", "between", "checked"},
+    "envs.tables": {"SUM_TOLERANCE"},
+    "envs.team_mdp": {"TeamModel"},
 }
 
 

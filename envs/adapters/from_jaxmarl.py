@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jumanji.types import TimeStep
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
+from envs.ranges import Probability, Steps, at_least, checks_parameters
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -190,8 +191,12 @@ class SimpleSpread(JaxMARLTeam):
         return jnp.asarray(False)
 
 
+@checks_parameters
 def smax(
-    name: str, attack_mode: str = "closest", see_enemy_actions: bool = True, max_steps: int = 100
+    name: str,
+    attack_mode: Literal["closest", "random"] = "closest",
+    see_enemy_actions: bool = True,
+    max_steps: Steps = 100,
 ) -> Smax:
     """The map `name` of SMAX, with JaxMARL's settings as defaults.
 
@@ -199,27 +204,21 @@ def smax(
         BadInputError: if JaxMARL is missing, or has no such map or attack mode.
     """
     lookup_map(name)
-    modes = ("closest", "random")
-    if attack_mode not in modes:
-        raise BadInputError(f"attack_mode must be {' or '.join(modes)}, not {attack_mode}")
     return _team(
-        Smax, name, attack_mode=attack_mode, see_enemy_actions=see_enemy_actions, max_steps=_steps(max_steps)
+        Smax, name, attack_mode=attack_mode, see_enemy_actions=see_enemy_actions, max_steps=max_steps
     )
 
 
-def simple_spread(agents: int = 3, local_ratio: float = 0.5, max_steps: int = 25) -> SimpleSpread:
+@checks_parameters
+def simple_spread(
+    agents: Annotated[int, at_least(2)] = 3, local_ratio: Probability = 0.5, max_steps: Steps = 25
+) -> SimpleSpread:
     """simple_spread with as many landmarks as agents, and JaxMARL's settings as defaults.
 
     Raises:
         BadInputError: if JaxMARL is missing, for fewer than two agents or a ratio outside [0, 1].
     """
-    if agents < 2:
-        raise BadInputError(f"simple_spread needs at least 2 agents, not {agents}")
-    if not 0 <= local_ratio <= 1:
-        raise BadInputError(f"local_ratio must be in [0, 1], not {local_ratio}")
-    return _team(
-        SimpleSpread, "simple_spread", agents=agents, local_ratio=local_ratio, max_steps=_steps(max_steps)
-    )
+    return _team(SimpleSpread, "simple_spread", agents=agents, local_ratio=local_ratio, max_steps=max_steps)
 
 
 def lookup_map(name: str) -> Callable[..., TeamEnvironment]:
@@ -245,12 +244,6 @@ def lookup_mpe(name: str) -> Callable[..., TeamEnvironment]:
         raise BadInputError(f"unknown environment 'mpe:{name}': there is mpe:simple_spread")
     _jaxmarl("registration", f"mpe:{name}")
     return simple_spread
-
-
-def _steps(max_steps: int) -> int:
-    if max_steps < 1:
-        raise BadInputError(f"max_steps must be at least 1, not {max_steps}")
-    return max_steps
 
 
 def _jaxmarl(module: str, env_id: str = "this environment") -> Any:

@@ -6,7 +6,7 @@ The team's reward is the sum of the agents' rewards; one that Jumanji shares is 
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +19,14 @@ from jumanji.environments.routing.lbf.generator import RandomGenerator as Foragi
 from jumanji.environments.routing.robot_warehouse.generator import RandomGenerator as WarehouseGenerator
 from jumanji.types import TimeStep
 
-from envs.base import Observation, TeamEnvironment
+from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.errors import BadInputError
-from envs.grid import compact_dtype
+from envs.memory import check_fits
+from envs.ranges import Steps, checks_parameters, from_to
 
 Settings = tuple[tuple[str, Any], ...]
+#: Sides of grids, and how many stand there: with more, Jumanji takes minutes to draw a start.
+Size = Annotated[int, from_to(1, 100)]
 
 
 @struct.dataclass
@@ -201,14 +204,15 @@ class Connect(JumanjiTeam):
         return self._observation(state, jax.vmap(with_owner)(own), whole)
 
 
+@checks_parameters
 def level_based_foraging(
-    grid_size: int = 8,
-    fov: int = 8,
-    agents: int = 2,
-    food: int = 2,
-    max_agent_level: int = 2,
+    grid_size: Size = 8,
+    fov: Size = 8,
+    agents: Size = 2,
+    food: Size = 2,
+    max_agent_level: Annotated[int, from_to(2, 1000)] = 2,
     force_coop: bool = True,
-    time_limit: int = 100,
+    time_limit: Steps = 100,
     penalty: float = 0.0,
 ) -> Foraging:
     """Level-based foraging with Jumanji's settings as defaults.
@@ -229,14 +233,15 @@ def level_based_foraging(
     )
 
 
+@checks_parameters
 def robot_warehouse(
-    shelf_rows: int = 2,
-    shelf_columns: int = 3,
-    column_height: int = 8,
-    agents: int = 4,
-    sensor_range: int = 1,
-    request_queue_size: int = 8,
-    time_limit: int = 500,
+    shelf_rows: Size = 2,
+    shelf_columns: Size = 3,
+    column_height: Size = 8,
+    agents: Size = 4,
+    sensor_range: Annotated[int, from_to(0, 100)] = 1,
+    request_queue_size: Size = 8,
+    time_limit: Steps = 500,
 ) -> Warehouse:
     """The robot warehouse with Jumanji's settings as defaults.
 
@@ -255,12 +260,17 @@ def robot_warehouse(
     )
 
 
-def connector(grid_size: int = 10, agents: int = 10, time_limit: int = 50) -> Connect:
+@checks_parameters
+def connector(grid_size: Size = 10, agents: Size = 10, time_limit: Steps = 50) -> Connect:
     """Connector with Jumanji's settings as defaults.
 
     Raises:
         BadInputError: for settings that Jumanji refuses.
     """
+    if grid_size**2 < 2 * agents:
+        raise BadInputError(
+            f"a grid of {grid_size} x {grid_size} is too small for {agents} agents and as many targets"
+        )
     return _team(Connect, grid_size=grid_size, agents=agents, time_limit=time_limit)
 
 
@@ -291,15 +301,18 @@ def lookup(name: str) -> tuple[Callable[..., JumanjiTeam], str]:
 
 
 def _team(kind: Any, **settings: Any) -> Any:
-    for name in ("agents", "time_limit"):
-        if settings[name] < 1:
-            raise BadInputError(f"{name} must be at least 1, not {settings[name]}")
     try:
         wrapped = _build(kind, tuple(settings.items()))
-    except (AssertionError, ValueError) as error:
-        raise BadInputError(f"Jumanji refuses these settings: {' '.join(str(error).split())}") from error
-    actions = int(max(wrapped.action_spec.num_values))
-    return kind(tuple(settings.items()), wrapped.num_agents, actions, wrapped.time_limit)
+        actions = int(max(wrapped.action_spec.num_values))
+        team = kind(tuple(settings.items()), wrapped.num_agents, actions, wrapped.time_limit)
+        started = jax.eval_shape(team.reset, jax.random.key(0))
+    except BadInputError:
+        raise
+    except Exception as error:  # some settings Jumanji refuses, and at others it fails somewhere inside
+        why = " ".join(str(error).split())[:300]
+        raise BadInputError(f"Jumanji refuses these settings: {why or type(error).__name__}") from error
+    check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(started)), "one state of it")
+    return team
 
 
 @functools.cache

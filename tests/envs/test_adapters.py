@@ -225,7 +225,7 @@ def test_bad_ids_and_settings(bad_input: Any) -> None:
         envs.make("jumanji:LevelBasedForaging-v0", grid_size=3)
     with bad_input("must be an odd number"):
         envs.make("jumanji:RobotWarehouse-v0", shelf_columns=2)
-    with bad_input("time_limit must be at least 1, not 0"):
+    with bad_input("time_limit must be from 1 to 32767, not 0"):
         connector(time_limit=0)
     with bad_input("does not take these parameters"):
         envs.make("jumanji:LevelBasedForaging-v0", size=3)

@@ -189,9 +189,9 @@ def test_bad_ids_and_settings(bad_input: Any) -> None:
         envs.make("smax:MMM2")
     with bad_input("attack_mode must be closest or random, not nearest"):
         envs.make("smax:3m", attack_mode="nearest")
-    with bad_input("max_steps must be at least 1, not 0"):
+    with bad_input("max_steps must be from 1 to 32767, not 0"):
         envs.make("smax:3m", max_steps=0)
-    with bad_input("at least 2 agents, not 1"):
+    with bad_input("agents must be at least 2, not 1"):
         envs.make("mpe:simple_spread", agents=1)
     with bad_input("local_ratio must be in [0, 1], not 2"):
         envs.make("mpe:simple_spread", local_ratio=2)

@@ -295,10 +295,15 @@ def test_a_team_that_surrounds_the_prey_wins_and_one_that_charges_does_not():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"agents": 1}, "needs agents >= 2, not 1"),
-        ({"prey_speed": -1.0}, "needs prey_speed >= 0"),
-        ({"catch_distance": 0.0}, "catch_distance > 0, not 1.2 and 0.0"),
-        ({"catch_distance": float("nan")}, "catch_distance > 0"),
+        ({"agents": 1}, "agents must be at least 2, not 1"),
+        ({"prey_speed": -1.0}, "prey_speed must be at least 0, not -1"),
+        ({"prey_speed": float("inf")}, "prey_speed must be a finite number, not inf"),
+        ({"prey_speed": 1e39}, r"prey_speed must be at most 3.4e\+38, to fit into 32 bits, not 1e\+39"),
+        ({"catch_distance": 0.0}, "catch_distance must be above 0, not 0.0"),
+        ({"catch_distance": float("nan")}, "catch_distance must be above 0, not nan"),
+        ({"agents": 2.0}, "agents must be a whole number, not 2.0"),
+        ({"agents": 10**7}, "the angles between 10000000 agents would take 400 TB of memory"),
+        ({"time_limit_terminates": 1}, "time_limit_terminates must be True or False, not 1"),
     ],
 )
 def test_bad_parameters_get_one_clear_line(bad, message):

@@ -387,10 +387,11 @@ def test_the_longest_repeated_game_ends():
     assert (int(last.step_count), int(last.stage)) == (127, 126)
 
 
-@pytest.mark.parametrize("stages", [0, -1, 128, 2.0, 2**40])
+@pytest.mark.parametrize("stages", [0, -1, 32_768, 2.0, 2**40])
 def test_stages_that_cannot_be(bad_input, stages):
     for env_id in ("matrix-qtran", "matrix-random", "matrix-pr2", "matrix-thesis-zero-sum"):
-        with bad_input(f"stages must be a whole number from 1 to 127, not {stages}"):
+        must = "a whole number" if stages == 2.0 else "from 1 to 32767"
+        with bad_input(f"stages must be {must}, not {stages}"):
             registry.make(env_id, stages=stages)
 
 
@@ -439,10 +440,22 @@ def test_rewards_never_leave_the_payoff(payoff, joint):
         ([], "fewer than two agents"),
         ([1, 2, 3], "fewer than two agents"),
         (5, "fewer than two agents"),
-        (np.zeros((2, 128)), "at most 127 actions"),
+        (np.zeros((1,) * 33), "payoff has 33 axes, one per agent: there may be at most 32"),
+        (np.zeros((1,) * 64), "payoff has 64 axes"),
+        ([[1j, 2], [3, 4]], "ragged or not numeric"),
+        (np.asarray([[1j, 2], [3, 4]]), "ragged or not numeric"),
+        (np.asarray([["2026-11-26", "2026-11-27"]], "datetime64[D]"), "ragged or not numeric"),
+        (np.asarray([[1, 2]], "timedelta64[D]"), "ragged or not numeric"),
+        ([[True, False], [False, True]], "ragged or not numeric"),
+        ([[True, 2], [3, 4]], "ragged or not numeric"),
+        (np.ones((2, 2), bool), "ragged or not numeric"),
+        ([["1", "2"], ["3", "4"]], "ragged or not numeric"),
+        (np.asarray([["1", "2"]]), "ragged or not numeric"),
+        ([[b"1", b"2"]], "ragged or not numeric"),
+        ([[10**400, 2], [3, 4]], "NaN or infinite"),
+        ([[10**40, 2], [3, 4]], "NaN or infinite"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 def test_bad_payoffs(bad_input, payoff, says):
     with bad_input(says):
         check_payoff(payoff)
@@ -451,20 +464,24 @@ def test_bad_payoffs(bad_input, payoff, says):
 
 
 def test_the_largest_number_of_actions_works():
-    payoff = np.arange(2 * 127.0).reshape(2, 127)
-    _, timesteps = play(matrix_game(payoff), [(1, 126)])
-    assert float(timesteps[1].reward) == 253
+    """In the 8 bits of a stored action, and in the 16 bits of more."""
+    for count, dtype in ((127, jnp.int8), (128, jnp.int8), (129, jnp.int16), (32_769, jnp.int32)):
+        payoff = np.arange(2.0 * count).reshape(2, count)
+        states, timesteps = play(matrix_game(payoff), [(1, count - 1)])
+        assert float(timesteps[1].reward) == 2 * count - 1
+        assert states[1].last_actions.tolist() == [1, count - 1] and states[1].last_actions.dtype == dtype
 
 
 @pytest.mark.parametrize("k", [1, 1e-9, float("nan")])
 def test_bad_penalties(bad_input, k):
-    with bad_input("penalty k must be a number <= 0"):
+    with bad_input(f"k must be at most 0, not {k}"):
         registry.make("matrix-penalty", k=k)
 
 
 @pytest.mark.parametrize(("agents", "actions"), [(1, 3), (2, 0), (-1, 3)])
 def test_bad_random_games(bad_input, agents, actions):
-    with bad_input("agents >= 2 and actions >= 1"):
+    says = "agents must be from 2 to 32" if agents < 2 else "actions must be at least 1, not 0"
+    with bad_input(says):
         random_game(0, agents, actions)
 
 
@@ -493,7 +510,7 @@ def test_payoff_files_with_a_payoff_per_agent(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("game.csv", b"1,2\n3,4", "must end in .json or .npy"),
+        ("game.csv", b"1,2\n3,4", "must end in .json, .npy or .npz"),
         ("game.json", b"[[1, 2], [3, 4", "is not valid json"),
         ("game.json", b"", "is not valid json"),
         ("game.json", b"\xff\xfe\x00", "is not valid json"),
@@ -506,7 +523,27 @@ def test_payoff_files_with_a_payoff_per_agent(tmp_path):
         ("game.json", b"[[NaN, 2], [3, 4]]", "NaN or infinite"),
         ("game.json", b"[1, 2]", "fewer than two agents"),
         ("game.json", b"[[], []]", "empty"),
-        ("game.json", b'"8"', "fewer than two agents"),
+        ("game.json", b'"8"', "ragged or not numeric"),
+        ("game.json", b"[" * 100_000, "is not valid json: nested too deeply"),
+        ("game.json", b"[" * 70 + b"1" + b"]" * 70, "ragged or not numeric"),
+        (
+            "game.json",
+            b"[" * 40 + b"1" + b"]" * 40,
+            "payoff has 40 axes, one per agent: there may be at most",
+        ),
+        ("game.json", b"[[1" + b"0" * 400 + b", 2], [3, 4]]", "NaN or infinite"),
+        ("game.json", b"[[1" + b"0" * 5000 + b", 2], [3, 4]]", "is not valid json"),
+        ("game.json", b'[["1", "2"], ["3", "4"]]', "ragged or not numeric"),
+        ("game.json", b"[[true, 2], [3, 4]]", "ragged or not numeric"),
+        (
+            "game.json",
+            b'{"payoffs": [[[true, 2]], [[3, 4]]]}',
+            "the payoff of agent 1 is ragged or not numeric",
+        ),
+        ("game.json", b"null", "ragged or not numeric"),
+        ("game.npy", b"PK\x03\x04" + b"\x00" * 40, "is not valid npy: File is not a zip file"),
+        ("game.npz", b"PK\x03\x04" + b"\x00" * 40, "is not valid npz: File is not a zip file"),
+        ("game.npz", b"", "is not valid npz"),
         ("game.npy", b"", "is not valid npy"),
         ("game.npy", b"not numpy", "is not valid npy"),
         ("game.npy", b"\x93NUMPY\x01\x00\x10", "is not valid npy"),

@@ -95,7 +95,7 @@ def test_unknown_parameter(bad_input):
 
 
 def test_refused_values_of_parameters(bad_input):
-    with bad_input("not 3"):
+    with bad_input("k must be at most 0, not 3"):
         registry.make("matrix-penalty", k=3)
-    with bad_input("does not take these parameters"):
+    with bad_input("k must be a number, not 'deep'"):
         registry.make("matrix-penalty", k="deep")

@@ -346,10 +346,13 @@ NEGATIVE[0, 1, 1] = [-0.5, 1.5]
         ({"transition": np.full((2, 0, 3, 2), 0.5)}, "at least one action"),
         ({"transition": [[1, 0], [1]]}, "transition is ragged or not numeric"),
         ({"transition": np.full((2, 2, 3, 2), np.nan)}, "NaN or infinite"),
-        (
-            {"transition": np.full((1, 128, 1, 1), 1.0), "reward": np.zeros((1, 128, 1))},
-            "at most 32767 states",
-        ),
+        ({"transition": np.ones((1,) * 35)}, "a team MDP may have at most 32 agents, not 33"),
+        ({"transition": np.ones((2, 2, 3, 2), bool)}, "transition is ragged or not numeric"),
+        ({"reward": np.full((2, 2, 3), 1e39)}, "reward holds NaN or infinite"),
+        ({"reward": np.full((2, 2, 3), 1j)}, "reward is ragged or not numeric"),
+        ({"observation": [[0, 1], [0, 32_767]]}, "whole numbers from 0 to 32766"),
+        ({"time_limit": 32_768}, "time_limit must be from 1 to 32767, not 32768"),
+        ({"time_limit": 10.0}, "time_limit must be a whole number, not 10.0"),
         ({"reward": np.zeros((2, 3, 2))}, r"reward has shape \(2, 3, 2\): give \(2, 2, 3\)"),
         ({"reward": np.full((2, 2, 3), np.inf)}, "reward holds NaN or infinite"),
         ({"start": [0.5, 0.6]}, r"start does not sum to 1: all of it sums to 1\.1"),
@@ -357,8 +360,8 @@ NEGATIVE[0, 1, 1] = [-0.5, 1.5]
         ({"start": [1.0]}, r"start has shape \(1,\): give \(2,\)"),
         ({"terminal": [True]}, "terminal has shape"),
         ({"observation": [[0, 1]]}, r"observation has shape \(1, 2\): give \(2, 2\)"),
-        ({"observation": [[0, 1], [0, -1]]}, "whole numbers from 0 up"),
-        ({"observation": [[0, 1], [0, 0.5]]}, "whole numbers from 0 up"),
+        ({"observation": [[0, 1], [0, -1]]}, "whole numbers from 0 to 32766"),
+        ({"observation": [[0, 1], [0, 0.5]]}, "whole numbers from 0 to 32766"),
         ({"reward_noise": np.full((2, 2, 3), -1.0)}, "standard deviation of -1"),
         ({"reward_noise": np.ones((2, 2))}, "reward_noise has shape"),
         ({"time_limit": 0}, "time_limit must be from 1 to 32767, not 0"),
@@ -372,9 +375,27 @@ def test_bad_tables_get_one_clear_line(change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [{"agents": 1}, {"actions": 0}, {"states": 0}])
-def test_bad_random_games(bad):
-    with pytest.raises(BadInputError, match="a random team MDP needs"):
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"agents": 1}, "agents must be from 2 to 32, not 1"),
+        ({"agents": 70}, "agents must be from 2 to 32, not 70"),
+        ({"agents": 32}, "a random team MDP of 5 states, 32 agents and 3 actions would take"),
+        ({"actions": 0}, "actions must be at least 1, not 0"),
+        ({"actions": 2**31}, "actions must be at most 2147483647"),
+        ({"actions": 10**6}, "would take 300 TB of memory"),
+        ({"states": 0}, "states must be from 1 to 32767, not 0"),
+        ({"states": 40_000}, "states must be from 1 to 32767, not 40000"),
+        (
+            {"states": 32_767, "actions": 30},
+            "32767 states, 2 agents and 30 actions would take 11.6 TB of memory",
+        ),
+        ({"mdp_seed": 2**32}, r"mdp_seed must be in \[0, 4294967295\], not 4294967296"),
+        ({"mdp_seed": -1}, r"mdp_seed must be in \[0, 4294967295\], not -1"),
+    ],
+)
+def test_bad_random_games(bad, says):
+    with pytest.raises(BadInputError, match=says):
         random_team_mdp(**bad)
 
 

@@ -74,7 +74,7 @@ def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
 def test_how_often_a_game_is_played_in_an_episode(tmp_path, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
     Path("game.json").write_text("[[1, 2], [3, 4]]")
-    with pytest.raises(BadInputError, match="stages must be a whole number from 1 to 127, not 0"):
+    with pytest.raises(BadInputError, match="stages must be from 1 to 32767, not 0"):
         run("--algo", "friend-q", *where, "--stages", "0")
 
 
@@ -135,7 +135,7 @@ def test_family_defaults_and_environment_parameters(tmp_path):
         (["--algo", "vdn", "--env", "two-step", "--seeds", "-2"], "number of seeds must be at least 1"),
         (["--algo", "vdn", "--env", "two-step", "--env-steps", "0"], "env_steps must be at least 1, not 0"),
         (["--algo", "vdn", "--env", "two-step", "--learning-rate", "-1"], "learning_rate must be above 0"),
-        (["--algo", "vdn", "--env", "matrix-penalty", "--k", "1"], "penalty k must be a number <= 0"),
+        (["--algo", "vdn", "--env", "matrix-penalty", "--k", "1"], "k must be at most 0, not 1.0"),
         (
             ["--algo", "vdn", "--env", "two-step", "--out", "/proc/x"],
             "output folder /proc/x cannot be written",

@@ -1,0 +1,67 @@
+"""Tables as users give them: lists of lists, or arrays of NumPy or JAX."""
+
+from numbers import Real
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from envs.errors import BadInputError
+
+#: Agents of a game that is a table with one axis for each: arrays have at most 64 axes.
+MOST_AXES = 32
+#: How far from 1 the probabilities of a row may sum; float32 rows stay well below it.
+SUM_TOLERANCE = 1e-5
+
+
+def numbers(
+    values: ArrayLike, name: str, dtype: DTypeLike = np.float64, *, booleans: bool = False
+) -> np.ndarray:
+    """`values` in `dtype`; with `booleans`, True and False are 1 and 0.
+
+    Raises:
+        BadInputError: if they are ragged, or not all plain numbers that are finite in float32.
+    """
+    try:
+        table = values if isinstance(values, np.ndarray | jax.Array) else np.asarray(values, object)
+        if table.dtype == object:
+            kinds = {type(entry) for entry in table.ravel()}
+        else:
+            kinds = {jnp.dtype(table.dtype).type}
+        for kind in kinds:
+            # A time span counts as an integer with NumPy.
+            number = issubclass(kind, Real | jax.Array | np.number) or jnp.issubdtype(kind, jnp.floating)
+            if issubclass(kind, bool | np.bool_):
+                number = booleans
+            if not number or issubclass(kind, complex | np.complexfloating | np.timedelta64):
+                raise TypeError(f"{kind} is not a number")
+        with np.errstate(over="ignore"):  # to infinity, which is refused below
+            array = np.asarray(table, dtype)
+            finite = bool(np.isfinite(np.asarray(array, np.float32)).all())  # as on a device
+    except (ValueError, TypeError) as error:
+        raise BadInputError(
+            f"{name} is ragged or not numeric: every row needs the same number of plain numbers"
+        ) from error
+    except OverflowError:  # a whole number beyond what floats hold
+        finite = False
+    if not finite:
+        raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
+    return array
+
+
+def check_probabilities(table: np.ndarray, name: str) -> None:
+    """Every row of the last axis is a distribution.
+
+    Raises:
+        BadInputError: if one is not.
+    """
+    if table.min() < 0:
+        where = tuple(int(index) for index in np.unravel_index(table.argmin(), table.shape))
+        raise BadInputError(f"{name} has a negative probability, {table.min():g} at {where}: give 0 or more")
+    sums = np.atleast_1d(table.sum(axis=-1))
+    wrong = np.abs(sums - 1)
+    if wrong.max() > SUM_TOLERANCE:
+        where = tuple(int(index) for index in np.unravel_index(wrong.argmax(), sums.shape))
+        row = f"row {where}" if table.ndim > 1 else "all of it"
+        raise BadInputError(f"{name} does not sum to 1: {row} sums to {sums[where]:g}")
