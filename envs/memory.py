@@ -5,19 +5,25 @@ from pathlib import Path
 
 from envs.errors import BadInputError
 
-#: Limits of a container, in bytes: cgroups version 2 and 1.
-LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+#: Where a container's limit and its use are, in bytes, and what of that are files that the system drops when
+#: memory is short: cgroups version 2 and 1.
+CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def free_bytes() -> int | None:
     """What this process can still take of the host's memory; None where the system does not say."""
     found = []
-    for limit, used in LIMITS:
-        if (most := _number(limit)) is not None and (now := _number(used)) is not None:
-            found.append(most - now)
+    for folder, limit, used, cached in CGROUPS:
+        try:
+            most, now = (int(Path(folder, name).read_text(encoding="ascii")) for name in (limit, used))
+            statistics = Path(folder, "memory.stat").read_text(encoding="ascii").split()
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        dropped = int(statistics[statistics.index(cached) + 1]) if cached in statistics else 0
+        found.append(most - now + dropped)
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
@@ -41,13 +47,6 @@ def check_fits(needed: int, what: str, free: int | None = None) -> None:
     free = free_bytes() if free is None else free
     if free is not None and needed > free:
         raise BadInputError(f"{what} would take {_shown(needed)} of memory, and {_shown(free)} are free")
-
-
-def _number(path: str) -> int | None:
-    try:
-        return int(Path(path).read_text(encoding="ascii"))
-    except (OSError, ValueError):  # not there, or "max"
-        return None
 
 
 def _shown(size: int) -> str:

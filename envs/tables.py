@@ -25,17 +25,10 @@ def numbers(
     """
     try:
         table = values if isinstance(values, np.ndarray | jax.Array) else np.asarray(values, object)
-        if table.dtype == object:
-            kinds = {type(entry) for entry in table.ravel()}
-        else:
-            kinds = {jnp.dtype(table.dtype).type}
-        for kind in kinds:
-            # A time span counts as an integer with NumPy.
-            number = issubclass(kind, Real | jax.Array | np.number) or jnp.issubdtype(kind, jnp.floating)
-            if issubclass(kind, bool | np.bool_):
-                number = booleans
-            if not number or issubclass(kind, complex | np.complexfloating | np.timedelta64):
-                raise TypeError(f"{kind} is not a number")
+        mixed = table.dtype == object
+        kinds = {type(entry) for entry in table.ravel()} if mixed else {np.dtype(table.dtype).type}
+        if not all(booleans if kind in (bool, np.bool_) else _is_real(kind) for kind in kinds):
+            raise TypeError("not all are numbers")
         with np.errstate(over="ignore"):  # to infinity, which is refused below
             array = np.asarray(table, dtype)
             finite = bool(np.isfinite(np.asarray(array, np.float32)).all())  # as on a device
@@ -48,6 +41,12 @@ def numbers(
     if not finite:
         raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
     return array
+
+
+def _is_real(kind: type) -> bool:
+    # NumPy has time spans among its integers, and JAX has floats of its own.
+    real = issubclass(kind, Real | jax.Array) or jnp.issubdtype(kind, jnp.floating)
+    return real and not issubclass(kind, np.timedelta64)
 
 
 def check_probabilities(table: np.ndarray, name: str) -> None:

@@ -23,7 +23,7 @@ import envs.registry as environments
 from envs.adapters import ADAPTED_IDS
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
-from envs.matrix_games import load_game
+from envs.matrix_games import MatrixGame, load_game
 from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
@@ -46,8 +46,9 @@ class Pair:
     Attributes:
         algo: id of the algorithm; --list names them.
         env: id of the environment; --list names them.
-        payoff: .json or .npy file with a payoff tensor, instead of --env: one axis per agent. For a reward
-            per agent, .json with {"payoffs": [R1, R2]}, one tensor per agent.
+        payoff: .json, .npy or .npz file with a payoff tensor, instead of --env: one axis per agent. For a
+            reward per agent, .json with {"payoffs": [R1, R2]}, one tensor per agent, or .npz with an array
+            for each.
         list: only list the ids.
     """
 
@@ -116,6 +117,8 @@ def main(argv: Sequence[str]) -> int:
     out, mode = folder_and_mode(run)
     experiment.algorithm.check(experiment.environment)
     prepare_folder(out)
+    if isinstance(experiment.environment, MatrixGame) and pair.payoff is not None:
+        describe_payoff(pair.payoff, experiment.environment)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
     tracker = None if mode == "disabled" else wandb_tracker(mode, out, options, experiment)
 
@@ -176,6 +179,17 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         bitwise_seeds=run.bitwise_seeds,
     )
     return options, experiment
+
+
+def describe_payoff(path: Path, game: MatrixGame) -> None:
+    """Say what the payoff in a file makes, and on stderr what it may have been meant to be."""
+    print(f"{path}: {game.describe()}")
+    if game.could_be_payoffs_per_agent():
+        print(
+            f"{path}: if these are the payoffs of {game.num_agents - 1} agents, one tensor each, "
+            'give them as {"payoffs": [...]}',
+            file=sys.stderr,
+        )
 
 
 def list_ids() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import baselines
+from envs import ranges
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game
 from jaxmarl_fac import settings
 from jaxmarl_fac.experiment import Experiment
@@ -57,6 +58,11 @@ class Derived(Base):
         ({"rate": math.nan}, "rate must be above 0, not nan"),
         ({"rate": math.inf}, "rate must be a finite number, not inf"),
         ({"rate": 10**400}, "rate must be a finite number, not 1000000000000000000000000000000000000000..."),
+        ({"rate": 1e39}, "rate must be at most 3.4e+38, to fit into 32 bits, not 1e+39"),
+        ({"rate": np.float64(-1)}, "rate must be above 0, not -1.0"),
+        ({"rate": np.asarray(-1)}, "rate must be above 0, not -1"),
+        ({"rate": jnp.float32(-1)}, "rate must be above 0, not -1.0"),
+        ({"rate": np.asarray([0.1, 0.2])}, "rate must be a number, not array([0.1, 0.2])"),
         ({"rate": "fast"}, "rate must be a number, not 'fast'"),
         ({"rate": True}, "rate must be a number, not True"),
         ({"rate": 1j}, "rate must be a number, not 1j"),
@@ -96,6 +102,11 @@ def test_what_is_refused(bad_input, kind, fields, says):
         ({"rate": 1}, {"rate": 1.0}),
         ({"batch": np.int64(7)}, {"batch": 7}),
         ({"batch": 2**31 - 1}, {"batch": 2**31 - 1}),
+        ({"batch": np.asarray(7)}, {"batch": 7}),
+        ({"batch": jnp.int32(7)}, {"batch": 7}),
+        ({"rate": jnp.float32(0.5)}, {"rate": 0.5}),
+        ({"rate": 3e38}, {"rate": 3e38}),
+        ({"hidden": jnp.asarray([8, 4])}, {"hidden": (8, 4)}),
         ({"hidden": [8, np.int32(4)]}, {"hidden": (8, 4)}),
         ({"hidden": np.asarray([8, 4])}, {"hidden": (8, 4)}),
         ({"beta": -math.inf}, {"beta": -math.inf}),
@@ -136,7 +147,7 @@ def experiment(**fields):
     return Experiment(**{**plain, "env_steps": 100, **fields})
 
 
-@pytest.mark.parametrize("seeds", [range(3), [0, 1, 2], np.arange(3), (np.int64(0), 1, 2)])
+@pytest.mark.parametrize("seeds", [range(3), [0, 1, 2], np.arange(3), jnp.arange(3), (np.int64(0), 1, 2)])
 def test_seeds_may_be_anything_that_lists_whole_numbers(seeds):
     kept = experiment(seeds=seeds, env_steps=np.int64(100))
     assert (kept.seeds, kept.env_steps) == ((0, 1, 2), 100)
@@ -149,6 +160,10 @@ def test_seeds_may_be_anything_that_lists_whole_numbers(seeds):
         ({"seeds": (20261125120000,)}, "seeds must be in [0, 4294967295], not (20261125120000,)"),
         ({"seeds": range(2**60, 2**60 + 1)}, "seeds must be in [0, 4294967295]"),
         ({"seeds": range(10**9)}, "seeds must be at most 16777216, not 1000000000 of them"),
+        ({"seeds": range(2**70)}, "seeds must be at most 16777216, not 1180591620717411303424 of them"),
+        ({"seeds": np.asarray(3)}, "seeds must be in [0, 4294967295], not array(3)"),
+        ({"seeds": b"12"}, "seeds must be in [0, 4294967295], not b'12'"),
+        ({"seeds": np.asarray([[0, 1]])}, "seeds must be in [0, 4294967295], not (array([0, 1]),)"),
         ({"seeds": (0.5,)}, "seeds must be in [0, 4294967295], not (0.5,)"),
         ({"seeds": 3}, "seeds must be in [0, 4294967295], not 3"),
         ({"root_key": 2**40}, "root_key must be in [0, 4294967295], not 1099511627776"),
@@ -172,6 +187,7 @@ def test_the_largest_numbers_that_can_be():
     assert largest.iterations == 2_097_152_000
 
 
-def test_the_example_in_the_docstring():
-    found = doctest.testmod(settings, extraglobs={"dataclasses": dataclasses, "Annotated": Annotated})
+@pytest.mark.parametrize("module", [settings, ranges])
+def test_the_example_in_the_docstring(module):
+    found = doctest.testmod(module, extraglobs={"dataclasses": dataclasses, "Annotated": Annotated})
     assert found.attempted == 2 and not found.failed

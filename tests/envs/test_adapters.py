@@ -231,6 +231,42 @@ def test_bad_ids_and_settings(bad_input: Any) -> None:
         envs.make("jumanji:LevelBasedForaging-v0", size=3)
 
 
+@pytest.mark.parametrize(
+    ("build", "settings", "says"),
+    [
+        (connector, {"grid_size": 0}, "grid_size must be from 1 to 100, not 0"),
+        (connector, {"grid_size": 4}, "a grid of 4 x 4 is too small for 10 agents and as many targets"),
+        (connector, {"grid_size": 10**9}, "grid_size must be from 1 to 100, not 1000000000"),
+        (connector, {"time_limit": 32_768}, "time_limit must be from 1 to 32767, not 32768"),
+        (robot_warehouse, {"shelf_rows": 0}, "shelf_rows must be from 1 to 100, not 0"),
+        (robot_warehouse, {"shelf_columns": -1}, "shelf_columns must be from 1 to 100, not -1"),
+        (robot_warehouse, {"column_height": 0}, "column_height must be from 1 to 100, not 0"),
+        (robot_warehouse, {"sensor_range": -1}, "sensor_range must be from 0 to 100, not -1"),
+        (robot_warehouse, {"request_queue_size": 0}, "request_queue_size must be from 1 to 100, not 0"),
+        (
+            robot_warehouse,
+            {"shelf_rows": 1, "shelf_columns": 1, "column_height": 1},
+            "Jumanji refuses these settings: ",
+        ),
+        (level_based_foraging, {"agents": 0}, "agents must be from 1 to 100, not 0"),
+        (level_based_foraging, {"food": 10**6}, "food must be from 1 to 100, not 1000000"),
+        (
+            level_based_foraging,
+            {"food": 90},
+            "Jumanji refuses these settings: Ensure enough non-edge positions",
+        ),
+        (level_based_foraging, {"fov": 9}, "Jumanji refuses these settings: Field of view must be"),
+        (level_based_foraging, {"penalty": float("inf")}, "penalty must be a finite number, not inf"),
+        (level_based_foraging, {"max_agent_level": 2**31}, "max_agent_level must be from 2 to 1000"),
+        (level_based_foraging, {"force_coop": "yes"}, "force_coop must be True or False, not 'yes'"),
+        (level_based_foraging, {"grid_size": 8.0}, "grid_size must be a whole number, not 8.0"),
+    ],
+)
+def test_settings_that_cannot_be(bad_input: Any, build: Any, settings: dict[str, Any], says: str) -> None:
+    with bad_input(says):
+        build(**settings)
+
+
 def test_without_jaxmarl_the_id_says_how_to_get_it(bad_input: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(from_jaxmarl.importlib.util, "find_spec", lambda name: None)
     for env_id in ("smax:3s_vs_5z", "mpe:simple_spread"):

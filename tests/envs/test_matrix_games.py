@@ -395,6 +395,119 @@ def test_stages_that_cannot_be(bad_input, stages):
             registry.make(env_id, stages=stages)
 
 
+# Staged games, and sizes at the limits of their integers
+
+
+def endless(stages, time_limit):
+    """Two agents go round `stages` stages of [[stage, stage + .5]] until the time is up."""
+    payoffs = np.arange(float(stages))[:, None, None] + np.asarray([[0, 0.5]])
+    following = np.broadcast_to((np.arange(stages)[:, None, None] + 1) % stages, payoffs.shape)
+    return staged_game(payoffs, following, np.eye(stages)[0], time_limit)
+
+
+def last_of(env, steps):
+    """The last state, and rewards, discounts and ends `(steps,)` of always playing (0, 1)."""
+
+    def step(state, _):
+        state, timestep = env.step(state, jnp.asarray([0, 1]))
+        return state, (timestep.reward, timestep.discount, timestep.last())
+
+    state, trace = jax.lax.scan(step, env.reset(KEY)[0], length=steps)
+    return state, jax.tree.map(np.asarray, trace)
+
+
+@pytest.mark.parametrize(
+    ("stages", "time_limit", "kinds"),
+    [
+        (127, 127, (jnp.int8, jnp.int8)),
+        (128, 128, (jnp.int8, jnp.int16)),  # used to count -128
+        (129, 130, (jnp.int16, jnp.int16)),
+        (130, 300, (jnp.int16, jnp.int16)),  # used never to end
+        (3, 7, (jnp.int8, jnp.int8)),
+        (2, 32_767, (jnp.int8, jnp.int16)),
+    ],
+)
+def test_stages_and_steps_are_counted_right(stages, time_limit, kinds):
+    """The clock cuts an endless game: a truncation, discount 1."""
+    state, (rewards, discounts, over) = last_of(endless(stages, time_limit), time_limit)
+    np.testing.assert_array_equal(rewards, np.arange(time_limit) % stages + 0.5)
+    np.testing.assert_array_equal(discounts, np.ones(time_limit))
+    np.testing.assert_array_equal(over, np.arange(time_limit) == time_limit - 1)
+    assert (int(state.stage), int(state.step_count)) == (time_limit % stages, time_limit)
+    assert (state.stage.dtype, state.step_count.dtype) == kinds
+
+
+def test_a_game_that_ends_in_time_is_not_cut():
+    _, timesteps = play(two_step_game(), [(1, 0), (1, 1)])
+    assert [float(timestep.discount) for timestep in timesteps] == [1, 1, 0]
+    cut = two_step_game().replace(time_limit=1)
+    _, timesteps = play(cut, [(1, 0)])
+    assert timesteps[1].last() and timesteps[1].discount == 1
+
+
+STAGED = {"payoffs": np.zeros((2, 2, 3)), "next_stage": np.full((2, 2, 3), END), "start": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"payoffs": []}, "the stages' payoffs have shapes : give one shape"),
+        (
+            {"payoffs": [[[1, 2]], [[1], [2]]]},
+            "the stages' payoffs have shapes (1, 2), (2, 1): give one shape",
+        ),
+        ({"payoffs": [[[1, 2]], [[1, None]]]}, "the payoff of stage 1 is ragged or not numeric"),
+        ({"next_stage": np.full((2, 3, 2), END)}, "next_stage has shape (2, 3, 2) and start (2,)"),
+        ({"next_stage": np.full((2, 2, 3), 2)}, "next_stage must hold stages from 0 to 1, or -1 for the end"),
+        ({"next_stage": np.full((2, 2, 3), 0.5)}, "next_stage must hold stages from 0 to 1"),
+        ({"next_stage": np.full((2, 2, 3), -2)}, "next_stage must hold stages from 0 to 1"),
+        ({"next_stage": np.full((2, 2, 3), 256)}, "next_stage must hold stages from 0 to 1"),
+        ({"start": [1]}, "start (1,): give (2, 2, 3) and (2,)"),
+        ({"start": [0.5, 0.6]}, "start does not sum to 1"),
+        ({"start": [1.5, -0.5]}, "start has a negative probability"),
+        ({"start": [True, False]}, "start is ragged or not numeric"),
+        ({"time_limit": 0}, "time_limit must be from 1 to 32767, not 0"),
+        ({"time_limit": 32_768}, "time_limit must be from 1 to 32767, not 32768"),
+        ({"time_limit": 2.5}, "time_limit must be a whole number, not 2.5"),
+        (
+            {"payoffs": [[[1, 2]]], "next_stage": [[[0, 0]]], "start": [1], "time_limit": 1},
+            "a game of one stage that goes on needs a time_limit above 1",
+        ),
+    ],
+)
+def test_bad_stages(bad_input, change, says):
+    with bad_input(says):
+        staged_game(**{**STAGED, "time_limit": 2, **change})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"agents": 70}, "agents must be from 2 to 32, not 70"),
+        ({"agents": 32}, "a payoff of 3 actions for each of 32 agents would take 7.41e+03 TB of memory"),
+        ({"agents": 2.5}, "agents must be a whole number, not 2.5"),
+        ({"actions": 10**7}, "a payoff of 10000000 actions for each of 2 agents would take 400 TB of memory"),
+        ({"actions": 2**31}, "actions must be at most 2147483647"),
+        ({"payoff_seed": 2**32}, "payoff_seed must be in [0, 4294967295], not 4294967296"),
+        ({"payoff_seed": -1}, "payoff_seed must be in [0, 4294967295], not -1"),
+        ({"stages": 10**5}, "stages must be from 1 to 32767, not 100000"),
+        ({"actions": 5000, "stages": 20_000}, "would take 2 TB of memory"),
+    ],
+)
+def test_random_games_that_cannot_be(bad_input, parameters, says):
+    with bad_input(says):
+        registry.make("matrix-random", **parameters)
+
+
+def test_numpy_numbers_are_parameters():
+    env = registry.make("matrix-random", payoff_seed=np.uint32(3), agents=np.int64(3), stages=np.int8(2))
+    plain = registry.make("matrix-random", payoff_seed=3, agents=3, stages=2)
+    jax.tree.map(np.testing.assert_array_equal, env, plain)
+    assert type(env.time_limit) is int
+    largest = registry.make("matrix-random", payoff_seed=2**32 - 1)
+    assert (np.asarray(largest.payoff) != np.asarray(registry.make("matrix-random").payoff)).all()
+
+
 # Properties
 
 
@@ -556,6 +669,73 @@ def test_bad_payoff_files(bad_input, tmp_path, name, content, says):
         load_game(path)
     with bad_input(f"payoff file {path}"):
         load_game(path)
+
+
+def test_forms_of_payoff_files(tmp_path):
+    """A BOM, other encodings, capitals, archives of NumPy's whatever their name."""
+    table, pair = [[1.5, 2, 3], [4, 5, 6]], [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]
+    for name, text, encoding in (
+        ("bom.json", json.dumps(table), "utf-8-sig"),
+        ("CAPITALS.JSON", json.dumps(table), "utf-8"),
+        ("wide.json", json.dumps(table), "utf-16"),
+    ):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        np.testing.assert_array_equal(load_game(tmp_path / name).joint_payoff(), table)
+    np.savez(tmp_path / "one.npz", table)
+    np.savez_compressed(tmp_path / "named.npz", reward=np.asarray(table, np.float32))
+    (tmp_path / "archive.npy").write_bytes((tmp_path / "one.npz").read_bytes())
+    for name in ("one.npz", "named.npz", "archive.npy"):
+        env = load_game(tmp_path / name)
+        np.testing.assert_array_equal(env.joint_payoff(), table)
+        assert not env.general_sum
+    np.savez(tmp_path / "payoffs.npz", payoffs=pair)
+    np.savez(tmp_path / "two.npz", *pair)
+    np.savez(tmp_path / "agents.npz", row=pair[0], column=pair[1])
+    for name in ("payoffs.npz", "two.npz", "agents.npz"):
+        env = load_game(tmp_path / name, stages=2)
+        assert env.general_sum and env.num_stages == 2
+        np.testing.assert_array_equal(env.joint_payoff(), np.moveaxis(np.asarray(pair), 0, -1))
+
+
+def test_bad_archives(bad_input, tmp_path):
+    np.savez(tmp_path / "none.npz")
+    with bad_input("got 0 payoff(s), one per agent"):
+        load_game(tmp_path / "none.npz")
+    np.savez(tmp_path / "objects.npz", np.asarray([[1, None]], dtype=object))
+    with bad_input("is not valid npz: Object arrays cannot be loaded"):
+        load_game(tmp_path / "objects.npz")
+    np.savez_compressed(tmp_path / "broken.npz", np.zeros((50, 50)))
+    content = bytearray((tmp_path / "broken.npz").read_bytes())
+    content[60:90] = bytes(30)
+    (tmp_path / "broken.npz").write_bytes(content)
+    with bad_input("is not valid npz"):
+        load_game(tmp_path / "broken.npz")
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+    huge = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "huge.npy").write_bytes(huge)
+    with bad_input("is not valid npy"):
+        load_game(tmp_path / "huge.npy")
+
+
+@pytest.mark.parametrize(
+    ("payoff", "says", "unclear"),
+    [
+        (QTRAN_PAYOFF, "a team game of 2 agents with 3 and 3 actions", False),
+        (PR2_PAYOFFS, "a team game of 3 agents with 2, 2 and 2 actions", True),
+        (np.zeros((2, 4, 3)), "a team game of 3 agents with 2, 4 and 3 actions", True),
+        (np.zeros((3, 2, 2, 2)), "a team game of 4 agents with 3, 2, 2 and 2 actions", True),
+        (np.zeros((3, 2, 2)), "a team game of 3 agents with 3, 2 and 2 actions", False),
+        (np.zeros((1, 3)), "a team game of 2 agents with 1 and 3 actions", False),
+    ],
+)
+def test_what_is_played_in_words(payoff, says, unclear):
+    env = matrix_game(payoff)
+    assert (env.describe(), env.could_be_payoffs_per_agent()) == (says, unclear)
+    assert matrix_game(payoff, stages=3).describe() == f"{says}, in 3 stages"
+    if unclear and len(payoff) == 2:
+        game = general_sum_game(payoff)
+        assert game.describe().startswith("a game with a reward per agent, of 2 agents with ")
+        assert not game.could_be_payoffs_per_agent()
 
 
 def test_missing_payoff_files(bad_input, tmp_path):

@@ -24,11 +24,14 @@ def test_what_does_not_fit_is_refused(bad_input, needed, free, says):
 
 
 def test_a_container_may_leave_less_than_the_host_has(tmp_path, monkeypatch):
-    limit, used = tmp_path / "limit", tmp_path / "used"
-    monkeypatch.setattr(memory, "LIMITS", [(str(limit), str(used))])
+    limit, used, statistics = tmp_path / "limit", tmp_path / "used", tmp_path / "memory.stat"
+    monkeypatch.setattr(memory, "CGROUPS", [(str(tmp_path), "limit", "used", "inactive_file")])
     limit.write_text("5000\n")
     used.write_text("2000\n")
+    statistics.write_text("anon 1500\nfile 500\n")
     assert free_bytes() == 3000
+    statistics.write_text("anon 1500\nfile 500\ninactive_file 400\nactive_file 100\n")
+    assert free_bytes() == 3400  # files read before give way
     used.write_text("6000\n")
     assert free_bytes() == 0
     limit.write_text("max\n")

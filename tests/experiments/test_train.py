@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from envs.errors import BadInputError
+from envs.matrix_games import load_game
 from experiments import train
 from jaxmarl_fac import cli
 
@@ -41,12 +42,17 @@ def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path):
         run(*flags, "--learning-rate", "0.1")
 
 
-def test_any_payoff_can_be_played(tmp_path):
+def test_any_payoff_can_be_played(tmp_path, capsys):
+    """What it makes is said, as a pair of matrices may have been meant for two agents."""
     payoff = tmp_path / "game.json"
     payoff.write_text("[[[1, 2], [3, 4]], [[5, 6], [7, 8.5]]]")
     assert run("--algo", "vdn", "--payoff", payoff, *SMALL, "--out", tmp_path / "run") == 0
     record = json.loads((tmp_path / "run" / "experiment.json").read_text())
     assert record["environment"]["action_counts"] == [2, 2, 2]
+    said = capsys.readouterr()
+    assert f"{payoff}: a team game of 3 agents with 2, 2 and 2 actions\n" in said.out
+    hint = 'if these are the payoffs of 2 agents, one tensor each, give them as {"payoffs": [...]}'
+    assert f"{payoff}: {hint}\n" in said.err
 
 
 def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
@@ -61,10 +67,13 @@ def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
             metrics["episode_return"].sum(axis=-1), [3, 5, 7, 9]
         ).all()  # 3 or 1 or 5 in each stage
         assert metrics["row_reward"].shape == (5, 2)
+    said = capsys.readouterr()
+    assert f"{payoff}: a game with a reward per agent, of 2 agents with 2 and 2 actions, in 3" in said.out
+    assert "if these" not in said.err
     record = json.loads((tmp_path / "run" / "experiment.json").read_text())
     assert record["algorithm"]["rule"]["beta_other"] == -np.inf
     assert record["algorithm"]["rule"]["own_prior"] == [0.3, 0.7]
-    assert capsys.readouterr().out.count("[") == 2  # one interval for each agent
+    assert said.out.count("[") == 2  # one interval for each agent
     for algorithm, says in (("vdn", "one per agent"), ("pr2-q --own-prior 0.3 0.3", "own_prior sums to 0.6")):
         with pytest.raises(BadInputError, match=says):
             run("--algo", *algorithm.split(), *flags)
@@ -254,3 +263,21 @@ def test_wandb_offline_leaves_a_run_to_sync(tmp_path):
     assert done.returncode == 0, done.stderr
     (run_folder,) = (tmp_path / "wandb").glob("offline-run-*")
     assert next(iter(run_folder.glob("*.wandb"))).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("payoff", "played", "hinted"),
+    [
+        ([[[0, 3], [1, 2]], [[3, 2], [0, 1]]], "a team game of 3 agents with 2, 2 and 2 actions", True),
+        ({"payoffs": [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]}, "a game with a reward per agent, of 2", False),
+        ([[1, 2, 3], [4, 5, 6]], "a team game of 2 agents with 2 and 3 actions", False),
+    ],
+)
+def test_what_a_payoff_file_is_taken_for(tmp_path, capsys, payoff, played, hinted):
+    """A pair of matrices is a game of three agents, and may be meant for two with a reward each."""
+    path = tmp_path / "game.json"
+    path.write_text(json.dumps(payoff), encoding="utf-8")
+    train.describe_payoff(path, load_game(path))
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{path}: {played}")
+    assert ('give them as {"payoffs": [...]}' in said.err) == hinted
