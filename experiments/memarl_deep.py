@@ -1,7 +1,7 @@
 """ROMMEO's figure 2: deep learners on the differential game. `reproduce_memarl.py` makes it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxmarl_fac.report import Claim, Outcome, Verdict, Workshop
 from jaxmarl_fac.statistics import bootstrap_interval, iqm, wilson_interval
 
 #: The paper's constants and those of the released code, as one batch of games.
-VARIANTS = ("paper", "code")
+VARIANTS: tuple[Literal["paper", "code"], ...] = ("paper", "code")
 STEPS_PER_ITERATION, ITERATIONS = 25, 200
 LEARNERS = ("rommeo-ac", "pr2-ac", "masql", "ddpg", "ddpg-om", "maddpg")
 #: Not in the paper's figure: the entropy weight falls with every step, as in the release's script.
@@ -45,7 +45,7 @@ def deep_learner(name: str, workshop: Workshop) -> Algorithm:
 
 def rommeo_fig2(workshop: Workshop) -> Outcome:
     """Learning curves of every learner on both variants, and the way that seed 0 takes."""
-    games = [differential_game(variant) for variant in VARIANTS]  # type: ignore[arg-type]
+    games = [differential_game(variant) for variant in VARIANTS]
     seeds = workshop.seeds(smoke=2, quick=20, paper=20)
     steps = workshop.choose(smoke=50, quick=ITERATIONS * STEPS_PER_ITERATION, paper=5000)
     ours: dict[str, Any] = {variant: {} for variant in VARIANTS}

@@ -242,6 +242,52 @@ def cases():
         for value in ("nan", "inf", "-1")
     )
 
+    # Sizes and numbers of games
+    for game, flags, says in (
+        ("matrix-random", ["--agents", "70"], "agents must be from 2 to 32, not 70"),
+        (
+            "matrix-random",
+            ["--payoff-seed", HUGE[0]],
+            "payoff_seed must be in [0, 4294967295], not 4294967296",
+        ),
+        ("matrix-random", ["--payoff-seed=-1"], "payoff_seed must be in [0, 4294967295], not -1"),
+        (
+            "matrix-random",
+            ["--actions", "10000000"],
+            "a payoff of 10000000 actions for each of 2 agents would take",
+        ),
+        ("matrix-qtran", ["--stages", "32768"], "stages must be from 1 to 32767, not 32768"),
+        ("matrix-penalty", ["--k=-inf"], "k must be a finite number, not -inf"),
+        ("squeeze", ["--seed", HUGE[1]], "seed must be in [0, 4294967295], not 9223372036854775808"),
+        ("squeeze", ["--mu", "inf"], "mu holds NaN or infinite entries"),
+        ("catch-prey", ["--prey-speed", "inf"], "prey_speed must be a finite number, not inf"),
+        (
+            "catch-prey",
+            ["--agents", "10000000"],
+            "the angles between 10000000 agents would take 400 TB of memory",
+        ),
+        ("predator-prey-2", ["--time-limit", "99999999"], "time_limit must be from 1 to 32767, not 99999999"),
+        (
+            "predator-prey-2",
+            ["--height", "100000", "--width", "100000"],
+            "has more cells than 32 bits can number",
+        ),
+        ("stag-hunt-p0", ["--view", "1000001"], "with a view of 1000001 would take 128 TB of memory"),
+        ("team-mdp-random", ["--states", "40000"], "states must be from 1 to 32767, not 40000"),
+        (
+            "team-mdp-random",
+            ["--states", "32767", "--actions", "9"],
+            "and 9 actions would take 1.04 TB of memory",
+        ),
+        ("team-mdp-divergence", ["--time-limit", HUGE[2]], "time_limit must be from 1 to 32767, not 1"),
+        ("differential-grid", ["--points", "1"], "points must be at least 2, not 1"),
+        ("differential", ["--variant", "papr"], "variant must be paper or code, not papr"),
+        ("jumanji:Connector-v3", ["--grid-size", "0"], "grid_size must be from 1 to 100, not 0"),
+        ("jumanji:RobotWarehouse-v0", ["--shelf-rows", "0"], "shelf_rows must be from 1 to 100, not 0"),
+    ):
+        algorithm = "sac" if game == "differential" else "iql"
+        yield ["train", "--algo", algorithm, "--env", game, *flags], says
+
     # What is not there, or is no pair
     yield ["train"], "--algo is missing"
     yield ["train", "--algo", "iql"], "give either --env ID or --payoff FILE"
