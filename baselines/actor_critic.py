@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import distrax
 import flax.linen as nn
@@ -17,7 +17,14 @@ from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition, check_replay
 from jaxmarl_fac.exploration import linear_epsilon
 from jaxmarl_fac.networks import MLP
-from jaxmarl_fac.settings import Count, Probability, Widths, above, at_least, between
+from jaxmarl_fac.settings import (
+    Count,
+    NotNegative,
+    Positive,
+    Probability,
+    StepSize,
+    Widths,
+)
 
 
 class Seen(NamedTuple):
@@ -68,10 +75,10 @@ class ActorCritic(Algorithm):
         hidden: widths of the hidden layers of every network.
     """
 
-    actor_learning_rate: Annotated[float, above(0)] = 1e-2
-    critic_learning_rate: Annotated[float, above(0)] = 1e-2
+    actor_learning_rate: Positive = 1e-2
+    critic_learning_rate: Positive = 1e-2
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    target_rate: Annotated[float, between(0, 1, open_low=True)] = 0.01
+    target_rate: StepSize = 0.01
     batch_size: Count = 512
     replay_size: Count = 100_000
     learning_starts: Count = 10  # type: ignore[misc]
@@ -349,8 +356,8 @@ class NoisyActorCritic(ActorCritic):
         noise_steps: see `noise_end`.
     """
 
-    noise_start: Annotated[float, at_least(0, "0 or above")] = 0.57
-    noise_end: Annotated[float, at_least(0, "0 or above")] = 0.05
+    noise_start: NotNegative = 0.57
+    noise_end: NotNegative = 0.05
     noise_steps: Count = 1000
 
     def epsilon(self, env_steps: jax.Array) -> jax.Array:
@@ -378,10 +385,10 @@ class Annealed(ActorCritic):
         alpha_decay: how often it falls to 1/e in a whole training.
     """
 
-    alpha_start: Annotated[float, above(0)] = 500.1
-    alpha_end: Annotated[float, above(0)] = 0.1
+    alpha_start: Positive = 500.1
+    alpha_end: Positive = 0.1
     alpha_hold: Probability = 0.05
-    alpha_decay: Annotated[float, at_least(0, "0 or above")] = 20.0
+    alpha_decay: NotNegative = 20.0
 
     def alpha(self, progress: jax.Array) -> jax.Array:
         """The entropy weight `()` when so much of training is done."""

@@ -5,14 +5,13 @@ random, values that start uniform in [0, 1) (their library, malib).
 """
 
 import dataclasses
-from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from baselines.two_player import Experience, Memory, Rule, Seat, SelfPlay, Stage, WatchingRule
 from jaxmarl_fac.losses import td_target
-from jaxmarl_fac.settings import Probability, at_least
+from jaxmarl_fac.settings import NotNegative, Probability
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,8 +121,8 @@ class FMQRule(OwnValueRule):
 
     learning_rate: float = 0.9
     rate_half_life: float = 0.0
-    weight: Annotated[float, at_least(0, "0 or above")] = 10.0
-    temperature: Annotated[float, at_least(0, "0 or above")] = 500.0
+    weight: NotNegative = 10.0
+    temperature: NotNegative = 500.0
 
     def init(self, seat: Seat, key: jax.Array) -> Memory:
         """Values, largest rewards, plays, and how many of them brought the largest reward, all `(S, A)`."""

@@ -26,7 +26,7 @@ from envs.errors import BadInputError
 from jaxmarl_fac import soft_backups as soft
 from jaxmarl_fac.equilibria import table_update
 from jaxmarl_fac.losses import td_target
-from jaxmarl_fac.settings import Beta, Count, at_least
+from jaxmarl_fac.settings import Beta, Count, NotNegative, at_least
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +189,7 @@ class RommeoRule(WatchingRule):
     gamma: float = 0.95
     epsilon: float = 0.1
     initial_spread: float = 1.0
-    temperature: Annotated[float, at_least(0, "0 or above")] = 1.0
+    temperature: NotNegative = 1.0
     temperature_schedule: Literal["constant", "harmonic", "exponential"] = "harmonic"
     model: Literal["inferred", "empirical"] = "inferred"
 
@@ -226,7 +226,7 @@ class GR2Rule(SoftRule):
 
     levels: Count = 3
     mixture: bool = False
-    poisson_mean: Annotated[float, at_least(0, "0 or above")] = 1.5
+    poisson_mean: NotNegative = 1.5
 
     def weights(self) -> jax.Array:
         """Of levels 1 to K, `(K,)`."""

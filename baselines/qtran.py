@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ from jaxmarl_fac.losses import (
     qtran_td_loss,
 )
 from jaxmarl_fac.networks import MLP, over_time
-from jaxmarl_fac.settings import Widths, at_least
+from jaxmarl_fac.settings import NotNegative, Widths
 
 
 class Features(NamedTuple):
@@ -151,8 +151,8 @@ class QTranBase(StepLearner):
             target network.
     """
 
-    opt_weight: Annotated[float, at_least(0, "0 or above")] = 1.0
-    nopt_weight: Annotated[float, at_least(0, "0 or above")] = 1.0
+    opt_weight: NotNegative = 1.0
+    nopt_weight: NotNegative = 1.0
     joint_hidden: Widths = (32, 32)
     state_value: Literal["auto", "on", "off"] = "auto"
     aggregate: Literal["sum", "mean"] = "sum"

@@ -1,7 +1,7 @@
 """Soft actor-critic for agents that know nothing of each other: of numbers, and of discrete actions."""
 
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import distrax
 import flax.linen as nn
@@ -14,7 +14,7 @@ from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.losses import UNAVAILABLE, td_target
 from jaxmarl_fac.networks import MLP
-from jaxmarl_fac.settings import above
+from jaxmarl_fac.settings import Positive
 from jaxmarl_fac.soft_backups import soft_value
 
 #: Two critics side by side; the lower one is believed.
@@ -74,7 +74,7 @@ class _SoftActorCritic(ActorCritic):
         alpha: entropy weight.
     """
 
-    alpha: Annotated[float, above(0)] = 0.1
+    alpha: Positive = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ whatever the loop does with networks (seeds, checkpoints, probes) it does with t
 
 import abc
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from envs.team_mdp import TeamMDP
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Transition
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
 from jaxmarl_fac.losses import greedy_actions, mask_unavailable, td_target
-from jaxmarl_fac.settings import Count, Probability, above, between
+from jaxmarl_fac.settings import Count, Positive, Probability, StepSize
 
 #: One table or several, each `(n, O, ...)`: agent, its observation, and as a rule its action.
 Tables = Any
@@ -55,12 +55,12 @@ class TabularLearner(Algorithm):
         epsilon_steps: see `epsilon_end`.
     """
 
-    step_size: Annotated[float, between(0, 1, open_low=True)] = 0.1
+    step_size: StepSize = 0.1
     step_size_schedule: Literal["constant", "linear"] = "constant"
     gamma: Probability = 0.99
     initial_value: float = 0.0
     acting: Literal["epsilon-greedy", "softmax"] = "epsilon-greedy"
-    temperature: Annotated[float, above(0)] = 1.0
+    temperature: Positive = 1.0
     epsilon_start: Probability = 1.0
     epsilon_end: Probability = 1.0
     epsilon_steps: Count = 1

@@ -16,7 +16,7 @@ from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Tran
 from jaxmarl_fac.equilibria import table_update
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.losses import td_target
-from jaxmarl_fac.settings import Count, Probability, Settings, at_least, between
+from jaxmarl_fac.settings import Count, NotNegative, Probability, Settings, StepSize, at_least
 
 #: The tables of one agent, by name.
 Memory = dict[str, jax.Array]
@@ -57,11 +57,11 @@ class Rule(Settings, abc.ABC):
         initial_spread: tables of action values start uniform in [0, this).
     """
 
-    learning_rate: Annotated[float, between(0, 1, open_low=True)] = 0.1
+    learning_rate: StepSize = 0.1
     rate_half_life: Annotated[float, at_least(0, "0 (never) or above")] = 0.0
     gamma: Probability = 0.99
     epsilon: Probability = 0.0
-    initial_spread: Annotated[float, at_least(0, "0 or above")] = 0.0
+    initial_spread: NotNegative = 0.0
 
     def check(self, seat: Seat) -> None:
         """Refuse a seat that the rule cannot take.

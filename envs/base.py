@@ -99,6 +99,11 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         with jax.ensure_compile_time_eval():
             return specs.MultiDiscreteArray(jnp.full((self.num_agents,), self.num_actions), name="actions")
 
+    @property
+    def action_dtype(self) -> Any:
+        """The smallest type that holds each action, and -1 for none; float32 where actions are numbers."""
+        return compact_dtype(self.num_actions - 1) if self.num_actions else jnp.float32
+
     @cached_property
     def discount_spec(self) -> specs.BoundedArray:
         """A discount between 0 (terminated) and 1."""

@@ -11,7 +11,7 @@ from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from envs.base import Observation, TeamEnvironment, compact_dtype
+from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from envs.memory import check_fits
 from envs.ranges import Seed, at_least, checks_parameters
@@ -102,7 +102,7 @@ class GaussianSqueeze(TeamEnvironment):
             key=key,
             s=self.s * jax.random.uniform(draw, self.s.shape) if self.redraw else None,
             step_count=jnp.zeros((), jnp.int8),
-            last_actions=jnp.full((self.num_agents,), -1, compact_dtype(self.num_actions - 1)),
+            last_actions=jnp.full((self.num_agents,), -1, self.action_dtype),
         )
         return state, self.first_timestep(state)
 

@@ -108,7 +108,7 @@ class MatrixGame(TeamEnvironment):
             key=key,
             stage=stage.astype(compact_dtype(self.num_stages - 1)),
             step_count=jnp.zeros((), compact_dtype(self.time_limit)),
-            last_actions=jnp.full((self.num_agents,), -1, compact_dtype(self.num_actions - 1)),
+            last_actions=jnp.full((self.num_agents,), -1, self.action_dtype),
         )
         return state, self.first_timestep(state).replace(reward=self.reward_spec.generate_value())  # type: ignore[attr-defined]
 

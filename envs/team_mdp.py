@@ -10,7 +10,7 @@ from flax import struct
 from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
 
-from envs.base import Observation, TeamEnvironment, compact_dtype
+from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from envs.matrix_games import END, MatrixGame
 from envs.memory import check_fits
@@ -120,7 +120,7 @@ class TeamMDP(TeamEnvironment):
             key=key,
             state=_pick(jnp.asarray(self.start), jax.random.uniform(draw)),
             step_count=jnp.zeros((), jnp.int16),
-            last_actions=jnp.full((self.num_agents,), -1, compact_dtype(self.num_actions - 1)),
+            last_actions=jnp.full((self.num_agents,), -1, self.action_dtype),
         )
         return state, self.first_timestep(state)
 

@@ -16,7 +16,7 @@ from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
 from jaxmarl_fac.losses import greedy_actions, mask_unavailable
-from jaxmarl_fac.settings import Count, Must, OffOrAbove, Probability, Settings, Widths, above
+from jaxmarl_fac.settings import Count, Must, OffOrAbove, Positive, Probability, Settings, Widths
 
 Params = Any
 Metrics = dict[str, jax.Array]
@@ -164,12 +164,12 @@ class QLearner(Algorithm):
         epsilon_steps: see `epsilon_end`.
     """
 
-    learning_rate: Annotated[float, above(0)] = 5e-4
+    learning_rate: Positive = 5e-4
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     optimiser: Literal["adam", "rmsprop"] = "adam"
-    adam_eps: Annotated[float, above(0)] = 1e-8
+    adam_eps: Positive = 1e-8
     rmsprop_decay: Annotated[float, Must("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
-    rmsprop_eps: Annotated[float, above(0)] = 1e-5
+    rmsprop_eps: Positive = 1e-5
     max_grad_norm: OffOrAbove = 0.0
     batch_size: Count = 32
     replay_size: Count = 20_000

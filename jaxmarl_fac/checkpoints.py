@@ -153,9 +153,11 @@ class Checkpoints:
 
     def is_best(self, history: History) -> bool:
         """Whether the last evaluation is better than every kept one, and the best is wanted."""
+        if not self._keep_best:
+            return False
         best = self._manager.best_step()
         kept = self._manager.metrics(best) if best is not None else None
-        return self._keep_best and (not kept or _mean_return(history) > _score(kept))
+        return not kept or _mean_return(history) > _score(kept)
 
     def restore(self, abstract_lanes: Any) -> tuple[Any, int, History, float] | None:
         """The last kept lanes, iteration, history and seconds; None if nothing was kept yet.

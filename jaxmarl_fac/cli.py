@@ -137,33 +137,27 @@ def _items(text: str) -> list[str]:
 def _registry() -> tyro.constructors.ConstructorRegistry:
     """Paths in which ~ is the home folder, and whole numbers such as 1e4."""
     registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _path(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not Path:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="PATH",
-            # Of `--out=~/runs` no shell has expanded the ~.
-            instance_from_str=lambda texts: Path(os.path.expanduser(texts[0])),
-            is_instance=lambda value: isinstance(value, Path),
-            str_from_instance=lambda path: [str(path)],
-        )
-
-    @registry.primitive_rule
-    def _int(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not int:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="INT",
-            instance_from_str=lambda texts: _whole(texts[0]),
-            is_instance=lambda value: isinstance(value, int),
-            str_from_instance=lambda number: [str(number)],
-        )
-
+    # Of `--out=~/runs` no shell has expanded the ~.
+    registry.primitive_rule(_read_as(Path, "PATH", lambda text: Path(os.path.expanduser(text))))
+    registry.primitive_rule(_read_as(int, "INT", _whole))
     return registry
+
+
+def _read_as(kind: type, metavar: str, read: Callable[[str], Any]) -> Callable[..., Any]:
+    """Tyro's rule for flags of a type, each read from one word."""
+
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not kind:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=metavar,
+            instance_from_str=lambda texts: read(texts[0]),
+            is_instance=lambda value: isinstance(value, kind),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return rule
 
 
 def _whole(text: str) -> int:

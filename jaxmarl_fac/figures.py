@@ -269,9 +269,8 @@ def learning_curves(
         centre, low, high = learning_curve(metric)
         shade, dashes = styles[name]
         label = (labels or {}).get(name, name) + ("" if alike else f" ({_seeds(seeds[name])})")
-        label = (
-            f" {label}" if label.startswith("_") else label
-        )  # such a label would leave it out of the legend
+        if label.startswith("_"):  # matplotlib would leave it out of the legend
+            label = f" {label}"
         marker = "o" if len(centre) == 1 else None  # a lone evaluation is a point, not a line
         axes.plot(steps[name], centre, dashes, color=shade, label=label, marker=marker)
         axes.fill_between(steps[name], low, high, color=shade, alpha=0.2, linewidth=0)

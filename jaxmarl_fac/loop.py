@@ -48,7 +48,7 @@ from jaxmarl_fac.parallel import (
     to_host,
 )
 from jaxmarl_fac.progress import Progress
-from jaxmarl_fac.replay import Buffer, memory_for
+from jaxmarl_fac.replay import Buffer, memory_for, tree_bytes
 from jaxmarl_fac.tracking import History, Tracker
 
 #: The host wants to hear from the devices about this often, in seconds.
@@ -323,9 +323,10 @@ class Program:
         env = jax.tree.map(lambda leaf: leaf[0], fixed.environment)
         algorithm.check(env)
         learner = jax.eval_shape(algorithm.init, env, fixed.key[0])
-        learner_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(learner))
         #: Lanes that one device runs at a time.
-        self.block = 1 if experiment.bitwise_seeds else block_size(experiment.lanes, self.mesh, learner_bytes)
+        self.block = (
+            1 if experiment.bitwise_seeds else block_size(experiment.lanes, self.mesh, tree_bytes(learner))
+        )
         #: Which lane is where: all in their order, then some once more to fill up the devices.
         self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         self.fixed = shard(jax.tree.map(lambda leaf: leaf[self.fill], fixed), self.mesh)
@@ -336,15 +337,15 @@ class Program:
         chunk_specs, look_specs = (lanes, lanes, every, every), (lanes, lanes, every)
         start = over_lanes(self._init_lane, self.mesh)
         look = jax.vmap(self._evaluate_lane, (0, 0, None))
+        #: Traced only once, for the shapes of the lanes and for the lanes themselves.
+        self._init = jax.jit(over_seeds(start, self.mesh, lanes, lanes), compiler_options=run_once(self.mesh))
+        self._start: Callable[[Fixed], Lane] = self._init
         self._chunk: Any
         if experiment.bitwise_seeds:
-            self._init = each_lane_alone(start, self.mesh, (lanes,))
+            self._start = each_lane_alone(start, self.mesh, (lanes,))
             self._chunk = each_lane_alone(self._run, self.mesh, chunk_specs)
             self._evaluate = each_lane_alone(look, self.mesh, look_specs)
         else:
-            self._init = jax.jit(
-                over_seeds(start, self.mesh, lanes, lanes), compiler_options=run_once(self.mesh)
-            )
             run = over_seeds(self._run, self.mesh, chunk_specs, (lanes, lanes))
             self._chunk = jax.jit(run, donate_argnums=0)
             self._evaluate = jax.jit(over_seeds(look, self.mesh, look_specs, lanes))
@@ -353,14 +354,14 @@ class Program:
 
     def initial_lanes(self) -> Lane:
         """Every lane before its first step."""
-        return self._init(self.fixed)
+        return self._start(self.fixed)
 
     def abstract_lanes(self) -> Lane:
         """Shapes, dtypes and layout of the lanes, for restoring a checkpoint."""
         sharding = seed_sharding(self.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(jax.vmap(self._init_lane), self.fixed),
+            jax.eval_shape(self._init, self.fixed),
         )
 
     def check_memory(self) -> None:
@@ -370,11 +371,9 @@ class Program:
             BadInputError: saying what they would take and what there is.
         """
         lanes = self.abstract_lanes()
-        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lanes))
-        replay = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(lanes.buffer))
+        needed, replay = tree_bytes(lanes), tree_bytes(lanes.buffer)
         what = f"{self.experiment.lanes:,} lane(s), {100 * replay / needed:.0f} % of them replay,"
-        free = free_on_devices(self.mesh)
-        check_fits(needed, what, free)
+        check_fits(needed, what, free_on_devices(self.mesh))
 
     def compile_chunk(self, lanes: Lane) -> jax.stages.Compiled:
         """The compiled chunk, for its costs (not with bitwise seeds); `chunk` compiles on its first call."""
@@ -390,7 +389,7 @@ class Program:
             return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype)
 
         step = jax.vmap(functools.partial(self._iteration, learn=True), (0, 0, None))
-        lanes = jax.tree.map(one_block, (jax.eval_shape(jax.vmap(self._init_lane), self.fixed), self.fixed))
+        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.fixed), self.fixed))
         compiled: Any = jax.jit(step).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
         return float(compiled.cost_analysis()["flops"]) / self.block
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
+from envs.ranges import Seed, checked
 from jaxmarl_fac.algorithm import Algorithm, Params
 from jaxmarl_fac.checkpoints import read_params
 from jaxmarl_fac.evaluation import greedy_return
@@ -136,9 +137,7 @@ def load_player(
 
 
 def _key(number: int) -> jax.Array:
-    if not 0 <= number < 2**32:
-        raise BadInputError(f"key must be in [0, {2**32 - 1}], not {number}")
-    return jax.random.key(number)
+    return jax.random.key(np.uint32(checked("key", Seed, number)))
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -67,12 +67,11 @@ def memory_for(algorithm: Algorithm, env: TeamEnvironment, num_envs: int, iterat
     if algorithm.consumes == "latest":
         return Latest(num_envs)
     settings: Any = algorithm  # an algorithm that learns from replay says how much
-    steps = iterations * num_envs  # and at most as many episodes
+    kept = min(settings.replay_size, iterations * num_envs)  # of either; an episode has a step at least
     if algorithm.consumes == "transitions":
         newest = getattr(settings, "newest_transitions", 0)
-        return Replay(min(settings.replay_size, steps), settings.batch_size, num_envs, newest)
+        return Replay(kept, settings.batch_size, num_envs, newest)
     recent = getattr(settings, "recent_episodes", 0), getattr(settings, "recent_fraction", 0.0)
-    kept = min(settings.replay_size, steps)
     return EpisodeReplay(kept, settings.batch_size, num_envs, env.time_limit, *recent)
 
 
@@ -109,7 +108,7 @@ class Replay:
 
     def bytes_per_transition(self, env: TeamEnvironment) -> int:
         """Bytes that one transition takes."""
-        return _width(_example(env))
+        return tree_bytes(_example(env))
 
     def init(self, env: TeamEnvironment) -> Buffer:
         """An empty buffer: `(size, bytes)` uint8."""
@@ -223,7 +222,7 @@ class EpisodeReplay:
 
     def init(self, env: TeamEnvironment) -> Episodes:
         """No episodes."""
-        width = _width(_example_step(env))
+        width = tree_bytes(_example_step(env))
         nothing = jnp.zeros((self.num_envs,), jnp.int32)
         return Episodes(
             rows=jnp.zeros((self.num_envs, self.slots, self.time_limit + 1, width), jnp.uint8),
@@ -351,22 +350,15 @@ def _pack_step(env: TeamEnvironment, state: Any, actions: jax.Array, timestep: T
     """One step, without the state that it leads to."""
     return {
         "state": state.replace(key=None),
-        "actions": actions.astype(_action_dtype(env)),
+        "actions": actions.astype(env.action_dtype),
         "reward": jnp.asarray(timestep.reward, jnp.float32),
         "discount": timestep.discount.astype(jnp.int8 if env.binary_discounts else jnp.float32),
     }
 
 
-def _action_dtype(env: TeamEnvironment) -> np.dtype:
-    """The smallest signed type that holds every action; float32 where actions are numbers."""
-    if not env.num_actions:
-        return np.dtype(np.float32)
-    return np.promote_types(np.int8, np.min_scalar_type(-env.num_actions))
-
-
-def _width(example: Any) -> int:
-    """Bytes that a tree like `example` takes."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example))
+def tree_bytes(tree: Any) -> int:
+    """Bytes that the arrays of a tree take, which may be known by shape only."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _to_bytes(tree: Any) -> jax.Array:

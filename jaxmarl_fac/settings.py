@@ -23,15 +23,22 @@ __all__ = [
     "Count",
     "EvenCount",
     "Must",
+    "NotNegative",
     "OffOrAbove",
+    "Positive",
     "Probability",
     "Settings",
+    "StepSize",
     "Widths",
     "above",
     "at_least",
     "between",
 ]
 
+Positive = Annotated[float, above(0)]
+NotNegative = Annotated[float, at_least(0, "0 or above")]
+#: Of a step towards a target: 1 is the whole way.
+StepSize = Annotated[float, between(0, 1, open_low=True)]
 EvenCount = Annotated[int, Must("even and above 0", lambda count: count >= 2 and count % 2 == 0)]
 #: 0 switches off what the setting is for.
 OffOrAbove = Annotated[float, at_least(0, "0 (off) or above")]
