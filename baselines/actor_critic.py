@@ -5,7 +5,6 @@ import dataclasses
 import functools
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,15 +15,7 @@ from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition, check_replay
 from jaxmarl_fac.exploration import linear_epsilon
-from jaxmarl_fac.networks import MLP
-from jaxmarl_fac.settings import (
-    Count,
-    NotNegative,
-    Positive,
-    Probability,
-    StepSize,
-    Widths,
-)
+from jaxmarl_fac.settings import Count, NotNegative, Positive, Probability, StepSize, Widths
 
 
 class Seen(NamedTuple):
@@ -334,14 +325,6 @@ def bounds(env: TeamEnvironment) -> tuple[jax.Array, jax.Array]:
     return jnp.broadcast_to(spec.minimum, shape), jnp.broadcast_to(spec.maximum, shape)
 
 
-def greedy_actions_of(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
-    """The greedy joint action `(n,)` of a fresh game, `greedy_actions`: a probe for experiments."""
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    return {
-        "greedy_actions": algorithm.act_greedily(env, params, algorithm.initial_carry(env), observation)[0]
-    }
-
-
 # Settings that some of the algorithms share.
 
 
@@ -394,54 +377,3 @@ class Annealed(ActorCritic):
         """The entropy weight `()` when so much of training is done."""
         falling = jnp.exp(-self.alpha_decay * jnp.maximum(progress - self.alpha_hold, 0))
         return self.alpha_end + (self.alpha_start - self.alpha_end) * falling
-
-
-# Networks that they share. All are applied to one sample; callers vmap.
-
-
-def joined(*parts: jax.Array) -> jax.Array:
-    """Numbers and vectors after each other, as a network's input."""
-    return jnp.concatenate([jnp.atleast_1d(part) for part in parts])
-
-
-class FromZero(nn.Module):
-    """An MLP whose outputs are all 0 at first: agents start in the middle of what they can do."""
-
-    hidden: tuple[int, ...]
-    outputs: int
-
-    @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        features = MLP(self.hidden)(inputs)
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(features)
-
-
-class SquashedNormal(nn.Module):
-    """The tanh of a normal variable whose mean and spread depend on the inputs `(I,)`: numbers in (-1, 1)."""
-
-    hidden: tuple[int, ...]
-
-    def setup(self) -> None:
-        """The parts, named as in the parameters."""
-        self.parameters = FromZero(self.hidden, 2)
-
-    def __call__(self, inputs: jax.Array) -> distrax.Transformed:
-        """The distribution of one number."""
-        mean, log_scale = self.parameters(inputs)
-        scale = jnp.exp(jnp.clip(log_scale, *LOG_SCALES))
-        return distrax.Transformed(distrax.Normal(mean, scale), distrax.Tanh())
-
-    def middle(self, inputs: jax.Array) -> jax.Array:
-        """The median `()` of that distribution."""
-        return jnp.tanh(self.parameters(inputs)[0])
-
-
-#: Logarithms of the smallest and the largest spread before squashing.
-LOG_SCALES = (-5.0, 2.0)
-#: How close to -1 and 1 a number may be whose density is asked for.
-INSIDE = 1 - 1e-6
-
-
-def inside(actions: jax.Array) -> jax.Array:
-    """Actions of any shape, moved off the bounds, where a squashed variable has no density."""
-    return jnp.clip(actions, -INSIDE, INSIDE)

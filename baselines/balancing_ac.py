@@ -8,13 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import ActorCritic, Bound, FromZero, Seen, Step
+from baselines.actor_critic import ActorCritic, Bound, Seen, Step
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.exploration import sample_actions
-from jaxmarl_fac.losses import UNAVAILABLE, td_target
-from jaxmarl_fac.networks import MLP
-from jaxmarl_fac.soft_backups import log_mean_exp
+from jaxmarl_fac.networks import MLP, FromZero
+from jaxmarl_fac.soft.operators import log_mean_exp
+from jaxmarl_fac.targets import td_target
+from jaxmarl_fac.values import UNAVAILABLE
 
 
 class BalancingNetworks(nn.Module):

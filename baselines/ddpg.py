@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import Bound, FromZero, NoisyActorCritic, Seen, Step, joined
+from baselines.actor_critic import Bound, NoisyActorCritic, Seen, Step
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
-from jaxmarl_fac.losses import td_target
-from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.networks import MLP, FromZero, joined
+from jaxmarl_fac.targets import td_target
 
 
 class DDPGNetworks(nn.Module):

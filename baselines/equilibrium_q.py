@@ -2,11 +2,15 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from baselines.two_player import Experience, JointValueRule, Memory, Rule, Seat, SelfPlay, Stage
-from jaxmarl_fac.equilibria import Equilibrium, friend, max_min, nash_equilibrium, nash_q_update
+from baselines.rules import Experience, JointValueRule, Memory, Rule, Seat, Stage
+from baselines.tabular import table_update
+from baselines.two_player import SelfPlay
+from jaxmarl_fac.exact.equilibria import Equilibrium, friend, max_min, nash_equilibrium
+from jaxmarl_fac.targets import td_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class NashRule(Rule):
         return found.column if seat.first else found.row
 
     def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
-        """`equilibria.nash_q_update`."""
+        """`nash_q_update`."""
         pair = jnp.stack([experience.own, experience.other])
         actions, rewards = (
             (pair, experience.rewards) if seat.first else (pair[::-1], experience.rewards[::-1])
@@ -121,3 +125,63 @@ class FoeQ(SelfPlay):
     """Foe-Q on both sides, which is minimax-Q (Littman, 2001)."""
 
     rule: FoeRule = FoeRule()
+
+
+def nash_q_update(
+    q: jax.Array,
+    state: jax.Array,
+    actions: jax.Array,
+    rewards: jax.Array,
+    next_state: jax.Array,
+    discount: jax.Array,
+    gamma: float | jax.Array,
+    learning_rate: float | jax.Array,
+) -> jax.Array:
+    """Nash-Q: `Q^i(s,a,b) ← (1-α) Q^i + α (r^i + γ Nash^i(s'))` for both players (Hu and Wellman, 2003).
+
+    Nash^i is player i's payoff in the equilibrium that `nash_equilibrium` selects in the game
+    (Q^1, Q^2)(s').
+
+    Args:
+        q: `(2, S, A, B)`.
+        state: `()`.
+        actions: `(2,)`.
+        rewards: `(2,)`.
+        next_state: `()`.
+        discount: `()`, 0 after a termination, else 1.
+        gamma: discount factor.
+        learning_rate: α.
+    """
+    chex.assert_rank(q, 4)
+    following = nash_equilibrium(q[:, next_state]).values
+    targets = td_target(rewards, discount, gamma, following)
+    return jax.vmap(table_update, (0, None, None, 0, None))(q, state, actions, targets, learning_rate)
+
+
+def friend_or_foe_q_update(
+    q: jax.Array,
+    state: jax.Array,
+    actions: jax.Array,
+    reward: jax.Array,
+    next_state: jax.Array,
+    discount: jax.Array,
+    gamma: float | jax.Array,
+    learning_rate: float | jax.Array,
+    foe: bool,
+) -> jax.Array:
+    """Friend-or-Foe-Q for one player: as Nash-Q, with the value of `friend` or `max_min` (Littman, 2001).
+
+    Args:
+        q: `(S, A, B)` with the learning player's own action first.
+        state: `()`.
+        actions: `(2,)`, its own action first.
+        reward: `()`, its own.
+        next_state: `()`.
+        discount: `()`, 0 after a termination, else 1.
+        gamma: discount factor.
+        learning_rate: α.
+        foe: whether the other minimises (static).
+    """
+    following, _ = (max_min if foe else friend)(q[next_state])
+    target = td_target(reward, discount, gamma, following)
+    return table_update(q, state, actions, target, learning_rate)

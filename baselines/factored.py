@@ -11,12 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.trajectories import AgentsNetwork, TrajectoryLearner, earlier, later
+from baselines.q_learning import AgentsNetwork, TrajectoryLearner, earlier, later
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics, Params, Trajectory, Transition
-from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable, masked_mean
 from jaxmarl_fac.mixers import MixerInputs
 from jaxmarl_fac.networks import over_time
+from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable, masked_mean
 
 
 class FactoredNetwork(AgentsNetwork):

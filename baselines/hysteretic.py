@@ -10,8 +10,8 @@ from baselines.iql import IQL, TabularIQL
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import LearnerState
-from jaxmarl_fac.error_weights import hysteretic_weights
 from jaxmarl_fac.settings import between
+from jaxmarl_fac.weights import hysteretic_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from baselines.q_learning import AgentsNetwork, StepLearner
 from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
-from baselines.trajectories import AgentsNetwork, StepLearner
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics, Params
-from jaxmarl_fac.losses import chosen, greedy_actions, mask_unavailable
+from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from baselines.two_player import Experience, Memory, Rule, Seat, SelfPlay, Stage, WatchingRule
-from jaxmarl_fac.losses import td_target
+from baselines.rules import Experience, Memory, Rule, Seat, Stage, WatchingRule
+from baselines.two_player import SelfPlay
 from jaxmarl_fac.settings import NotNegative, Probability
+from jaxmarl_fac.targets import td_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from baselines.q_learning import QLearner
 from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, Params, QLearner, Transition
-from jaxmarl_fac.error_weights import logical_weights, others_greedy, played_greedily
-from jaxmarl_fac.losses import chosen, mask_unavailable, td_target
+from jaxmarl_fac.algorithm import Metrics, Params, Transition
 from jaxmarl_fac.networks import MLP, agent_inputs, of_all_agents
 from jaxmarl_fac.settings import OffOrAbove, Probability
+from jaxmarl_fac.targets import td_target
+from jaxmarl_fac.values import chosen, mask_unavailable
+from jaxmarl_fac.weights import logical_weights, others_greedy, played_greedily
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

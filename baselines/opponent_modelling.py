@@ -1,7 +1,7 @@
 """Agents that reason about the other by soft backups: soft Q, PR2, ROMMEO, Balancing-Q, GR2.
 
 A rule says how its agent turns a table `q (A, B)` of joint action values, its own action first, into a
-value and a policy (`jaxmarl_fac/soft_backups.py`). The learners at the end seat it at both sides of a game.
+value and a policy (`jaxmarl_fac/soft/`). The learners at the end seat it at both sides of a game.
 """
 
 import abc
@@ -11,22 +11,22 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 
-from baselines.two_player import (
+from baselines.rules import (
     Experience,
     JointValueRule,
     Memory,
     Rule,
     Seat,
-    SelfPlay,
     Stage,
     WatchingRule,
     half_life_decay,
 )
+from baselines.tabular import table_update
+from baselines.two_player import SelfPlay
 from envs.errors import BadInputError
-from jaxmarl_fac import soft_backups as soft
-from jaxmarl_fac.equilibria import table_update
-from jaxmarl_fac.losses import td_target
 from jaxmarl_fac.settings import Beta, Count, NotNegative, at_least
+from jaxmarl_fac.soft import levels, operators, stages
+from jaxmarl_fac.targets import td_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class SoftRule(Rule):
         priors = {"own_prior": (self.own_prior, seat.own), "other_prior": (self.other_prior, seat.other)}
         for name, (prior, actions) in priors.items():
             if prior:
-                soft.check_prior(prior, (actions,), name=name)
+                operators.check_prior(prior, (actions,), name=name)
 
     def at(self, beta: float, time: jax.Array) -> jax.Array:
         """An inverse temperature `()` at a time."""
@@ -90,13 +90,13 @@ class SoftQRule(SoftRule):
 
     def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
         """The prior, tilted by e^{βQ}, `(A,)`."""
-        return soft.tilted_policy(memory["q"][state], self.priors(seat)[0], self.at(self.beta, time))
+        return operators.tilted_policy(memory["q"][state], self.priors(seat)[0], self.at(self.beta, time))
 
     def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
         """Move the value of its own action."""
         q, cell = memory["q"], (experience.state, experience.own)
         prior, beta = self.priors(seat)[0], self.at(self.beta, time)
-        following = soft.log_mean_exp(q[experience.next_state], prior, beta)
+        following = operators.log_mean_exp(q[experience.next_state], prior, beta)
         target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
         return {"q": q.at[cell].add(self.rate(time) * (target - q[cell]))}
 
@@ -117,22 +117,22 @@ class ReasoningRule(SoftRule, JointValueRule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PR2Rule(ReasoningRule):
-    """PR2: the agent first, and the other's reply is modelled as helping it (`soft_backups.pr2`)."""
+    """PR2: the agent first, and the other's reply is modelled as helping it (`stages.pr2`)."""
 
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> soft.SoftBackup:
+    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> stages.SoftBackup:
         """With K = βq, which is Balancing-Q with equal temperatures."""
         beta = self.at(self.beta, time)
-        return soft.agent_outer(q, beta, beta, *self.priors(seat))
+        return stages.agent_outer(q, beta, beta, *self.priors(seat))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RommeoThesisRule(ReasoningRule):
-    """ROMMEO as the thesis has it: the opponent model first, the agent replies (`soft_backups.rommeo`)."""
+    """ROMMEO as the thesis has it: the opponent model first, the agent replies (`stages.rommeo`)."""
 
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> soft.SoftBackup:
+    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> stages.SoftBackup:
         """With K = βq."""
         beta = self.at(self.beta, time)
-        return soft.opponent_outer(q, beta, beta, *self.priors(seat))
+        return stages.opponent_outer(q, beta, beta, *self.priors(seat))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,9 +147,9 @@ class BalancingRule(ReasoningRule):
     beta_other: Beta = -0.1
 
     def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> Any:
-        """`soft_backups.agent_outer`."""
+        """`stages.agent_outer`."""
         betas = self.at(self.beta, time), self.at(self.beta_other, time)
-        return soft.agent_outer(q, *betas, *self.priors(seat))
+        return stages.agent_outer(q, *betas, *self.priors(seat))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,12 +157,12 @@ class ProbabilisticBalancingRule(BalancingRule):
     """Balancing-Q derived from two graphical models: the same in other units (thesis, section 3.5)."""
 
     def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> Stage:
-        """`soft_backups.probabilistic_balancing`, with V = V^i/β.
+        """`stages.probabilistic_balancing`, with V = V^i/β.
 
         Where β is 0 or infinite V^i says nothing of V, and Balancing-Q's own limit stands in.
         """
         beta = self.at(self.beta, time)
-        found = soft.probabilistic_balancing(q, beta, self.at(self.beta_other, time), *self.priors(seat))
+        found = stages.probabilistic_balancing(q, beta, self.at(self.beta_other, time), *self.priors(seat))
         limit = super().backup(seat, q, time).value
         usable = jnp.isfinite(found.value) & (jnp.abs(beta) >= jnp.finfo(q.dtype).tiny)
         value = jnp.where(usable, found.value / jnp.where(usable, beta, 1), limit)
@@ -174,7 +174,7 @@ class RommeoRule(WatchingRule):
     """ROMMEO as published: a prior on the other's action alone, which is how often it was played of late.
 
     The defaults are those of the authors' library: values start uniform in [0, 1), steps are nearly
-    whole, one action in ten is random (`soft_backups.rommeo_published`; Tian et al., 2019).
+    whole, one action in ten is random (`stages.rommeo_published`; Tian et al., 2019).
 
     Attributes:
         temperature: α, the weight of its own entropy.
@@ -204,7 +204,7 @@ class RommeoRule(WatchingRule):
     def stage(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> Stage:
         """Under the prior of the other's last actions in the state."""
         prior = self.frequencies(seat, memory, state)
-        found = soft.rommeo_published(memory["q"][state], self.alpha(time), prior)
+        found = stages.rommeo_published(memory["q"][state], self.alpha(time), prior)
         if self.model == "inferred":
             return Stage(found.value, found.policy, found.opponent)
         return Stage(prior @ found.first_values, found.second_policy @ prior, prior)
@@ -215,7 +215,7 @@ class GR2Rule(SoftRule):
     """GR2: the agent replies to what it believes the other replies, K levels deep.
 
     It keeps a table of the other's values beside its own, learned from the other's rewards. The value
-    of a state is that of its reply at level K, or of its mixture of replies (`soft_backups.level_policies`;
+    of a state is that of its reply at level K, or of its mixture of replies (`levels.level_policies`;
     Wen et al., 2019).
 
     Attributes:
@@ -231,7 +231,7 @@ class GR2Rule(SoftRule):
     def weights(self) -> jax.Array:
         """Of levels 1 to K, `(K,)`."""
         if self.mixture:
-            return soft.poisson_level_weights(jnp.asarray(self.poisson_mean, float), self.levels)
+            return levels.poisson_level_weights(jnp.asarray(self.poisson_mean, float), self.levels)
         return jax.nn.one_hot(self.levels - 1, self.levels)
 
     def backup(
@@ -239,14 +239,14 @@ class GR2Rule(SoftRule):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Both agents' values `(2,)` and policies `(A,)`, `(B,)` in a state of tables `(2, A, B)`."""
         beta, priors, weights = self.at(self.beta, time), self.priors(seat), self.weights()
-        own, other = soft.level_policies(q[0], q[1], beta, beta, self.levels, *priors)
+        own, other = levels.level_policies(q[0], q[1], beta, beta, self.levels, *priors)
         # A level replies to the one below it: (K, A) and (K, B).
         replies = other[:-1] @ q[0].T, own[:-1] @ q[1]
         values = [
-            weights @ soft.log_mean_exp(reply, prior, beta)
+            weights @ operators.log_mean_exp(reply, prior, beta)
             for reply, prior in zip(replies, priors, strict=True)
         ]
-        return jnp.stack(values), (soft.level_mixture(own, weights), soft.level_mixture(other, weights))
+        return jnp.stack(values), (levels.level_mixture(own, weights), levels.level_mixture(other, weights))
 
     def init(self, seat: Seat, key: jax.Array) -> Memory:
         """The tables `q (2, S, A, B)`, its own and the other's."""

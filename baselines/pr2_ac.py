@@ -7,14 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import Annealed, Bound, FromZero, NoisyActorCritic, Seen, Step, joined
+from baselines.actor_critic import Annealed, Bound, NoisyActorCritic, Seen, Step
 from baselines.stein import Sampler, stein_loss
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
-from jaxmarl_fac.losses import td_target
-from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.networks import MLP, FromZero, joined
 from jaxmarl_fac.settings import EvenCount
-from jaxmarl_fac.soft_backups import sampled_soft_value, uniform_soft_value
+from jaxmarl_fac.soft.sampling import sampled_soft_value, uniform_soft_value
+from jaxmarl_fac.targets import td_target
 
 
 class PR2Networks(nn.Module):

@@ -9,20 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.trajectories import AgentsNetwork, StepLearner
+from baselines.q_learning import AgentsNetwork, StepLearner
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
-from jaxmarl_fac.losses import (
-    chosen,
-    greedy_actions,
-    mask_unavailable,
-    qtran_nopt_loss,
-    qtran_nopt_min_loss,
-    qtran_opt_loss,
-    qtran_td_loss,
-)
+from jaxmarl_fac.losses import qtran_nopt_loss, qtran_nopt_min_loss, qtran_opt_loss, qtran_td_loss
 from jaxmarl_fac.networks import MLP, over_time
 from jaxmarl_fac.settings import NotNegative, Widths
+from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
 
 class Features(NamedTuple):

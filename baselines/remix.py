@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from baselines.wqmix import Judgement, WeightedQMIX
 from envs.errors import BadInputError
-from jaxmarl_fac.losses import masked_mean, min_max_weights, remix_weight
 from jaxmarl_fac.settings import Count, Probability
+from jaxmarl_fac.values import masked_mean
+from jaxmarl_fac.weights import min_max_weights, remix_weight
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

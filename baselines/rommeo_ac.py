@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import Annealed, Bound, Seen, SquashedNormal, Step, inside, joined
+from baselines.actor_critic import Annealed, Bound, Seen, Step
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
-from jaxmarl_fac.losses import td_target
-from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.networks import MLP, SquashedNormal, inside, joined
+from jaxmarl_fac.targets import td_target
 
 
 class ROMMEONetworks(nn.Module):

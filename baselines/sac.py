@@ -8,14 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import ActorCritic, Bound, FromZero, Seen, SquashedNormal, Step, joined
+from baselines.actor_critic import ActorCritic, Bound, Seen, Step
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.exploration import sample_actions
-from jaxmarl_fac.losses import UNAVAILABLE, td_target
-from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.networks import MLP, FromZero, SquashedNormal, joined
 from jaxmarl_fac.settings import Positive
-from jaxmarl_fac.soft_backups import soft_value
+from jaxmarl_fac.soft.sampling import soft_value
+from jaxmarl_fac.targets import td_target
+from jaxmarl_fac.values import UNAVAILABLE
 
 #: Two critics side by side; the lower one is believed.
 Twin = nn.vmap(

@@ -7,9 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import joined
-from jaxmarl_fac.networks import MLP
-from jaxmarl_fac.soft_backups import median_bandwidth, svgd_direction
+from jaxmarl_fac.networks import MLP, joined
+from jaxmarl_fac.soft.sampling import median_bandwidth, svgd_direction
 
 
 class Sampler(nn.Module):

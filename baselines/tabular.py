@@ -8,6 +8,7 @@ import abc
 import dataclasses
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -17,8 +18,9 @@ from envs.matrix_games import MatrixGame
 from envs.team_mdp import TeamMDP
 from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Transition
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
-from jaxmarl_fac.losses import greedy_actions, mask_unavailable, td_target
 from jaxmarl_fac.settings import Count, Positive, Probability, StepSize
+from jaxmarl_fac.targets import td_target
+from jaxmarl_fac.values import greedy_actions, mask_unavailable
 
 #: One table or several, each `(n, O, ...)`: agent, its observation, and as a rule its action.
 Tables = Any
@@ -193,3 +195,12 @@ def tabular_steps(batch: Transition) -> TabularStep:
     return TabularStep(
         *seen(batch.observation), batch.actions, reward, batch.discount, *seen(batch.next_observation)
     )
+
+
+def table_update(
+    q: jax.Array, state: jax.Array, actions: jax.Array, target: jax.Array, learning_rate: float | jax.Array
+) -> jax.Array:
+    """`q(s,a,b) ← q + α (target - q)`: the table `(S, A, B)` after one step with `actions (2,)`."""
+    chex.assert_rank([q, actions], [3, 1])
+    cell = (state, actions[0], actions[1])
+    return q.at[cell].add(learning_rate * (target - q[cell]))

@@ -9,21 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from baselines.factored import FactoredNetwork, Terms, best_actions, mixer_inputs, played
+from baselines.q_learning import later
 from baselines.qmix import QMIX
-from baselines.trajectories import later
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
-from jaxmarl_fac.losses import (
-    central_weight,
-    chosen,
-    mask_unavailable,
-    masked_mean,
-    optimistic_weight,
-    shares_of_bins,
-)
 from jaxmarl_fac.mixers import CentralMixer
 from jaxmarl_fac.networks import over_time
 from jaxmarl_fac.settings import Widths, between
+from jaxmarl_fac.values import chosen, mask_unavailable, masked_mean
+from jaxmarl_fac.weights import central_weight, optimistic_weight, shares_of_bins
 
 #: Bins from 0 to 1 of the weights' histogram.
 WEIGHT_BINS = 20

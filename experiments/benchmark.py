@@ -37,11 +37,11 @@ import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, seed_numbers
-from jaxmarl_fac.figures import line_styles, panels, save
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.loop import Program
+from jaxmarl_fac.memory.transitions import Replay
 from jaxmarl_fac.parallel import EVERYWHERE, SEEDS, over_seeds, seed_mesh
-from jaxmarl_fac.replay import Replay
+from jaxmarl_fac.program import Program
+from jaxmarl_fac.report.figures import line_styles, panels, save
 
 #: Side of the square matrices whose product says what the machine can do.
 SIDE = 2048

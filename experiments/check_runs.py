@@ -9,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import train
-
 from envs.errors import BadInputError
+from experiments import train
 from jaxmarl_fac import cli
 
 

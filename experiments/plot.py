@@ -26,8 +26,8 @@ import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, load_experiment, to_json
-from jaxmarl_fac.figures import DASHES, PALETTE, learning_curves, panels, save
 from jaxmarl_fac.files import prepare_folder, write_text
+from jaxmarl_fac.report.figures import DASHES, PALETTE, learning_curves, panels, save
 from jaxmarl_fac.statistics import learning_curve
 
 #: More lines than pairs of colour and dashes cannot be told apart.

@@ -10,17 +10,14 @@ import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devic
 from collections.abc import Sequence
 from pathlib import Path
 
-import memarl_deep
-import memarl_matrix
-
-from jaxmarl_fac import cli, report
-
-CLAIMS = (*memarl_matrix.CLAIMS, *memarl_deep.CLAIMS)
+from experiments.claims.opponents import CLAIMS
+from jaxmarl_fac import cli
+from jaxmarl_fac.report import script
 
 
 def main(argv: Sequence[str]) -> int:
     """Make the figures that the command line asks for."""
-    return report.main("Reasoning about the others", CLAIMS, Path("runs/memarl"), argv)
+    return script.main("Reasoning about the others", CLAIMS, Path("runs/memarl"), argv)
 
 
 if __name__ == "__main__":

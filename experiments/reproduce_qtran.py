@@ -10,17 +10,14 @@ import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devic
 from collections.abc import Sequence
 from pathlib import Path
 
-import qtran_learning
-import qtran_matrix
-
-from jaxmarl_fac import cli, report
-
-CLAIMS = (*qtran_matrix.CLAIMS, *qtran_learning.CLAIMS)
+from experiments.claims.qtran import CLAIMS
+from jaxmarl_fac import cli
+from jaxmarl_fac.report import script
 
 
 def main(argv: Sequence[str]) -> int:
     """Make the figures that the command line asks for."""
-    return report.main("QTRAN", CLAIMS, Path("runs/qtran"), argv)
+    return script.main("QTRAN", CLAIMS, Path("runs/qtran"), argv)
 
 
 if __name__ == "__main__":

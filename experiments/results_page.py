@@ -16,7 +16,7 @@ from urllib.parse import quote
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.files import write_text
-from jaxmarl_fac.report import read_records
+from jaxmarl_fac.report.script import read_records
 
 
 @dataclasses.dataclass(frozen=True)

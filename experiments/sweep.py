@@ -20,9 +20,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from sweep_file import choices, read_sweep
 
 from envs.errors import BadInputError
+from experiments.sweep_file import choices, read_sweep
 from jaxmarl_fac import cli
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.statistics import bootstrap_interval, iqm

@@ -26,6 +26,13 @@ MOST_SEEDS = 2**20
 #: Counts that only the host needs.
 LARGE = Must("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
 
+#: What saved experiments may name that has moved since, from the old name to the new one.
+OLD_NAMES = {
+    "baselines.actor_critic:greedy_actions_of": "baselines.probes:greedy_actions_of",
+    "baselines.two_player:joint_policy": "baselines.probes:joint_policy",
+    "jaxmarl_fac.inspection:joint_tables": "baselines.probes:joint_tables",
+}
+
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
 
@@ -196,6 +203,7 @@ def _name(thing: Any) -> str:
 
 
 def _find(name: str) -> Any:
+    name = OLD_NAMES.get(name, name)
     module, _, attribute = name.partition(":")
     if module.split(".")[0] not in ("envs", "jaxmarl_fac", "baselines"):
         raise BadInputError(f"{name} is not a part of this suite")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmarl_fac.losses import greedy_actions
+from jaxmarl_fac.values import greedy_actions
 
 
 def linear_epsilon(env_steps: jax.Array, start: float, end: float, steps: int) -> jax.Array:
@@ -44,7 +44,7 @@ def epsilon_greedy(
 
     Args:
         key: a PRNG key.
-        masked_utilities: `(n, A)`, unavailable actions at `losses.UNAVAILABLE`.
+        masked_utilities: `(n, A)`, unavailable actions at `values.UNAVAILABLE`.
         action_mask: `(n, A)`, True where available.
         epsilon: `()`, or `(n,)` for one per agent.
     """

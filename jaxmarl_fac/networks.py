@@ -1,9 +1,10 @@
-"""Networks that the algorithms share. All are applied to one observation; callers vmap."""
+"""Networks that the algorithms share. All are applied to one sample; callers vmap."""
 
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -178,3 +179,51 @@ class RecurrentAgentNetwork(nn.Module):
         if self.last_actions:
             parts.append(jax.nn.one_hot(last_actions, self.num_actions, dtype=agents_view.dtype))
         return self.encoder(agent_inputs(*parts, agent_ids=self.agent_ids))  # type: ignore[no-any-return]
+
+
+def joined(*parts: jax.Array) -> jax.Array:
+    """Numbers and vectors after each other, as a network's input."""
+    return jnp.concatenate([jnp.atleast_1d(part) for part in parts])
+
+
+class FromZero(nn.Module):
+    """An MLP whose outputs are all 0 at first: agents start in the middle of what they can do."""
+
+    hidden: tuple[int, ...]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        features = MLP(self.hidden)(inputs)
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(features)
+
+
+class SquashedNormal(nn.Module):
+    """The tanh of a normal variable whose mean and spread depend on the inputs `(I,)`: numbers in (-1, 1)."""
+
+    hidden: tuple[int, ...]
+
+    def setup(self) -> None:
+        """The parts, named as in the parameters."""
+        self.parameters = FromZero(self.hidden, 2)
+
+    def __call__(self, inputs: jax.Array) -> distrax.Transformed:
+        """The distribution of one number."""
+        mean, log_scale = self.parameters(inputs)
+        scale = jnp.exp(jnp.clip(log_scale, *LOG_SCALES))
+        return distrax.Transformed(distrax.Normal(mean, scale), distrax.Tanh())
+
+    def middle(self, inputs: jax.Array) -> jax.Array:
+        """The median `()` of that distribution."""
+        return jnp.tanh(self.parameters(inputs)[0])
+
+
+#: Logarithms of the smallest and the largest spread before squashing.
+LOG_SCALES = (-5.0, 2.0)
+#: How close to -1 and 1 a number may be whose density is asked for.
+INSIDE = 1 - 1e-6
+
+
+def inside(actions: jax.Array) -> jax.Array:
+    """Actions of any shape, moved off the bounds, where a squashed variable has no density."""
+    return jnp.clip(actions, -INSIDE, INSIDE)

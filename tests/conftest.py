@@ -23,6 +23,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import hypothesis
+import jax
 import pytest
 
 from envs.errors import BadInputError
@@ -50,6 +51,13 @@ def bad_input() -> Callable[[str], contextlib.AbstractContextManager[None]]:
         assert "\n" not in message
 
     return expect
+
+
+@pytest.fixture(scope="module")
+def float64() -> Iterator[None]:
+    """JAX's 64-bit mode, for the tests of a module."""
+    with jax.enable_x64(True):
+        yield
 
 
 class FakeWandb(types.ModuleType):

@@ -19,6 +19,14 @@ DYNAMIC_IMPORTS = {
     "envs": "jumanji starts JAX's backends when imported, which sweep.py must not do",
     "envs.adapters.from_jaxmarl": "jaxmarl is an optional extra, and takes seconds to import",
 }
+#: The engine's wings: which others each may import from. "" is the top level.
+WINGS = {
+    "": {"memory"},
+    "memory": {""},
+    "exact": {""},
+    "soft": {"", "exact"},
+    "report": {""},
+}
 #: What the engine may see of the games: what they all have in common, and finite models for exact planning.
 SEEN_BY_ENGINE = {
     "envs.base": {"Observation", "TeamEnvironment"},
@@ -70,8 +78,8 @@ def imports_of(name: str) -> list[tuple[str, str | None]]:
 def upward(name: str, imported: list[tuple[str, str | None]]) -> list[str]:
     """The imports of module `name` that point to a room above its own, or to the tests."""
     above = {*ROOMS[ROOMS.index(name.split(".")[0]) + 1 :], "tests"}
-    if name.split(".")[0] != "experiments":  # its scripts see each other without the folder's name
-        above |= {other.split(".")[1] for other in MODULES if other.startswith("experiments.")}
+    # A script's folder stands first on sys.path: without its name a module would be there twice.
+    above |= {other.split(".")[1] for other in MODULES if other.startswith("experiments.")}
     return [module for module, _ in imported if module.split(".")[0] in above]
 
 
@@ -172,14 +180,36 @@ def test_every_module_says_what_it_is(name):
 
 
 def test_no_import_goes_round_in_a_circle():
-    graph = {
-        name: {
-            inner if (inner := f"{module}.{taken}") in MODULES else module
-            for module, taken in imports_of(name)
-        }
-        for name in MODULES
-    }
-    graphlib.TopologicalSorter(graph).prepare()
+    graphlib.TopologicalSorter({name: seen_by(name) for name in MODULES}).prepare()
+
+
+def wing(name: str) -> str | None:
+    """The wing of the engine that a module is in, "" for its top level; None outside the engine."""
+    room, *inner = name.split(".")
+    if room != "jaxmarl_fac":
+        return None
+    return inner[0] if inner and inner[0] in WINGS else ""
+
+
+def seen_by(name: str) -> set[str]:
+    """The modules that a module imports, or takes names from."""
+    pairs = imports_of(name)
+    return {inner if (inner := f"{module}.{taken}") in MODULES else module for module, taken in pairs}
+
+
+@pytest.mark.parametrize("name", modules("jaxmarl_fac"))
+def test_wings_import_only_what_they_may(name):
+    own = wing(name)
+    assert own is not None
+    assert [module for module in seen_by(name) if wing(module) not in (None, own, *WINGS[own])] == []
+
+
+def test_the_loop_is_the_top_level_and_its_memories():
+    reached, new = set(), {"jaxmarl_fac.loop"}
+    while new:
+        reached |= new
+        new = {module for name in new for module in seen_by(name) if wing(module) is not None} - reached
+    assert {wing(module) for module in reached} == {"", "memory"}
 
 
 @pytest.mark.parametrize("name", modules("jaxmarl_fac"))

@@ -10,7 +10,7 @@ import pytest
 
 import baselines
 import envs
-from baselines.actor_critic import Bound, Seen, SquashedNormal, Step, seen_by_all, turns
+from baselines.actor_critic import Bound, Seen, Step, seen_by_all, turns
 from baselines.stein import stein_loss
 from envs.differential_game import DifferentialGame, differential_game
 from envs.matrix_games import matrix_game
@@ -18,8 +18,10 @@ from envs.team_mdp import team_mdp
 from jaxmarl_fac.algorithm import Transition
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
-from jaxmarl_fac.replay import memory_for
-from jaxmarl_fac.soft_backups import TwoPlayerModel, agent_outer, soft_value_iteration
+from jaxmarl_fac.memory.choice import memory_for
+from jaxmarl_fac.networks import SquashedNormal
+from jaxmarl_fac.soft.planning import TwoPlayerModel, soft_value_iteration
+from jaxmarl_fac.soft.stages import agent_outer
 
 CONTINUOUS = ("ddpg", "ddpg-om", "maddpg", "masql", "sac", "pr2-ac", "rommeo-ac")
 DISCRETE = ("sac-discrete", "balancing-ac")

@@ -10,9 +10,10 @@ import pytest
 
 import baselines
 from baselines.ltql import LTQL
+from baselines.q_learning import QLearner
 from baselines.registry import ALGORITHMS
 from envs.matrix_games import matrix_game
-from jaxmarl_fac.algorithm import QLearner, Transition
+from jaxmarl_fac.algorithm import Transition
 from jaxmarl_fac.networks import AgentNetwork, RecurrentAgentNetwork
 
 #: All deep Q-learners but LTQL, whose networks are its own, and those of them that need episodes.

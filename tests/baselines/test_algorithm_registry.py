@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 import baselines
+from baselines.q_learning import QLearner
 from baselines.qtran import QTranAlt, QTranBase
 from baselines.registry import FAMILY_ENV_STEPS, lookup, make, own_settings
-from jaxmarl_fac.algorithm import QLearner
 
 
 @pytest.mark.parametrize("algorithm_id", ["iql", "vdn", "qmix", "qtran-base", "qtran-alt"])

@@ -19,8 +19,9 @@ import envs
 from baselines.registry import ALGORITHMS, own_settings
 from baselines.tabular import TabularLearner
 from baselines.two_player import TwoPlayerLearner
-from jaxmarl_fac import experiment, replay
+from jaxmarl_fac import experiment
 from jaxmarl_fac.algorithm import Transition
+from jaxmarl_fac.memory import choice
 
 TABLES = [name for name, kind in ALGORITHMS.items() if issubclass(kind, TabularLearner | TwoPlayerLearner)]
 NETWORKS = [name for name in ALGORITHMS if name not in TABLES]
@@ -134,7 +135,7 @@ def read_by(kind):
 def test_every_setting_of_networks_is_read(algorithm_id):
     """By a method that the algorithm has, by the memory, or by the schedule."""
     read = read_by(ALGORITHMS[algorithm_id])
-    for module in (replay.memory_for, experiment.Experiment.schedule.fget):
+    for module in (choice.memory_for, experiment.Experiment.schedule.fget):
         tree = ast.parse(textwrap.dedent(inspect.getsource(module)))
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         read |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}  # by getattr

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import baselines
+from baselines.probes import joint_tables
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game, random_state_game, two_step_game
+from jaxmarl_fac.exact.projections import additive_fit
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.inspection import joint_tables
 from jaxmarl_fac.loop import train
-from jaxmarl_fac.projections import additive_fit
 
 PAYOFF = np.asarray(QTRAN_PAYOFF, float)
 #: Large steps that shrink to nothing; all exploration.

@@ -10,13 +10,14 @@ import pytest
 from flax import struct
 
 import baselines
+from baselines.q_learning import TrajectoryLearner
 from baselines.registry import ALGORITHMS
-from baselines.trajectories import TrajectoryLearner
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Trajectory
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.loop import Program, train
+from jaxmarl_fac.loop import train
 from jaxmarl_fac.networks import NO_ACTION
+from jaxmarl_fac.program import Program
 from tests.baselines.test_q_learners import GAMMA, STAGED, random_params, seen
 from tests.reference import q_learners, recurrent
 

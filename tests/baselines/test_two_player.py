@@ -21,7 +21,9 @@ from baselines.opponent_modelling import (
     RommeoThesisRule,
     SoftQRule,
 )
-from baselines.two_player import Experience, Match, Seat, joint_policy
+from baselines.probes import joint_policy
+from baselines.rules import Experience, Seat
+from baselines.two_player import Match
 from envs.matrix_games import (
     CLIMBING_PAYOFF,
     THESIS_PAYOFF,

@@ -9,7 +9,8 @@ import baselines
 import envs
 from envs.registry import ENVIRONMENTS
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.loop import Program, train
+from jaxmarl_fac.loop import train
+from jaxmarl_fac.program import Program
 
 #: One of each kind; the others are slow.
 FAMILIES = (

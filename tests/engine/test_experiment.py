@@ -1,5 +1,8 @@
 import dataclasses
+import importlib
 import json
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +10,11 @@ import numpy as np
 import pytest
 
 import baselines
+from baselines.probes import joint_tables
 from envs.matrix_games import matrix_game, random_payoffs, two_step_game
 from envs.predator_prey import PredatorPrey
 from jaxmarl_fac.experiment import (
+    OLD_NAMES,
     Experiment,
     from_json,
     load_experiment,
@@ -17,7 +22,6 @@ from jaxmarl_fac.experiment import (
     seed_numbers,
     to_json,
 )
-from jaxmarl_fac.inspection import joint_tables
 
 PLAIN = Experiment(
     algorithm=baselines.make("vdn"), environment=matrix_game([[1, 2], [3, 4]]), seeds=(0, 1), env_steps=100
@@ -95,8 +99,26 @@ def test_arrays_come_back_with_the_same_bits():
 
 
 def test_a_probe_comes_back_as_the_function():
-    assert to_json(joint_tables) == {"type": "function", "name": "jaxmarl_fac.inspection:joint_tables"}
+    assert to_json(joint_tables) == {"type": "function", "name": "baselines.probes:joint_tables"}
     assert from_json(to_json(joint_tables)) is joint_tables
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
+def test_names_from_before_a_move_still_load(old, new):
+    module, _, attribute = new.partition(":")
+    found = from_json({"type": "function", "name": old})
+    assert found is getattr(importlib.import_module(module), attribute)
+    assert to_json(found) == {"type": "function", "name": new}
+
+
+def test_every_name_in_the_records_of_results_loads():
+    """They were written over many versions."""
+    named = re.compile(r'"(?:type|name)": "((?:baselines|jaxmarl_fac|envs)[.\w]*:\w+)"')
+    records = (Path(__file__).parents[2] / "results").glob("*/*.json")
+    names = {name for record in records for name in named.findall(record.read_text(encoding="utf-8"))}
+    assert len(names) > 40 and "jaxmarl_fac.inspection:joint_tables" in names
+    for name in names:
+        assert callable(from_json({"type": "function", "name": name})), name
 
 
 @pytest.mark.parametrize("name", ["os:system", "builtins:eval", "subprocess:run", "envsx.a:b", "numpy:load"])

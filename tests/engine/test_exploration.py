@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
-from jaxmarl_fac.losses import UNAVAILABLE
+from jaxmarl_fac.values import UNAVAILABLE
 
 MASK = jnp.asarray([[True, True, True, True], [True, False, True, False], [False, False, True, False]])
 UTILITIES = jnp.where(MASK, jnp.asarray([[0.0, 3, 1, 2], [5, 9, 5, 9], [7, 8, -4, 9]]), UNAVAILABLE)

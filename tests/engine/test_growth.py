@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from envs.matrix_games import two_step_game
-from jaxmarl_fac import checkpoints, loop
+from jaxmarl_fac import checkpoints, growth, loop, program
 from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.experiment import Experiment
@@ -126,9 +126,9 @@ def test_a_ring_that_has_wrapped_goes_on(tmp_path):
 def test_more_rows_than_steps_as_older_code_stored_them(tmp_path, monkeypatch):
     """It said nothing of seeds and steps."""
     replaying = changed(algorithm=Marked(consumes="transitions"))
-    memory_for, numbers = loop.memory_for, checkpoints._numbers
+    memory_for, numbers = program.memory_for, checkpoints._numbers
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "memory_for", lambda *args: memory_for(*args[:3], 300))
+        patch.setattr(program, "memory_for", lambda *args: memory_for(*args[:3], 300))
         patch.setattr(checkpoints, "_numbers", lambda *args: dict(list(numbers(*args).items())[:2]))
         with pytest.raises(InterruptedRunError):
             train(replaying, tmp_path, tracker=Listener(stop_at=20))
@@ -255,8 +255,8 @@ def dropped_by_half(added, seeds):
         (checkpoints.ocp.CheckpointManager, "save", killed),
         (checkpoints, "save_experiment", killed),
         (History, "save", killed),
-        (loop, "_drop_joined", not_dropped),
-        (loop, "_drop_joined", dropped_by_half),
+        (growth, "_drop_joined", not_dropped),
+        (growth, "_drop_joined", dropped_by_half),
     ],
 )
 def test_killed_at_any_step_of_the_join_the_same_call_goes_on(

@@ -25,9 +25,10 @@ from jaxmarl_fac.algorithm import Algorithm, LearnerState
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, save_experiment
 from jaxmarl_fac.files import locked
-from jaxmarl_fac.loop import InterruptedRunError, Program, train
+from jaxmarl_fac.loop import InterruptedRunError, train
+from jaxmarl_fac.memory.packing import from_bytes, transition_example
 from jaxmarl_fac.parallel import AXIS
-from jaxmarl_fac.replay import _example, _from_bytes
+from jaxmarl_fac.program import Program
 
 SMALL = {
     "hidden": (8,),
@@ -240,7 +241,7 @@ def test_bitwise_seeds_are_the_same_bits_alone_among_others_and_on_other_devices
     among = train(changed(base, seeds=(0, 1, 2, 7, 3)))
     alone = train(changed(base, seeds=(7,)))
     assert_same_result(alone, among, other_lanes=slice(3, 4))
-    monkeypatch.setattr(loop, "seed_mesh", one_device)
+    monkeypatch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
     assert_same_result(train(changed(base, seeds=(7, 2))), among, other_lanes=[3, 2])
 
 
@@ -277,7 +278,7 @@ def test_one_device_and_two(whole, monkeypatch, tmp_path):
     """One device for the first half, two for the second: the numbers of two from start to end."""
     assert Program(BASE).mesh.size == 2
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "seed_mesh", one_device)
+        patch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
         half = interrupted(BASE, tmp_path, tracker=Listener(stop_at=103))
     assert half.env_steps == 103
     assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(half.learner)} == {1}
@@ -289,10 +290,10 @@ def test_three_seeds_on_one_device_and_on_two(whole, monkeypatch, tmp_path):
     """Two devices have four lanes then, one of them idle, and one device has three."""
     three = changed(seeds=(7, 63, 2))
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "seed_mesh", one_device)
+        patch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
         interrupted(three, tmp_path, tracker=Listener(stop_at=52))
     interrupted(three, tmp_path, tracker=Listener(stop_at=103))  # on two
-    monkeypatch.setattr(loop, "seed_mesh", one_device)
+    monkeypatch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
     result = train(three, tmp_path)
     assert_same_result(result, whole, other_lanes=[7, 63, 2], tolerance=TOLERANCE)
 
@@ -516,7 +517,7 @@ def test_epsilon_is_that_of_the_environment_steps():
         start.learner.params
     )
     lanes, _ = program.chunk(start, 0, 3)
-    decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, _example(env))))
+    decode = jax.vmap(jax.vmap(lambda row: from_bytes(row, transition_example(env))))
     actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, size, n)
     is_greedy = (actions == np.asarray(greedy)[:, None]).all(axis=-1)
     assert is_greedy[:, :4].all()
@@ -539,7 +540,7 @@ def test_beyond_32_bits_exploration_stays_at_its_end_and_replay_in_its_rows():
     best = jax.vmap(lambda params: greedy(env, params, (), observation)[0])(
         lanes.learner.params
     )  # (lanes, n)
-    decode = jax.vmap(jax.vmap(lambda row: _from_bytes(row, _example(env))))
+    decode = jax.vmap(jax.vmap(lambda row: from_bytes(row, transition_example(env))))
     actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, 64, n)
     slots = [4 * ((start + i) % 16) for i in range(3)]
     written = sorted(slot + i for slot in slots for i in range(4))
@@ -560,7 +561,7 @@ def test_the_newest_step_is_sampled_too():
     observation = env.observe(env.reset(jax.random.key(0))[0])
 
     def loss(params, row):
-        item = _from_bytes(row, _example(env))
+        item = from_bytes(row, transition_example(env))
         value = algorithm.joint_values(env, params, observation, item["actions"].astype(jnp.int32))["q_tot"]
         return jnp.square(value - item["reward"])
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from baselines.qtran import QTranBase
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game
+from jaxmarl_fac.exact.projections import additive_fit
 from jaxmarl_fac.mixers import (
     CentralMixer,
     MixerInputs,
@@ -22,7 +23,6 @@ from jaxmarl_fac.mixers import (
     dueling_mix,
     monotone_mix,
 )
-from jaxmarl_fac.projections import additive_fit
 
 STATE, VIEW = 4, 3
 

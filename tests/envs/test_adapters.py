@@ -21,7 +21,7 @@ from envs.adapters import ADAPTED_IDS, REMIX_MAPS, from_jaxmarl, from_jumanji
 from envs.adapters.from_jumanji import JumanjiTeam, connector, level_based_foraging, robot_warehouse
 from jaxmarl_fac.experiment import Experiment, from_json, to_json
 from jaxmarl_fac.loop import train
-from jaxmarl_fac.replay import _from_bytes, _to_bytes
+from jaxmarl_fac.memory.packing import from_bytes, to_bytes
 
 FORAGING = level_based_foraging(grid_size=5, fov=2, agents=2, food=1, time_limit=20, penalty=0.25)
 WAREHOUSE = robot_warehouse(
@@ -302,7 +302,7 @@ def test_pictures_are_jumanjis(tmp_path: Path) -> None:
 def test_replay_gives_back_what_was_seen(env: JumanjiTeam) -> None:
     _, _, (states, ours, _, _) = both(env)
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf[3, 5]), states)
-    again = _from_bytes(_to_bytes(state), jax.eval_shape(lambda: state))
+    again = from_bytes(to_bytes(state), jax.eval_shape(lambda: state))
     chex.assert_trees_all_equal(again, state)
     chex.assert_trees_all_equal(env.observe(again), jax.tree.map(lambda leaf: leaf[3, 5], ours.observation))
 

@@ -20,7 +20,7 @@ from envs.adapters import REMIX_MAPS, from_jaxmarl
 from envs.adapters.from_jaxmarl import JaxMARLTeam, simple_spread, smax
 from jaxmarl_fac.experiment import Experiment, from_json, to_json
 from jaxmarl_fac.loop import train
-from jaxmarl_fac.replay import Replay
+from jaxmarl_fac.memory.transitions import Replay
 
 BATTLE = smax("3s_vs_5z", max_steps=40)
 SPREAD = simple_spread()

@@ -24,9 +24,10 @@ from experiments import (
     sweep,
     train,
 )
-from jaxmarl_fac import cli, loop, report
+from jaxmarl_fac import cli, program
 from jaxmarl_fac.experiment import Experiment, to_json
 from jaxmarl_fac.play import Player
+from jaxmarl_fac.report import script
 from jaxmarl_fac.tracking import History
 
 REPRODUCTIONS = {
@@ -455,8 +456,8 @@ def nothing_runs(monkeypatch):
     def run(*_, **__):
         raise AssertionError("accepted")
 
-    monkeypatch.setattr(loop.Program, "initial_lanes", run)
-    monkeypatch.setattr(report, "_make", run)
+    monkeypatch.setattr(program.Program, "initial_lanes", run)
+    monkeypatch.setattr(script, "_make", run)
     monkeypatch.setattr(sweep, "find_problems", run)
     monkeypatch.setattr(benchmark, "matrix_product", run)
     learner = jax.eval_shape(RUN.algorithm.init, RUN.environment, jax.random.key(0))

@@ -3,13 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import check_runs
 import numpy as np
 import pytest
-import sweep_file
 
 from envs.errors import BadInputError
-from experiments import sweep
+from experiments import check_runs, sweep, sweep_file
 from jaxmarl_fac import cli
 
 SWEEPS = Path(sweep.__file__).parent / "sweeps"

@@ -1,0 +1,13 @@
+"""QTRAN (seed paper 003): every table and figure of the paper."""
+
+from experiments.claims.qtran import game_3x3, game_21x21, predator_prey, random_games, squeeze
+
+CLAIMS = (
+    *game_3x3.CLAIMS,
+    *game_21x21.CLAIMS,
+    *random_games.CLAIMS,
+    *squeeze.CLAIMS,
+    *predator_prey.CLAIMS,
+    *squeeze.DRAWINGS,
+    *predator_prey.DRAWINGS,
+)

@@ -1,0 +1,333 @@
+"""ReMIX, figures 1, 3, 4 and 5 on DCG's predator-prey (stag hunt)."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from baselines.registry import FAMILY_ENV_STEPS
+from envs.stag_hunt import StagHunt, stag_hunt
+from experiments.claims.remix.settings import (
+    ABLATION_RULE,
+    ABLATIONS,
+    FIG5_PAPER,
+    LAST_RETURN,
+    PAPER,
+    PARTS,
+    QMIX,
+    QUICK,
+    REMIX,
+    SMOKE,
+    WEIGHTED,
+    WORLDS,
+    ablation_parts,
+    cost,
+    learner_and_run,
+    missing,
+    not_below,
+    speeds,
+)
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
+from jaxmarl_fac.report.curves import above, changes, curves_figure, scores, told
+from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.verdicts import judged
+from jaxmarl_fac.statistics import Interval, bootstrap_interval, probability_of_improvement
+
+#: Of figure 1, by id. The paper's actor-critics are not among them yet; an id more is a curve more.
+ALGORITHMS = ("vdn", QMIX, "qatten", "qplex", "qtran-base", *WEIGHTED, REMIX)
+#: The four panels of figure 1, and what a lone catcher is paid.
+PUNISHMENTS = {"fig1_p0": 0.0, "fig1_p05": -0.5, "fig1_p15": -1.5, "fig1_p2": -2.0}
+#: From here on, the paper says, only ReMIX and Weighted QMIX hunt well.
+HARD = -1.5
+#: Least weights of figure 4; the first is the default.
+LEAST_WEIGHTS = (0.1, 0.5, 0.8)
+
+
+def hunt_experiment(
+    name: str, scale: Scale, seeds: Sequence[int], punishments: Sequence[float], **changed: Any
+) -> Experiment:
+    """One algorithm on the stag hunt, all punishments in one program.
+
+    Args:
+        name: id of the algorithm.
+        scale: see `script.Options`.
+        seeds: seed numbers.
+        punishments: p of each game.
+        changed: settings of the algorithm in place of the scale's.
+    """
+    settings = PAPER | {"env_steps": FAMILY_ENV_STEPS["stag-hunt"], "alpha": 0.1}
+    settings |= {"smoke": SMOKE, "quick": QUICK, "paper": {}}[scale]
+    algorithm, run = learner_and_run(name, "stag-hunt", settings | changed)
+    game = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(punishments), 0), stag_hunt(**WORLDS[scale]))
+    return Experiment(
+        algorithm=algorithm,
+        environment=game.replace(punishment=jnp.asarray(punishments, jnp.float32)),
+        games=len(punishments),
+        seeds=tuple(seeds),
+        evaluations={"smoke": 2, "quick": 30, "paper": 100}[scale],  # every 10,000 steps, as D.2 says
+        evaluation_episodes=2 if scale == "smoke" else 32,
+        **run,
+    )
+
+
+def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int], **changed: Any) -> Any:
+    """Train one algorithm, unless that is done; what was measured at one punishment, and what is changed.
+
+    An accelerator plays four punishments in the time of one, so at the scale "paper" all of them train in
+    one program, which figures 1, 3, 4 and 5 share; at the others each by itself, for two cores have no time
+    to spare.
+
+    Returns:
+        Every metric `(evaluations, seeds, ...)` by name with `env_steps (evaluations,)`, and the experiment.
+    """
+    together = workshop.scale == "paper" and not changed
+    punishments = tuple(PUNISHMENTS.values()) if together else (punishment,)
+    experiment = hunt_experiment(name, workshop.scale, seeds, punishments, **changed)
+    words = ["hunt", name, *(f"{setting}={value}" for setting, value in changed.items())]
+    result = workshop.train("-".join(words if together else [*words, f"p{abs(punishment):g}"]), experiment)
+    arrays, game = result.history.arrays(), punishments.index(punishment)
+    measured = {
+        metric: table
+        if metric == "env_steps"
+        else table.reshape(len(table), len(punishments), len(seeds), *table.shape[2:])[:, game]
+        for metric, table in arrays.items()
+    }
+    return measured, experiment
+
+
+def changed_for(experiment: Experiment, name: str) -> str:
+    """In what a stag hunt differs from the paper's, in words; empty if in nothing."""
+    paper = hunt_experiment(name, "paper", experiment.seeds, (0.0,))
+    game: Any = experiment.environment
+    if (game.height, game.width) == (10, 10):
+        return changes(experiment, paper)
+    return (
+        f"Played on {game.height} x {game.width} cells with {game.num_agents} agents, {game.num_prey} prey "
+        f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {changes(experiment, paper)}"
+    )
+
+
+def optimum(game: StagHunt) -> float:
+    """The best return: every catch takes two agents."""
+    return float(np.max(game.capture_reward)) * min(game.num_prey, game.num_agents // 2)
+
+
+def fig1(workshop: Workshop, punishment: float) -> Outcome:
+    """Learning curves of all algorithms at one punishment."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    curves = {}
+    for name in ALGORITHMS:
+        measured, experiment = hunt(workshop, name, punishment, seeds)
+        curves[name] = measured["episode_return"]
+    best = optimum(experiment.environment)  # type: ignore[arg-type]
+    last, speed = scores(curves), speeds(curves)
+    weighted = max(WEIGHTED, key=lambda name: last[name].value)
+    faster = max(WEIGHTED, key=lambda name: speed[name].value)
+    others = [name for name in ALGORITHMS if name != REMIX]
+    if punishment <= HARD:
+        parts = {
+            "qmix below half of the optimum": last[QMIX].high < best / 2,
+            "weighted qmix above qmix": above(last[weighted], last[QMIX]),
+            "remix above qmix": above(last[REMIX], last[QMIX]),
+            "remix at or above weighted qmix": not_below(last[REMIX], *(last[name] for name in WEIGHTED)),
+        }
+    else:
+        parts = {"remix at or above all others": not_below(last[REMIX], *(last[name] for name in others))}
+    parts["remix fastest"] = above(speed[REMIX], *(speed[name] for name in others))
+    ahead = probability_of_improvement(
+        curves[REMIX][1:].mean(axis=0), curves[faster][1:].mean(axis=0)
+    )  # over training
+
+    title = f"ReMIX figure 1: stag hunt, p = {punishment:g}"
+    figure = curves_figure(measured["env_steps"], curves, title, best, zero=True)
+    ours = {
+        "optimum": best,
+        "last_return": last,
+        "mean_return_over_training": speed,
+        "remix_faster_than_weighted_qmix_probability": {"against": faster, **ahead.to_json()},
+        "parts": parts,
+    }
+    why = (
+        f"Last returns (the optimum is {best:g}): {told(last)}. Mean returns over training: {told(speed)}. A "
+        f"seed of ReMIX learns faster than one of {faster} with probability {ahead.value:.2f} "
+        f"[{ahead.low:.2f}, {ahead.high:.2f}]. {missing(parts)}{changed_for(experiment, name)}"
+    )
+    paper = {"best": REMIX, "fastest": REMIX, "good": [REMIX, "wqmix"] if punishment <= HARD else None}
+    return Outcome(figure, paper, ours, judged(*parts.values()), why.strip())
+
+
+#: Natural logarithm at which the colours end, as in the paper.
+LEAST_LOG = -10.0
+#: A level of the weights counts if so many of the sampled steps have it.
+LEVEL_SHARE = 0.01
+
+
+def levels(shares: np.ndarray) -> int:
+    """How many of the bins hold at least `LEVEL_SHARE` of all steps; `shares (evaluations, seeds, bins)`."""
+    return int((shares.mean(axis=(0, 1)) >= LEVEL_SHARE).sum())
+
+
+def fall(weights: np.ndarray) -> Interval:
+    """By how much the mean weight `(evaluations, seeds)` falls: first less last quarter, mean over seeds."""
+    quarter = max(1, len(weights) // 4)
+    return bootstrap_interval(weights[:quarter].mean(axis=0) - weights[-quarter:].mean(axis=0), np.mean)
+
+
+def fig3(workshop: Workshop) -> Outcome:
+    """How the weights of the sampled steps are distributed, over training, at p = -2."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    names = (REMIX, *WEIGHTED)
+    figure, axes = panels(1, len(names), (4.6, 4.2))
+    ours: dict[str, Any] = {}
+    parts: dict[str, bool] = {}
+    for axis, name in zip(axes[0], names, strict=True):
+        measured, experiment = hunt(workshop, name, PUNISHMENTS["fig1_p2"], seeds)
+        # Before the first update there are none.
+        learned = np.isfinite(measured["mean_weight"]).all(axis=1)
+        start, weights = int(np.argmax(learned)) - 1, measured["mean_weight"][learned]
+        shares = measured["weight_shares"][learned]
+        ours[name] = {
+            "fall_of_mean_weight": fall(weights),
+            "first_mean_weight": weights[0].mean(),
+            "last_mean_weight": weights[-1].mean(),
+            "levels": levels(shares),
+            "last_shares": shares[-1].mean(axis=0),
+        }
+        draw_weights(axis, measured["env_steps"][[start, -1]], shares.mean(axis=1), name)
+    for name in (REMIX, *WEIGHTED):
+        parts[f"{name}'s mean weight falls"] = ours[name]["fall_of_mean_weight"].low > 0
+    parts["remix has more than two levels"] = ours[REMIX]["levels"] > 2
+    for name in WEIGHTED:
+        parts[f"{name} has two levels at most"] = ours[name]["levels"] <= 2
+    figure.colorbar(axes[0, -1].images[0], ax=list(axes[0]), label="log of the share of steps", extend="min")
+    figure.suptitle(f"ReMIX figure 3: weights of the sampled steps, p = -2, mean of {len(seeds)} seeds")
+    ours["parts"] = parts
+    falls = ", ".join(
+        f"{name} {ours[name]['first_mean_weight']:.3f} to {ours[name]['last_mean_weight']:.3f} (falls by "
+        f"{ours[name]['fall_of_mean_weight'].value:.3f} [{ours[name]['fall_of_mean_weight'].low:.3f}, "
+        f"{ours[name]['fall_of_mean_weight'].high:.3f}]; {ours[name]['levels']} levels)"
+        for name in names
+    )
+    why = f"Mean weights: {falls}. {missing(parts)}{changed_for(experiment, name)}"
+    paper = {"trend": "from large to small weights", "levels": {REMIX: "many", "wqmix": 2}}
+    return Outcome(figure, paper, ours, judged(*parts.values()), why.strip())
+
+
+def draw_weights(axes: Axes, ends: np.ndarray, shares: np.ndarray, title: str) -> None:
+    """Shares `(evaluations, bins)` of the weights from 0 to 1, as colours on a logarithmic scale.
+
+    `ends` are the environment steps at which the evaluations begin and end.
+    """
+    logs = np.log(np.maximum(shares, np.exp(LEAST_LOG - 1)))
+    axes.imshow(
+        logs,
+        cmap="inferno",
+        vmin=LEAST_LOG,
+        vmax=0,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, 1, float(ends[0]), float(ends[1])),
+    )
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
+    axes.set(title=title, xlabel="weight", ylabel="environment steps")
+
+
+def variants(
+    workshop: Workshop, settings: Mapping[str, Mapping[str, Any]], punishment: float, title: str
+) -> tuple[Figure, dict[str, Any], dict[str, Interval], str]:
+    """Train ReMIX with some settings changed, the first time with none, and draw and score the curves."""
+    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    runs = {label: hunt(workshop, REMIX, punishment, seeds, **changed) for label, changed in settings.items()}
+    measured, experiment = next(iter(runs.values()))
+    curves = {label: run[0]["episode_return"] for label, run in runs.items()}
+    best = optimum(experiment.environment)
+    figure = curves_figure(measured["env_steps"], curves, f"ReMIX {title}", best)
+    last = scores(curves)
+    ours = {"optimum": best, "last_return": last, "mean_return_over_training": speeds(curves)}
+    return figure, ours, last, changed_for(experiment, REMIX)
+
+
+def fig4(workshop: Workshop) -> Outcome:
+    """Three least weights at p = -1.5."""
+    default, *higher = (f"w_min = {least:g}" for least in LEAST_WEIGHTS)
+    settings = {f"w_min = {least:g}": {"w_min": least} for least in LEAST_WEIGHTS} | {default: {}}
+    figure, ours, last, changed = variants(
+        workshop, settings, PUNISHMENTS["fig1_p15"], "figure 4: least weights, stag hunt, p = -1.5"
+    )
+    parts = {f"{default} has the highest IQM": not_below(last[default], *last.values())}
+    parts |= {f"{default} above {label}": above(last[default], last[label]) for label in higher}
+    why = f"Last returns: {told(last)}. {missing(parts)}{changed}"
+    paper = {"good": 0.1, "sub-optimal": 0.5, "damaged": 0.8}
+    return Outcome(figure, paper, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+
+
+def fig5(workshop: Workshop) -> Outcome:
+    """Four ablations on the stag hunt at p = -2."""
+    figure, ours, last, changed = variants(
+        workshop, {REMIX: {}, **ABLATIONS}, PUNISHMENTS["fig1_p2"], "figure 5: ablations, stag hunt, p = -2"
+    )
+    parts = ablation_parts(last)
+    why = f"Last returns: {told(last)}. {missing(parts)}{changed}"
+    return Outcome(figure, FIG5_PAPER, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+
+
+def _hunt_claim(figure: str) -> Claim:
+    punishment = PUNISHMENTS[figure]
+    hard = punishment <= HARD
+    claim = "only ReMIX and Weighted QMIX hunt well" if hard else "ReMIX hunts best"
+    rule = (
+        "QMIX's interval lies below half of the optimum (relative overgeneralization); the better Weighted "
+        "QMIX's and ReMIX's lie above QMIX's; ReMIX's IQM is at least that of both Weighted QMIX."
+        if hard
+        else "ReMIX's IQM is at least every other's."
+    )
+    return Claim(
+        figure,
+        "ReMIX, figure 1 (R6)",
+        f"Stag hunt, p = {punishment:g}: {claim}, and ReMIX learns fastest.",
+        f"{LAST_RETURN}{rule} ReMIX is fastest: the interval of its mean return over all evaluations lies "
+        f"above every other's. {PARTS}",
+        cost("3 min", "25 min on 2 cores"),
+        partial(fig1, punishment=punishment),
+    )
+
+
+CLAIMS = (
+    *map(_hunt_claim, PUNISHMENTS),
+    Claim(
+        "fig3",
+        "ReMIX, figure 3 (R7)",
+        "Over training the weights fall, in ReMIX as in Weighted QMIX, and only ReMIX has medium ones.",
+        "At p = -2: the mean weight of the first quarter of training less that of the last is above 0 with "
+        "its interval (means over seeds, 95 %), for ReMIX, OW-QMIX and CW-QMIX; of 20 bins of the weights "
+        f"more than two hold {LEVEL_SHARE:.0%} or more of all sampled steps for ReMIX, and at most two for "
+        f"the others. {PARTS}",
+        cost("none after fig1_p2", "none after fig1_p2, else 10 min on 2 cores"),
+        fig3,
+    ),
+    Claim(
+        "fig4",
+        "ReMIX, figure 4 (R8)",
+        "A least weight of .1 is good, higher ones do harm.",
+        f"At p = -1.5: {LAST_RETURN}The IQM at w_min = .1 is the highest; its interval lies above that at "
+        f".5, and above that at .8. {PARTS}",
+        cost("40 s", "10 min on 2 cores"),
+        fig4,
+    ),
+    Claim(
+        "fig5",
+        "ReMIX, figure 5 (R9), on the stag hunt",
+        "To leave out any factor of the weights harms, the Bellman error most.",
+        f"At p = -2: {LAST_RETURN}{ABLATION_RULE} {PARTS}",
+        cost("80 s", "15 min on 2 cores"),
+        fig5,
+    ),
+)

@@ -1,0 +1,171 @@
+"""Value iteration on joint actions of finite team decision processes, and what all exact solvers share.
+
+Every solver starts with `(model, discount, ...)`, is jitted, and can be vmapped over games, discounts and
+data. Numbers are as exact as the model: build it, and call these, inside `jax.enable_x64(True)` for
+float64. Shapes: `S` states, agent i has `A_i` actions; what agents have one of each, `(S, A_i)`, comes as a
+tuple of n arrays, because the A_i may differ. Ties in every argmax go to the lowest index.
+
+All solvers raise `BadInputError` for a discount outside [0, 1) and for a model with fewer than two agents.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from envs.errors import BadInputError
+from envs.team_mdp import TeamModel
+
+#: One array for each agent: utilities, q-functions or policies.
+PerAgent = tuple[jax.Array, ...]
+
+
+class ValueTrace(NamedTuple):
+    """The iterates of value iteration, t = 0, ..., T; t = 0 is the start."""
+
+    values: jax.Array  # (T + 1, S), max over joint actions of q
+    q: jax.Array  # (T + 1, S, A_1, ..., A_n)
+
+
+# Checks. A traced value cannot be looked at; the caller's own numbers can.
+
+_Solver = TypeVar("_Solver", bound=Callable[..., Any])
+
+
+def is_known(*values: Any) -> bool:
+    """Whether no value is traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def solver(*static: str) -> Callable[[_Solver], _Solver]:
+    """Jits a function of `(model, discount, ...)` and checks these two before."""
+
+    def decorate(solve: _Solver) -> _Solver:
+        compiled = jax.jit(solve, static_argnames=static)
+
+        @functools.wraps(solve)
+        def checked(model: TeamModel, discount: ArrayLike, *args: Any, **kwargs: Any) -> Any:
+            shape = model.reward.shape
+            if len(shape) < 3:
+                raise BadInputError(
+                    f"a reward of shape {shape} has fewer than two agents: give "
+                    "(states, actions of agent 1, ..., actions of agent n), n >= 2"
+                )
+            if model.transition.shape != (*shape, shape[0]) or model.terminal.shape != shape[:1]:
+                raise BadInputError(
+                    f"a model with transition {model.transition.shape}, reward {shape} and terminal "
+                    f"{model.terminal.shape} does not fit together: use `team_mdp(...).model()`, "
+                    "and jax.vmap for a batch of games"
+                )
+            if is_known(discount) and not (np.min(discount) >= 0 and np.max(discount) < 1):
+                raise BadInputError(f"the discount must be in [0, 1), not {discount}")
+            return compiled(model, discount, *args, **kwargs)
+
+        return cast(_Solver, checked)
+
+    return decorate
+
+
+def check_count(count: int, name: str) -> None:
+    """Refuse a count below 1."""
+    if count < 1:
+        raise BadInputError(f"{name} must be at least 1, not {count}")
+
+
+@solver()
+def backup(model: TeamModel, discount: ArrayLike, values: jax.Array) -> jax.Array:
+    """One Bellman backup, `y(s, u) = r(s, u) + discount E[values(s')]`, 0 in terminal states.
+
+    Args:
+        model: the game.
+        discount: in [0, 1).
+        values: `(S,)`, what each state is worth; terminal states count as 0.
+
+    Returns:
+        `(S, A_1, ..., A_n)`.
+    """
+    onward = jnp.matmul(
+        model.transition, jnp.where(model.terminal, 0.0, values), precision=jax.lax.Precision.HIGHEST
+    )
+    over = model.terminal.reshape(-1, *(1,) * (model.reward.ndim - 1))
+    return jnp.where(over, 0.0, model.reward + discount * onward)
+
+
+def best_values(q: jax.Array) -> jax.Array:
+    """`max_u q(s, u)`, `(S,)`."""
+    return q.max(axis=tuple(range(1, q.ndim)))
+
+
+def total(parts: Iterable[jax.Array]) -> jax.Array:
+    """The sum of arrays, from the first on."""
+    return functools.reduce(jnp.add, parts)
+
+
+def with_start(start: Any, iterates: Any) -> Any:
+    """Puts the start before the stacked iterates, leaf by leaf."""
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, iterates)
+
+
+@solver("sweeps")
+def value_iteration(
+    model: TeamModel, discount: ArrayLike, sweeps: int, start: jax.Array | None = None
+) -> ValueTrace:
+    """Value iteration on the joint action space, from `start (S, A_1, ..., A_n)`, 0 if None."""
+    first = jnp.zeros_like(model.reward) if start is None else start
+
+    def sweep(q: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        q = backup(model, discount, best_values(q))
+        return q, q
+
+    _, iterates = jax.lax.scan(sweep, first, length=sweeps)
+    q = with_start(first, iterates)
+    return ValueTrace(values=jax.vmap(best_values)(q), q=q)
+
+
+@solver()
+def optimal_q(model: TeamModel, discount: ArrayLike, tolerance: ArrayLike = 1e-10) -> jax.Array:
+    """Q*, `(S, A_1, ..., A_n)`: value iteration until the error is below `tolerance`, or rounding."""
+    epsilon = jnp.finfo(model.reward.dtype).eps
+
+    def unfinished(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
+        values, change = carry
+        # |V - V*| <= discount / (1 - discount) times the last change.
+        wanted = tolerance * (1 - discount) / jnp.maximum(discount, epsilon)
+        return change > jnp.maximum(wanted, 8 * epsilon * jnp.abs(values).max())
+
+    def sweep(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        values = best_values(backup(model, discount, carry[0]))
+        return values, jnp.abs(values - carry[0]).max()
+
+    start = best_values(jnp.zeros_like(model.reward)), jnp.full((), jnp.inf, model.reward.dtype)
+    values, _ = jax.lax.while_loop(unfinished, sweep, start)
+    return backup(model, discount, values)
+
+
+@solver()
+def policy_values(model: TeamModel, discount: ArrayLike, policies: PerAgent) -> jax.Array:
+    """The values `(S,)` of independent policies, n of `(S, A_i)` probabilities: a linear solve."""
+
+    def expect(table: jax.Array, *chances: jax.Array) -> jax.Array:
+        for chance in chances:  # agent by agent, the first axis each time
+            table = jnp.tensordot(chance, table, axes=(0, 0))
+        return table
+
+    reward = jax.vmap(expect)(model.reward, *policies)  # (S,)
+    transition = jax.vmap(expect)(model.transition, *policies)  # (S, S)
+    going = jnp.where(model.terminal[:, None], 0.0, transition)
+    system = jnp.eye(len(reward), dtype=reward.dtype) - discount * going
+    return jnp.linalg.solve(system, jnp.where(model.terminal, 0.0, reward))
+
+
+def optimality_gap(q_star: jax.Array, actions: jax.Array) -> jax.Array:
+    """What playing `actions (S, n)` loses in the worst state, `max_s V*(s) - Q*(s, actions)`, `()`.
+
+    It is 0 exactly if always to play them is optimal. `q_star (S, A_1, ..., A_n)` is `optimal_q`'s.
+    """
+    played = jax.vmap(lambda q, joint: q[tuple(joint)])(q_star, actions)
+    return (best_values(q_star) - played).max()

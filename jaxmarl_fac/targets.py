@@ -1,0 +1,57 @@
+"""What values learn towards: one-step targets and lambda-returns. Pure and unbatched; callers vmap."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def td_target(
+    reward: jax.Array, discount: jax.Array, gamma: float | jax.Array, next_value: jax.Array
+) -> jax.Array:
+    """The one-step target `r + gamma d V(s')`, without gradient.
+
+    `discount` is 0 after a termination and 1 otherwise: a truncated episode still bootstraps. Where it is
+    known to be 0 beforehand, XLA need not compute `next_value` at all.
+    """
+    bootstrapped = reward + gamma * discount * next_value
+    return jax.lax.stop_gradient(jnp.where(discount == 0, reward, bootstrapped))
+
+
+def lambda_returns(
+    rewards: jax.Array,
+    discounts: jax.Array,
+    next_values: jax.Array,
+    mask: jax.Array,
+    gamma: float,
+    lambda_: float,
+) -> jax.Array:
+    """TD(lambda) targets `G_t = r_t + gamma d_t ((1 - lambda) V_{t+1} + lambda G_{t+1})`, without gradient.
+
+    The returns of PyMARL, without off-policy correction. The episode's last step bootstraps from the
+    value after it, unless it terminated: an episode that was cut short counts as one that goes on. With
+    `lambda_` = 0 these are the one-step targets of `td_target`.
+
+    Args:
+        rewards: `(T,)`.
+        discounts: `(T,)`, 0 after a termination, else 1.
+        next_values: `(T,)`, of what follows each step.
+        mask: `(T,)`, 1 for the steps of the episode and 0 after its end.
+        gamma: discount factor.
+        lambda_: 0 trusts the values, 1 the rewards alone.
+    """
+    chex.assert_equal_shape([rewards, discounts, next_values, mask])
+    chex.assert_rank(rewards, 1)
+    if lambda_ == 0:
+        return td_target(rewards, discounts, gamma, next_values)
+    goes_on = jnp.concatenate([mask[1:], jnp.zeros(1)])  # (T,), whether another step follows
+
+    def back(following: jax.Array, step: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        reward, discount, next_value, goes_on = step
+        following = jnp.where(goes_on > 0, following, next_value)  # G_{t+1}
+        value = (1 - lambda_) * next_value + lambda_ * following
+        target = reward + gamma * discount * value
+        return target, target
+
+    steps = (rewards, discounts, next_values, goes_on)
+    _, returns = jax.lax.scan(back, jnp.zeros(()), steps, reverse=True)
+    return jax.lax.stop_gradient(returns)
