@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import ActorCritic, Bound, Seen, Step
-from envs.base import TeamEnvironment
+from baselines.actor_critic import ActorCriticMethod, AgentTransition, AgentView, Networks
 from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.exploration import sample_actions
-from jaxmarl_fac.networks import MLP, FromZero
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.networks import MLP, ZeroInitMLP
 from jaxmarl_fac.soft.operators import log_mean_exp
 from jaxmarl_fac.targets import td_target
 from jaxmarl_fac.values import UNAVAILABLE
@@ -26,35 +27,35 @@ class BalancingNetworks(nn.Module):
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        self.policy = FromZero(self.hidden, self.num_actions)
-        self.opponent = FromZero(self.hidden, self.num_actions**2)
+        self.policy = ZeroInitMLP(self.hidden, self.num_actions)
+        self.opponent = ZeroInitMLP(self.hidden, self.num_actions**2)
         self.critic = MLP(self.hidden, self.num_actions**2)
         self.value = MLP(self.hidden, 1)
 
-    def __call__(self, seen: Seen, own: jax.Array, others: jax.Array) -> Any:
+    def __call__(self, view: AgentView, own: jax.Array, others: jax.Array) -> Any:
         """Touches every parameter; for initialisation."""
-        return self.actor(seen), self.model(seen), self.q(seen), self.v(seen)
+        return self.actor(view), self.model(view), self.q(view), self.v(view)
 
-    def actor(self, seen: Seen) -> distrax.Categorical:
+    def actor(self, view: AgentView) -> distrax.Categorical:
         """π(.|s)."""
-        return distrax.Categorical(logits=jnp.where(seen.masks[0], self.policy(seen.view), UNAVAILABLE))
+        return distrax.Categorical(logits=jnp.where(view.masks[0], self.policy(view.features), UNAVAILABLE))
 
-    def model(self, seen: Seen) -> distrax.Categorical:
+    def model(self, view: AgentView) -> distrax.Categorical:
         """ρ(.|s,a) for every a: `(A,)` distributions."""
-        logits = self.opponent(seen.view).reshape(self.num_actions, self.num_actions)
-        return distrax.Categorical(logits=jnp.where(seen.masks[1], logits, UNAVAILABLE))
+        logits = self.opponent(view.features).reshape(self.num_actions, self.num_actions)
+        return distrax.Categorical(logits=jnp.where(view.masks[1], logits, UNAVAILABLE))
 
-    def q(self, seen: Seen) -> jax.Array:
+    def q(self, view: AgentView) -> jax.Array:
         """Q `(A, A)`, in units of reward."""
-        return self.critic(seen.view).reshape(self.num_actions, self.num_actions)
+        return self.critic(view.features).reshape(self.num_actions, self.num_actions)
 
-    def v(self, seen: Seen) -> jax.Array:
+    def v(self, view: AgentView) -> jax.Array:
         """V `()`, in units of reward."""
-        return self.value(seen.view)[0]
+        return self.value(view.features)[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BalancingAC(ActorCritic):
+class BalancingAC(ActorCriticMethod):
     """Balancing-Q as an actor-critic (thesis, equations 3.55 to 3.60), for two agents with discrete actions.
 
     The agent plays first, π(a|s), and expects the other to answer, ρ(b|s,a), to its own ends: for the
@@ -79,43 +80,46 @@ class BalancingAC(ActorCritic):
     beta_other: float = 1.0
 
     continuous: ClassVar[bool] = False
-    two_agents: ClassVar[bool] = True
     critics: ClassVar[tuple[str, ...]] = ("critic", "value")
 
-    def network(self, env: TeamEnvironment) -> BalancingNetworks:
-        """The policy, the opponent model and both critics."""
-        return BalancingNetworks(self.hidden, env.num_actions)
+    @property
+    def two_agents(self) -> bool:
+        return True
 
-    def explore(self, network: Any, seen: Seen, epsilon: jax.Array, key: jax.Array) -> jax.Array:
+    def network(self, game: GameSpec, hidden: tuple[int, ...]) -> BalancingNetworks:
+        return BalancingNetworks(hidden, game.num_actions)
+
+    def explore(self, network: Any, view: AgentView, clock: Clock, key: jax.Array) -> jax.Array:
         """A sample `()` of the policy."""
-        return sample_actions(key, network.actor(seen))
+        return sample_actions(key, network.actor(view))
 
-    def exploit(self, network: Any, seen: Seen) -> jax.Array:
+    def exploit(self, network: Any, view: AgentView) -> jax.Array:
         """The policy's most probable action `()`."""
-        return network.actor(seen).mode()
+        return network.actor(view).mode()
 
     def loss(
-        self, networks: Bound, step: Step, progress: jax.Array, key: jax.Array
+        self, networks: Networks, transition: AgentTransition, gamma: float, clock: Clock, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The four networks' losses."""
         online, frozen, target = networks
-        y = td_target(step.reward, step.discount, self.gamma, target.v(step.next_seen))
-        q_loss = jnp.square(online.q(step.seen)[step.own, step.others[0]] - y)
+        view = transition.view
+        y = td_target(transition.reward, transition.discount, gamma, target.v(transition.next_view))
+        q_loss = jnp.square(online.q(view)[transition.own, transition.others[0]] - y)
 
-        own_prior, other_prior = (uniform(mask) for mask in step.seen.masks)
-        q, actor, model = frozen.q(step.seen), online.actor(step.seen), online.model(step.seen)
-        own_surprise = actor.kl_divergence(own_prior)  # ()
-        other_surprise = model.kl_divergence(other_prior)  # (A,), for every action of the agent
+        own_prior, other_prior = (uniform(mask) for mask in view.masks)
+        q, actor, model = frozen.q(view), online.actor(view), online.model(view)
+        own_kl = actor.kl_divergence(own_prior)  # ()
+        other_kl = model.kl_divergence(other_prior)  # (A,), for every action of the agent
         # KL to the tilted prior, without its constant: it is bounded for every finite beta.
-        model_loss = other_surprise - self.beta_other * jnp.sum(model.probs * q, axis=-1)  # (A,)
+        model_loss = other_kl - self.beta_other * jnp.sum(model.probs * q, axis=-1)  # (A,)
         m = log_mean_exp(q, other_prior.probs, self.beta_other)  # (A,)
-        policy_loss = own_surprise - self.beta_own * jnp.sum(actor.probs * m)
+        policy_loss = own_kl - self.beta_own * jnp.sum(actor.probs * m)
 
-        answered = jnp.sum(model.probs * q, axis=-1) - per(other_surprise, self.beta_other)  # (A,)
-        value = jnp.sum(actor.probs * answered) - per(own_surprise, self.beta_own)
-        v_loss = jnp.square(online.v(step.seen) - jax.lax.stop_gradient(value))
+        answered = jnp.sum(model.probs * q, axis=-1) - kl_over_beta(other_kl, self.beta_other)  # (A,)
+        value = jnp.sum(actor.probs * answered) - kl_over_beta(own_kl, self.beta_own)
+        v_loss = jnp.square(online.v(view) - jax.lax.stop_gradient(value))
 
-        loss = q_loss + v_loss + jnp.sum(jnp.where(step.seen.masks[0], model_loss, 0)) + policy_loss
+        loss = q_loss + v_loss + jnp.sum(jnp.where(view.masks[0], model_loss, 0)) + policy_loss
         return loss, {"critic_loss": q_loss, "value_loss": v_loss, "mean_v": value}
 
 
@@ -124,6 +128,6 @@ def uniform(mask: jax.Array) -> distrax.Categorical:
     return distrax.Categorical(logits=jnp.where(mask, 0.0, UNAVAILABLE))
 
 
-def per(surprise: jax.Array, beta: float) -> jax.Array:
-    """`surprise / beta`; nothing at 0, where a policy goes to its prior."""
-    return surprise / beta if beta else jnp.zeros_like(surprise)
+def kl_over_beta(kl: jax.Array, beta: float) -> jax.Array:
+    """`kl / beta`; 0 at beta = 0, where a policy goes to its prior."""
+    return kl / beta if beta else jnp.zeros_like(kl)

@@ -1,6 +1,6 @@
 """DDPG, DDPG with an opponent model, and MADDPG: deterministic policies that climb a critic.
 
-What differs is what the critic sees, and whose word the agent takes for what the others do.
+What differs is the input of the critic, and where the actions of the others come from.
 """
 
 import dataclasses
@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import Bound, NoisyActorCritic, Seen, Step
-from envs.base import TeamEnvironment
+from baselines.actor_critic import ActionNoise, ActorCriticMethod, AgentTransition, AgentView, Networks
 from jaxmarl_fac.algorithm import Metrics
-from jaxmarl_fac.networks import MLP, FromZero, joined
+from jaxmarl_fac.experience import Clock
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.networks import MLP, ZeroInitMLP, concat
+from jaxmarl_fac.settings import Settings
 from jaxmarl_fac.targets import td_target
 
 
@@ -22,7 +24,7 @@ class DDPGNetworks(nn.Module):
 
     Args:
         hidden: widths of both.
-        centralised: the critic sees the state and everybody's actions, not the agent's view and its own.
+        centralised: the critic's input is the state and everybody's actions, not the agent's view and action.
         models: how many other agents a further network models; 0 for none.
     """
 
@@ -32,101 +34,123 @@ class DDPGNetworks(nn.Module):
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        self.policy = FromZero(self.hidden, 1)
+        self.policy = ZeroInitMLP(self.hidden, 1)
         self.critic = MLP(self.hidden, 1)
         if self.models:
-            self.opponent = FromZero(self.hidden, self.models)
+            self.opponent = ZeroInitMLP(self.hidden, self.models)
 
-    def __call__(self, seen: Seen, own: jax.Array, others: jax.Array) -> Any:
+    def __call__(self, view: AgentView, own: jax.Array, others: jax.Array) -> Any:
         """Touches every parameter; for initialisation."""
-        return self.action(seen), self.value(seen, own, others), self.models and self.expected(seen)
+        return self.action(view), self.value(view, own, others), self.models and self.expected(view)
 
-    def action(self, seen: Seen) -> jax.Array:
-        """What the agent does, `()`."""
-        return jnp.tanh(self.policy(seen.view)[0])
+    def action(self, view: AgentView) -> jax.Array:
+        """The agent's action `()`."""
+        return jnp.tanh(self.policy(view.features)[0])
 
-    def expected(self, seen: Seen) -> jax.Array:
-        """What the agent expects of the others, `(n - 1,)`."""
-        return jnp.tanh(self.opponent(seen.view))
+    def expected(self, view: AgentView) -> jax.Array:
+        """The others' actions by the agent's model, `(n - 1,)`."""
+        return jnp.tanh(self.opponent(view.features))
 
-    def value(self, seen: Seen, own: jax.Array, others: jax.Array) -> jax.Array:
+    def value(self, view: AgentView, own: jax.Array, others: jax.Array) -> jax.Array:
         """Q `()`."""
-        inputs = joined(seen.state, own, others) if self.centralised else joined(seen.view, own)
+        inputs = concat(view.state, own, others) if self.centralised else concat(view.features, own)
         return self.critic(inputs)[0]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPG(NoisyActorCritic):
-    """Independent DDPG (Lillicrap et al., 2016): the agent's critic knows nothing of the others.
-
-    The critic fits `y = r + gamma Q^-(s', mu^-(s'))`; the policy climbs `Q(s, mu(s))`.
-    """
-
-    continuous: ClassVar[bool] = True
-    centralised: ClassVar[bool] = False
-
-    def network(self, env: TeamEnvironment) -> DDPGNetworks:
-        """The policy and the critic."""
-        return DDPGNetworks(self.hidden, self.centralised)
-
-    def exploit(self, network: Any, seen: Seen) -> jax.Array:
-        """The policy's action `()`."""
-        return network.action(seen)
-
-    def others_now(self, networks: Bound, step: Step) -> jax.Array:
-        """The others' actions `(n - 1,)` beside which the policy is improved."""
-        return step.others
-
-    def others_next(self, networks: Bound, step: Step) -> jax.Array:
-        """The others' actions `(n - 1,)` in the next state."""
-        return step.next_actions[1:]
-
-    def loss(
-        self, networks: Bound, step: Step, progress: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """The critic's squared error, and what the policy does not yet earn."""
-        online, frozen, target = networks
-        next_q = target.value(step.next_seen, step.next_actions[0], self.others_next(networks, step))
-        y = td_target(step.reward, step.discount, self.gamma, next_q)
-        critic_loss = jnp.square(online.value(step.seen, step.own, step.others) - y)
-        q = frozen.value(step.seen, online.action(step.seen), self.others_now(networks, step))
-        return critic_loss - q, {"critic_loss": critic_loss, "mean_q": q}
+# Critics as settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MADDPG(DDPG):
-    """MADDPG (Lowe et al., 2017): a critic of the state and all actions, for each agent its own.
+class CentralCritic(Settings):
+    """Q of the state and all actions (MADDPG).
 
     The others' next actions are those of their own target policies; the policy is improved beside the
     actions that the others took in the sample.
     """
 
     centralised: ClassVar[bool] = True
+    models_others: ClassVar[bool] = False
+
+    def others_now(self, networks: Networks, transition: AgentTransition) -> jax.Array:
+        """The others' actions `(n - 1,)` beside which the policy is improved."""
+        return transition.others
+
+    def others_next(self, networks: Networks, transition: AgentTransition) -> jax.Array:
+        """The others' actions `(n - 1,)` in the next state."""
+        return transition.next_actions[1:]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DDPGOM(MADDPG):
-    """DDPG with an opponent model: MADDPG that does not ask the others what they do.
+class OwnCritic(CentralCritic):
+    """Q of the agent's view and its own action; the others' actions are not used (independent DDPG)."""
+
+    centralised: ClassVar[bool] = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelCritic(CentralCritic):
+    """Q of the state and all actions, the others' taken from a model of them (DDPG-OM).
 
     A third network fits the other's newest actions by least squares, and stands for the other in the critic's
     target and where the policy is improved.
     """
 
     models_others: ClassVar[bool] = True
-    two_agents: ClassVar[bool] = True
 
-    def network(self, env: TeamEnvironment) -> DDPGNetworks:
-        """The policy, the critic and the opponent model."""
-        return DDPGNetworks(self.hidden, self.centralised, models=env.num_agents - 1)
+    def others_now(self, networks: Networks, transition: AgentTransition) -> jax.Array:
+        return networks.frozen.expected(transition.view)
 
-    def others_now(self, networks: Bound, step: Step) -> jax.Array:
-        """What the model expects."""
-        return networks.frozen.expected(step.seen)
+    def others_next(self, networks: Networks, transition: AgentTransition) -> jax.Array:
+        return networks.target.expected(transition.next_view)
 
-    def others_next(self, networks: Bound, step: Step) -> jax.Array:
-        """What the model expects."""
-        return networks.target.expected(step.next_seen)
 
-    def model_loss(self, network: Any, seen: Seen, others: jax.Array) -> jax.Array:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDPG(ActorCriticMethod):
+    """Deterministic policies that climb a critic: DDPG (Lillicrap et al., 2016), MADDPG (Lowe et al., 2017).
+
+    The critic fits `y = r + gamma Q^-(s', mu^-(s'))`; the policy climbs `Q(s, mu(s))`.
+
+    Attributes:
+        critic: what it takes, and where the others' actions come from.
+        noise: exploration.
+    """
+
+    critic: CentralCritic = OwnCritic()
+    noise: ActionNoise = ActionNoise()
+
+    continuous: ClassVar[bool] = True
+
+    @property
+    def two_agents(self) -> bool:
+        return self.critic.models_others
+
+    @property
+    def models_others(self) -> bool:
+        return self.critic.models_others
+
+    def network(self, game: GameSpec, hidden: tuple[int, ...]) -> DDPGNetworks:
+        models = game.num_agents - 1 if self.critic.models_others else 0
+        return DDPGNetworks(hidden, self.critic.centralised, models)
+
+    def explore(self, network: Any, view: AgentView, clock: Clock, key: jax.Array) -> jax.Array:
+        return self.noise.added_to(self.exploit(network, view), clock, key)
+
+    def exploit(self, network: Any, view: AgentView) -> jax.Array:
+        """The policy's action `()`."""
+        return network.action(view)
+
+    def loss(
+        self, networks: Networks, transition: AgentTransition, gamma: float, clock: Clock, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The critic's squared error, and minus the value of the policy's action."""
+        online, frozen, target = networks
+        view, next_view, next_own = transition.view, transition.next_view, transition.next_actions[0]
+        next_q = target.value(next_view, next_own, self.critic.others_next(networks, transition))
+        y = td_target(transition.reward, transition.discount, gamma, next_q)
+        critic_loss = jnp.square(online.value(view, transition.own, transition.others) - y)
+        q = frozen.value(view, online.action(view), self.critic.others_now(networks, transition))
+        return critic_loss - q, {"critic_loss": critic_loss, "mean_q": q}
+
+    def model_loss(self, network: Any, view: AgentView, others: jax.Array) -> jax.Array:
         """The model's squared error."""
-        return jnp.sum(jnp.square(network.expected(seen) - others))
+        return jnp.sum(jnp.square(network.expected(view) - others))

@@ -1,22 +1,24 @@
-"""Learners whose joint value is mixed from the agents' utilities. What differs is the mixer.
-
-They learn from trajectories: whole episodes, or single transitions, which are trajectories of one step.
-"""
+"""Methods whose joint value is mixed from the agents' utilities: VDN, QMIX, Qatten and QPLEX."""
 
 import abc
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import AgentsNetwork, TrajectoryLearner, earlier, later
-from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, Params, Trajectory, Transition
-from jaxmarl_fac.mixers import MixerInputs
+from baselines.q_learning import AgentsNetwork, LambdaMethod, QLearning, after_steps, before_steps
+from envs.base import Observation
+from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.experience import Trajectory, over_batch
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.mixers import MixerInputs, QattenMixer, QMixer, QPlexMixer, VDNMixer
 from jaxmarl_fac.networks import over_time
+from jaxmarl_fac.settings import AnyWidths, Count, Settings
 from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable, masked_mean
+
+# Networks
 
 
 class FactoredNetwork(AgentsNetwork):
@@ -25,7 +27,7 @@ class FactoredNetwork(AgentsNetwork):
     Args:
         agent: see `AgentsNetwork`.
         mixer: `MixerInputs -> ()`.
-        enumerate_joint: mix all A^n joint actions and pick, which pays where all samples share one
+        enumerate_joint: mix all A^n joint actions and select, which pays where all samples share one
             observation and are more than these.
     """
 
@@ -39,13 +41,13 @@ class FactoredNetwork(AgentsNetwork):
 
     def mix(self, utilities: jax.Array, actions: jax.Array, observation: Observation) -> jax.Array:
         """Q_tot `()` of the joint action `(n,)`, from utilities `(n, A)`."""
-        return self.mixed(self.mixer, utilities, actions, observation)
+        return self.mix_by(self.mixer, utilities, actions, observation)
 
     def mix_greedy(self, utilities: jax.Array, greedy: jax.Array, observation: Observation) -> jax.Array:
-        """As `mix`, of the greedy joint action: samples that share an observation share that too."""
+        """As `mix`, of the greedy joint action; samples that share an observation share it too."""
         return self.mixer(mixer_inputs(utilities, greedy, observation))  # type: ignore[no-any-return]
 
-    def mixed(
+    def mix_by(
         self, mixer: nn.Module, utilities: jax.Array, actions: jax.Array, observation: Observation
     ) -> jax.Array:
         """What a mixer makes of the joint action `(n,)`: `()`."""
@@ -66,7 +68,7 @@ class FactoredNetwork(AgentsNetwork):
 
 
 def mixer_inputs(utilities: jax.Array, actions: jax.Array, observation: Observation) -> MixerInputs:
-    """What a mixer may look at in one step: utilities `(n, A)`, not yet masked, and actions `(n,)`."""
+    """What a mixer may depend on in one step: utilities `(n, A)`, not yet masked, and actions `(n,)`."""
     return MixerInputs(
         utilities=chosen(utilities, actions),
         best_utilities=jnp.max(mask_unavailable(utilities, observation.action_mask), axis=-1),
@@ -76,7 +78,96 @@ def mixer_inputs(utilities: jax.Array, actions: jax.Array, observation: Observat
     )
 
 
-class Terms(NamedTuple):
+# Mixers as settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mixing(Settings, abc.ABC):
+    """Which mixer makes the joint value, and its settings."""
+
+    #: Whether evaluating it is costly enough to enumerate joint actions where they are few.
+    costly: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def mixer(self) -> nn.Module:
+        """The module `MixerInputs -> ()`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VDN(Mixing):
+    """Value decomposition: `Q_tot = sum_i Q_i` (Sunehag et al., 2018)."""
+
+    def mixer(self) -> VDNMixer:
+        return VDNMixer()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QMIX(Mixing):
+    """Monotone mixing: `Q_tot = f(Q_1, ..., Q_n; s)`, by hypernetworks (Rashid et al., 2018).
+
+    Attributes:
+        mixer_embed: width of the mixer's one hidden layer.
+        hypernet_hidden: hidden layers of the hypernetworks: () is the first paper's one linear layer,
+            (64,) is PyMARL2's.
+    """
+
+    mixer_embed: Count = 32
+    hypernet_hidden: AnyWidths = ()
+
+    def mixer(self) -> QMixer:
+        return QMixer(self.mixer_embed, self.hypernet_hidden)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Qatten(Mixing):
+    """Attention over agents: `Q_tot = sum_h w_h(s) sum_i alpha_hi(s) Q_i + c(s)` (arXiv 2002.03939).
+
+    Attributes:
+        heads: of attention.
+        head_embed: length of their keys and queries.
+    """
+
+    heads: Count = 4
+    head_embed: Count = 32
+
+    def mixer(self) -> QattenMixer:
+        return QattenMixer(self.heads, self.head_embed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QPLEX(Mixing):
+    """Duplex dueling: `Q_tot = sum_i V_i + sum_i lambda_i(s, u) A_i`, with lambda_i > 0 (arXiv 2008.01062).
+
+    Attributes:
+        kernels: summands of lambda_i: 10 for the paper's matrix games, 4 for StarCraft.
+        kernel_hidden: hidden layers of their networks.
+        weighted_head: transform the utilities by `w_i(s) Q_i + b_i(s)` first.
+        stop_gradient: hold the advantages constant beside lambda_i; utilities then learn as VDN's do.
+        minus_one: False makes the advantages weigh `1 + lambda_i`; both are the release's switches.
+    """
+
+    kernels: Count = 10
+    kernel_hidden: AnyWidths = (64, 64)
+    weighted_head: bool = True
+    stop_gradient: bool = True
+    minus_one: bool = True
+
+    costly: ClassVar[bool] = True
+
+    def mixer(self) -> QPlexMixer:
+        return QPlexMixer(
+            self.kernels,
+            self.kernel_hidden,
+            weighted_head=self.weighted_head,
+            stop_gradient=self.stop_gradient,
+            minus_one=self.minus_one,
+        )
+
+
+# The loss
+
+
+class LossTerms(NamedTuple):
     """What the loss is made of: for every step of a trajectory `(T,)`, or of a batch of them `(B, T)`."""
 
     q_tot: jax.Array  # of the joint action that was played
@@ -86,89 +177,54 @@ class Terms(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FactoredLearner(TrajectoryLearner):
+class Factored(LambdaMethod):
     """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form.
 
     Attributes:
+        mixing: the mixer.
         double_q: u' is greedy by the online network, as in PyMARL, or by the target network.
     """
 
+    mixing: Mixing
     double_q: bool = True
 
-    @abc.abstractmethod
-    def mixer(self) -> nn.Module:
-        """The module `MixerInputs -> ()` that makes this algorithm."""
-
-    def network(self, env: TeamEnvironment) -> FactoredNetwork:
+    def network(self, game: GameSpec, learning: QLearning) -> FactoredNetwork:
         """The agent network and the mixer."""
-        return FactoredNetwork(self.agent(env), self.mixer(), enumerate_joint=False)
+        enumerate_joint = self.mixing.costly and learning.few_joint_actions(game)
+        return FactoredNetwork(
+            learning.agents.network(game.num_actions), self.mixing.mixer(), enumerate_joint
+        )
 
-    def few_joint_actions(self, env: TeamEnvironment) -> bool:
-        """Whether a costly mixer had better look at every joint action once than at every sample."""
-        shared = env.stateless and self.consumes == "transitions"
-        return shared and env.num_actions**env.num_agents < self.batch_size
-
-    def joint_values(
-        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
-    ) -> Metrics:
+    def joint_values(self, network: Any, observation: Observation, actions: jax.Array) -> Metrics:
         """`q_tot`."""
-        network = self.network(env).bind(params)
         return {"q_tot": network.mix(network.utilities(observation), actions, observation)}
 
-    # What differs between algorithms, besides the mixer
-
-    def terms(self, online: Any, target: Any, trajectory: Trajectory) -> Terms:
+    def terms(self, online: Any, target: Any, trajectory: Trajectory, gamma: float) -> LossTerms:
         """The parts of the loss, for each step `(T,)` of one trajectory."""
         observations, utilities = trajectory.observation, online.unroll(trajectory)
         target_utilities = target.unroll(trajectory)
         greedy = best_actions(utilities if self.double_q else target_utilities, observations)
-        q_tot = over_time(FactoredNetwork.mix, online, *played(trajectory, utilities))
+        q_tot = over_time(FactoredNetwork.mix, online, *at_taken(trajectory, utilities))
         next_q_tot = over_time(
-            FactoredNetwork.mix_greedy, target, target_utilities[1:], greedy[1:], later(observations)
+            FactoredNetwork.mix_greedy, target, target_utilities[1:], greedy[1:], after_steps(observations)
         )
-        y = self.targets(trajectory, next_q_tot)
-        return Terms(q_tot, y, jnp.ones_like(y), jnp.zeros_like(y))
+        y = self.targets(trajectory, next_q_tot, gamma)
+        return LossTerms(q_tot, y, jnp.ones_like(y), jnp.zeros_like(y))
 
     def batch_weights(self, weights: jax.Array, mask: jax.Array) -> jax.Array:
-        """The weights `(B, T)` of a batch's squared errors, when all of its `Terms.weight` are known."""
+        """The weights `(B, T)` of a batch's squared errors, when all of its `LossTerms.weight` are known."""
         return weights
 
-    # What they share
+    def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
+        """A mean over the batch's steps."""
+        terms = over_batch(lambda trajectory: self.terms(online, target, trajectory, gamma), batch)
+        return self.combined(terms, batch.mask)
 
-    def combined(self, terms: Terms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The loss `()` of a batch, a mean over the steps `(B, T)` that are there, and what to log of it."""
+    def combined(self, terms: LossTerms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
+        """The loss `()` of a batch's terms `(B, T)`, a mean where the mask is 1, and what to log of it."""
         weights = self.batch_weights(terms.weight, mask)
         loss = masked_mean(weights * jnp.square(terms.q_tot - terms.target) + terms.other, mask)
         return loss, {"mean_q_tot": masked_mean(terms.q_tot, mask)}
-
-    def loss(self, online: Any, target: Any, transition: Transition) -> tuple[jax.Array, Metrics]:
-        """The loss of one transition by itself."""
-        terms = self.terms(online, target, as_trajectory(transition))
-        return self.combined(jax.tree.map(lambda term: term[None], terms), jnp.ones((1, 1)))
-
-    def batch_loss(
-        self, env: TeamEnvironment, params: Params, target_params: Params, batch: Trajectory | Transition
-    ) -> tuple[jax.Array, Metrics]:
-        """The loss of a batch of episodes or of transitions."""
-        network = self.network(env)
-        seen = None if env.stateless else 0  # the one observation of all transitions has no batch axis
-
-        def terms_of(sample: Any) -> tuple[Terms, jax.Array]:
-            trajectory = as_trajectory(sample) if isinstance(sample, Transition) else sample
-            terms = self.terms(network.bind(params), network.bind(target_params), trajectory)
-            return terms, trajectory.mask
-
-        axes: Any = 0
-        if isinstance(batch, Transition):
-            axes = Transition(seen, 0, 0, 0, seen)  # type: ignore[arg-type]
-        return self.combined(*jax.vmap(terms_of, (axes,))(batch))
-
-
-def as_trajectory(transition: Transition) -> Trajectory:
-    """A transition as a trajectory of one step."""
-    observation, actions, reward, discount, following = transition
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), observation, following)
-    return Trajectory(both, actions[None], reward[None], discount[None], jnp.ones(1))
 
 
 def best_actions(utilities: jax.Array, observations: Observation) -> jax.Array:
@@ -176,6 +232,6 @@ def best_actions(utilities: jax.Array, observations: Observation) -> jax.Array:
     return greedy_actions(mask_unavailable(utilities, observations.action_mask))
 
 
-def played(trajectory: Trajectory, utilities: jax.Array) -> tuple[jax.Array, jax.Array, Observation]:
-    """Of the T steps that were played: utilities, of `(T + 1, n, A)`, joint actions and observations."""
-    return earlier(utilities), trajectory.actions, earlier(trajectory.observation)
+def at_taken(trajectory: Trajectory, utilities: jax.Array) -> tuple[jax.Array, jax.Array, Observation]:
+    """Of the T steps that were taken: utilities, of `(T + 1, n, A)`, joint actions and observations."""
+    return before_steps(utilities), trajectory.actions, before_steps(trajectory.observation)

@@ -9,15 +9,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from baselines.rules import Experience, Memory, Rule, Seat, Stage, WatchingRule
-from baselines.two_player import SelfPlay
+from baselines.rules import PlayerSpec, PlayerStep, Rule, StageSolution, Tables, WatchingRule
 from jaxmarl_fac.settings import NotNegative, Probability
 from jaxmarl_fac.targets import td_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointActionRule(WatchingRule):
-    """Joint-action learner: the best reply to how often the other played each action of late.
+    """Joint-action learner: the best reply to the shares of the other's last actions.
 
     `EV(a) = Σ_b freq(b) q(a,b)`, greedy, ties to the lowest action (Claus and Boutilier, 1998).
     """
@@ -28,11 +27,11 @@ class JointActionRule(WatchingRule):
     epsilon: float = 0.1
     initial_spread: float = 1.0
 
-    def stage(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> Stage:
+    def stage(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> StageSolution:
         """The best expected value."""
-        opponent = self.frequencies(seat, memory, state)
-        expected = memory["q"][state] @ opponent  # (A,)
-        return Stage(jnp.max(expected), jax.nn.one_hot(jnp.argmax(expected), seat.own), opponent)
+        opponent = self.frequencies(player, tables, state)
+        expected = tables["q"][state] @ opponent  # (A,)
+        return StageSolution(jnp.max(expected), jax.nn.one_hot(jnp.argmax(expected), player.own), opponent)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,11 +42,11 @@ class OwnValueRule(Rule):
     gamma: float = 0.95
     initial_spread: float = 1.0
 
-    def q_learning(self, memory: Memory, experience: Experience, time: jax.Array) -> jax.Array:
-        """The table `q (S, A)` after one experience."""
-        q, cell = memory["q"], (experience.state, experience.own)
-        following = jnp.max(q[experience.next_state])
-        target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
+    def q_learning(self, tables: Tables, step: PlayerStep, time: jax.Array) -> jax.Array:
+        """The table `q (S, A)` after one transition."""
+        q, cell = tables["q"], (step.state, step.own)
+        following = jnp.max(q[step.next_state])
+        target = td_target(step.rewards[0], step.discount, self.gamma, following)
         return q.at[cell].add(self.rate(time) * (target - q[cell]))
 
 
@@ -67,32 +66,32 @@ class WoLFRule(OwnValueRule):
     step_winning: Probability = 0.0025
     step_losing: Probability = 0.005
 
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """Values, policy and average policy `(S, A)`, and visits `(S,)`; the policies start uniform."""
-        uniform = jnp.full((seat.states, seat.own), 1 / seat.own)
+        uniform = jnp.full((player.states, player.own), 1 / player.own)
         return {
             "q": self.fresh_values(key, uniform.shape),
             "policy": uniform,
             "average": uniform,
-            "visits": jnp.zeros((seat.states,)),
+            "visits": jnp.zeros((player.states,)),
         }
 
-    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+    def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
         """The policy that it has climbed to, `(A,)`."""
-        return memory["policy"][state]
+        return tables["policy"][state]
 
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
         """Values first, then the average, then one step of the policy."""
-        state, q = experience.state, self.q_learning(memory, experience, time)
-        policy, visits = memory["policy"][state], memory["visits"][state] + 1
-        average = memory["average"][state] + (policy - memory["average"][state]) / visits
+        state, q = step.state, self.q_learning(tables, step, time)
+        policy, visits = tables["policy"][state], tables["visits"][state] + 1
+        average = tables["average"][state] + (policy - tables["average"][state]) / visits
         wins = policy @ q[state] > average @ q[state]
-        step = jnp.where(wins, self.step_winning, self.step_losing)
+        moved = jnp.where(wins, self.step_winning, self.step_losing)
         return {
             "q": q,
-            "policy": memory["policy"].at[state].set(hill_climb(policy, q[state], step)),
-            "average": memory["average"].at[state].set(average),
-            "visits": memory["visits"].at[state].set(visits),
+            "policy": tables["policy"].at[state].set(hill_climb(policy, q[state], moved)),
+            "average": tables["average"].at[state].set(average),
+            "visits": tables["visits"].at[state].set(visits),
         }
 
 
@@ -113,7 +112,7 @@ class FMQRule(OwnValueRule):
     `EV(a) = Q(a) + c f(a) R(a)` with R(a) the largest reward that a has brought and f(a) the share of
     its plays that did; `π(a) ∝ e^{EV(a)/T}` with `T = T_0 e^{-time/10} + 1`. In the paper's games no action's
     best reward is negative, by which the action would lose the more often it comes: in a game with such
-    actions R(a) is counted from the least of their best rewards (`Seat.floor`).
+    actions R(a) is counted from the least of their best rewards (`PlayerSpec.floor`).
 
     Attributes:
         weight: c.
@@ -125,48 +124,27 @@ class FMQRule(OwnValueRule):
     weight: NotNegative = 10.0
     temperature: NotNegative = 500.0
 
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """Values, largest rewards, plays, and how many of them brought the largest reward, all `(S, A)`."""
-        nothing = jnp.zeros((seat.states, seat.own))
+        nothing = jnp.zeros((player.states, player.own))
         q = self.fresh_values(key, nothing.shape)
         return {"q": q, "largest": nothing, "plays": nothing, "hits": nothing}
 
-    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+    def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
         """Boltzmann's over EV, `(A,)`."""
-        frequency = memory["hits"][state] / jnp.maximum(memory["plays"][state], 1)
-        gain = memory["largest"][state] - seat.floor
-        expected = memory["q"][state] + self.weight * frequency * gain
+        frequency = tables["hits"][state] / jnp.maximum(tables["plays"][state], 1)
+        gain = tables["largest"][state] - player.floor
+        expected = tables["q"][state] + self.weight * frequency * gain
         return jax.nn.softmax(expected / (self.temperature * jnp.exp(-0.1 * time) + 1))
 
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
         """Values, and the count of the largest reward, which starts anew with a larger one."""
-        cell, reward = (experience.state, experience.own), experience.rewards[0]
-        plays, largest, hits = (memory[name][cell] for name in ("plays", "largest", "hits"))
+        cell, reward = (step.state, step.own), step.rewards[0]
+        plays, largest, hits = (tables[name][cell] for name in ("plays", "largest", "hits"))
         larger = (plays == 0) | (reward > largest)
         return {
-            "q": self.q_learning(memory, experience, time),
-            "largest": memory["largest"].at[cell].set(jnp.where(larger, reward, largest)),
-            "plays": memory["plays"].at[cell].add(1),
-            "hits": memory["hits"].at[cell].set(jnp.where(larger, 1, hits + (reward == largest))),
+            "q": self.q_learning(tables, step, time),
+            "largest": tables["largest"].at[cell].set(jnp.where(larger, reward, largest)),
+            "plays": tables["plays"].at[cell].add(1),
+            "hits": tables["hits"].at[cell].set(jnp.where(larger, 1, hits + (reward == largest))),
         }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JointActionLearner(SelfPlay):
-    """Joint-action learners on both sides (Claus and Boutilier, 1998)."""
-
-    rule: JointActionRule = JointActionRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WoLFPHC(SelfPlay):
-    """WoLF-PHC on both sides: win or learn fast (Bowling and Veloso, 2002)."""
-
-    rule: WoLFRule = WoLFRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FMQ(SelfPlay):
-    """Frequency maximum Q-value on both sides (Kapetanakis and Kudenko, 2002)."""
-
-    rule: FMQRule = FMQRule()

@@ -1,16 +1,18 @@
 """Logical Team Q-learning (Cassano and Sayed, 2021): learn where the others played their best."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import QLearner
-from baselines.tabular import TabularLearner, TabularStep, rows, stepped, tabular_target
-from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, Params, Transition
+from baselines.q_learning import Method, QLearning
+from baselines.tabular import TabularRule, TabularStep, add_at_taken, rows, tabular_target
+from envs.base import Observation
+from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.experience import Trajectory, over_batch
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.networks import MLP, agent_inputs, of_all_agents
 from jaxmarl_fac.settings import OffOrAbove, Probability
 from jaxmarl_fac.targets import td_target
@@ -40,35 +42,34 @@ class LogicalTables(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TabularLTQL(_Logic, TabularLearner):
+class TabularLogic(_Logic, TabularRule):
     """Logical Team Q-learning in tables.
 
     With `y_k = r + gamma max q_U^k(s', .)`, for every agent k: if all others took a best action by q_B, then
     q_B and q_U take a step towards y_k; otherwise, if y_k is above q_B, then q_B takes `alpha` of a step.
-    Whether somebody played its best is seen before anyone learns.
+    Greediness is evaluated before the tables are updated.
     """
 
-    def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> LogicalTables:
-        """Both at `initial_value`."""
-        return LogicalTables(jnp.full(shape, self.initial_value), jnp.full(shape, self.initial_value))
+    def init(self, shape: tuple[int, int, int], value: float | jax.Array) -> LogicalTables:
+        return LogicalTables(jnp.full(shape, value), jnp.full(shape, value))
 
     def preferences(self, tables: LogicalTables) -> jax.Array:
         """q_B."""
         return tables.q_b
 
     def learn(
-        self, tables: LogicalTables, step: TabularStep, rate: jax.Array, key: jax.Array
+        self, tables: LogicalTables, step: TabularStep, rate: float | jax.Array, gamma: float | jax.Array
     ) -> LogicalTables:
-        """One step of every agent."""
         q_b, q_u = tables
-        y = tabular_target(q_u, step, self.gamma)
+        y = tabular_target(q_u, step, gamma)
         now = rows(q_b, step.observed)  # (n, A)
         useful = others_greedy(played_greedily(mask_unavailable(now, step.action_mask), step.actions))
         error_b = y - chosen(now, step.actions)
         error_u = y - chosen(rows(q_u, step.observed), step.actions)
         weight_b = logical_weights(error_b, useful, self.alpha, self.second_if == "if", rate)
         return LogicalTables(
-            stepped(q_b, step, rate * weight_b * error_b), stepped(q_u, step, rate * useful * error_u)
+            add_at_taken(q_b, step, rate * weight_b * error_b),
+            add_at_taken(q_u, step, rate * useful * error_u),
         )
 
 
@@ -131,7 +132,7 @@ class LogicalNetwork(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LTQL(_Logic, QLearner):
+class LTQL(_Logic, Method):
     """Logical Team Q-learning with networks.
 
     Four sets of parameters: q_B and q_U are trained; their copies in the target network tell whether the
@@ -148,38 +149,43 @@ class LTQL(_Logic, QLearner):
     q_bound: OffOrAbove = 0.0
     shared_layers: bool = False
 
-    def network(self, env: TeamEnvironment) -> LogicalNetwork:
+    def network(self, game: GameSpec, learning: QLearning) -> LogicalNetwork:
         """Networks for q_B and q_U."""
+        agents = learning.agents
 
         def values() -> ActionValues:
             return ActionValues(
-                env.num_actions,
-                self.hidden,
+                game.num_actions,
+                agents.hidden,
                 self.q_bound,
-                self.share_parameters,
-                self.agent_ids,
+                agents.share_parameters,
+                agents.agent_ids,
                 self.shared_layers,
             )
 
         return LogicalNetwork(values(), values())
 
-    def joint_values(
-        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
-    ) -> Metrics:
-        """None: the agents' values are their own."""
-        return {}
+    def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
+        """The mean over a batch of transitions."""
+        losses, metrics = over_batch(
+            lambda transition: self.sample_loss(online, target, transition, gamma), batch
+        )
+        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
 
-    def loss(
-        self, online: LogicalNetwork, target: LogicalNetwork, transition: Transition
+    def sample_loss(
+        self, online: LogicalNetwork, target: LogicalNetwork, transition: Trajectory, gamma: float
     ) -> tuple[jax.Array, Metrics]:
-        """The agents' mean weighted squared errors."""
-        observation, following = transition.observation, transition.next_observation
+        """The agents' mean weighted squared errors `()` of one transition."""
+        observation, following = (
+            jax.tree.map(lambda leaf, t=t: leaf[t], transition.observation) for t in range(2)
+        )
+        reward, discount, actions = transition.reward[0], transition.discount[0], transition.actions[0]
         next_values = mask_unavailable(target.unbiased(following), following.action_mask)
-        y = td_target(transition.reward, transition.discount, self.gamma, jnp.max(next_values, axis=-1))
+        y = td_target(reward, discount, gamma, jnp.max(next_values, axis=-1))
         frozen = mask_unavailable(target.utilities(observation), observation.action_mask)
-        useful = others_greedy(played_greedily(frozen, transition.actions))  # (n,)
-        error_b = y - chosen(online.utilities(observation), transition.actions)
-        error_u = y - chosen(online.unbiased(observation), transition.actions)
+        useful = others_greedy(played_greedily(frozen, actions))  # (n,)
+        error_b = y - chosen(online.utilities(observation), actions)
+        error_u = y - chosen(online.unbiased(observation), actions)
         weights = logical_weights(error_b, useful, self.alpha, self.second_if == "if")
         loss = jnp.mean(weights * jnp.square(error_b) + useful * jnp.square(error_u))
         return loss, {"useful_fraction": jnp.mean(useful.astype(jnp.float32))}

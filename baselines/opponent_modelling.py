@@ -1,7 +1,7 @@
 """Agents that reason about the other by soft backups: soft Q, PR2, ROMMEO, Balancing-Q, GR2.
 
-A rule says how its agent turns a table `q (A, B)` of joint action values, its own action first, into a
-value and a policy (`jaxmarl_fac/soft/`). The learners at the end seat it at both sides of a game.
+A rule defines how its player turns a table `q (A, B)` of joint action values, its own action first, into a
+value and a policy (`jaxmarl_fac/soft/`).
 """
 
 import abc
@@ -12,20 +12,27 @@ import jax
 import jax.numpy as jnp
 
 from baselines.rules import (
-    Experience,
     JointValueRule,
-    Memory,
+    PlayerSpec,
+    PlayerStep,
     Rule,
-    Seat,
-    Stage,
+    StageSolution,
+    Tables,
     WatchingRule,
     half_life_decay,
 )
 from baselines.tabular import table_update
-from baselines.two_player import SelfPlay
 from envs.errors import BadInputError
 from jaxmarl_fac.settings import Beta, Count, NotNegative, at_least
-from jaxmarl_fac.soft import levels, operators, stages
+from jaxmarl_fac.soft.levels import level_mixture, level_policies, poisson_level_weights
+from jaxmarl_fac.soft.operators import check_prior, log_mean_exp, tilted_policy
+from jaxmarl_fac.soft.stages import (
+    SoftBackup,
+    agent_outer,
+    opponent_outer,
+    probabilistic_balancing,
+    rommeo_published,
+)
 from jaxmarl_fac.targets import td_target
 
 
@@ -46,32 +53,32 @@ class SoftRule(Rule):
     own_prior: tuple[float, ...] = ()
     other_prior: tuple[float, ...] = ()
 
-    def check(self, seat: Seat) -> None:
+    def check(self, player: PlayerSpec) -> None:
         """The priors fit the game.
 
         Raises:
             BadInputError: if they are no distributions over its actions.
         """
-        priors = {"own_prior": (self.own_prior, seat.own), "other_prior": (self.other_prior, seat.other)}
+        priors = {"own_prior": (self.own_prior, player.own), "other_prior": (self.other_prior, player.other)}
         for name, (prior, actions) in priors.items():
             if prior:
-                operators.check_prior(prior, (actions,), name=name)
+                check_prior(prior, (actions,), name=name)
 
-    def at(self, beta: float, time: jax.Array) -> jax.Array:
+    def beta_at(self, beta: float, time: jax.Array) -> jax.Array:
         """An inverse temperature `()` at a time."""
-        # Bounded, because 0 stays 0 for ever.
+        # Bounded, because 0 times infinity is not 0.
         return beta * jnp.minimum(self.beta_growth**time, float(jnp.finfo(jnp.float32).max))
 
-    def priors(self, seat: Seat) -> tuple[jax.Array, jax.Array]:
+    def priors(self, player: PlayerSpec) -> tuple[jax.Array, jax.Array]:
         """P(a) `(A,)` and P(b) `(B,)`."""
-        own = self.own_prior or (1 / seat.own,) * seat.own
-        other = self.other_prior or (1 / seat.other,) * seat.other
+        own = self.own_prior or (1 / player.own,) * player.own
+        other = self.other_prior or (1 / player.other,) * player.other
         return jnp.asarray(own), jnp.asarray(other)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SoftQRule(SoftRule):
-    """Soft Q-learning that takes the other for a part of the world: a table of its own actions alone.
+    """Soft Q-learning that treats the other as part of the environment: a table of its own actions alone.
 
     `Q(s,a) ← Q + α (r + γ V(s') - Q)`, `V = (1/β) log Σ_a P(a) e^{β Q(s,a)}`, `π(a) ∝ P(a) e^{β Q(s,a)}`.
     """
@@ -84,20 +91,20 @@ class SoftQRule(SoftRule):
                 f"not {self.other_prior}"
             )
 
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """The table `q (S, A)`."""
-        return {"q": self.fresh_values(key, (seat.states, seat.own))}
+        return {"q": self.fresh_values(key, (player.states, player.own))}
 
-    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+    def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
         """The prior, tilted by e^{βQ}, `(A,)`."""
-        return operators.tilted_policy(memory["q"][state], self.priors(seat)[0], self.at(self.beta, time))
+        return tilted_policy(tables["q"][state], self.priors(player)[0], self.beta_at(self.beta, time))
 
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
         """Move the value of its own action."""
-        q, cell = memory["q"], (experience.state, experience.own)
-        prior, beta = self.priors(seat)[0], self.at(self.beta, time)
-        following = operators.log_mean_exp(q[experience.next_state], prior, beta)
-        target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
+        q, cell = tables["q"], (step.state, step.own)
+        prior, beta = self.priors(player)[0], self.beta_at(self.beta, time)
+        following = log_mean_exp(q[step.next_state], prior, beta)
+        target = td_target(step.rewards[0], step.discount, self.gamma, following)
         return {"q": q.at[cell].add(self.rate(time) * (target - q[cell]))}
 
 
@@ -106,33 +113,33 @@ class ReasoningRule(SoftRule, JointValueRule):
     """Acts by a soft backup of its joint action values."""
 
     @abc.abstractmethod
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> Any:
+    def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> Any:
         """Value, policy and opponent of one state's table `(A, B)`, in units of reward."""
 
-    def stage(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> Stage:
+    def stage(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> StageSolution:
         """The backup of the state's table."""
-        backup = self.backup(seat, memory["q"][state], time)
-        return Stage(backup.value, backup.policy, backup.opponent)
+        backup = self.backup(player, tables["q"][state], time)
+        return StageSolution(backup.value, backup.policy, backup.opponent)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PR2Rule(ReasoningRule):
-    """PR2: the agent first, and the other's reply is modelled as helping it (`stages.pr2`)."""
+    """PR2: the agent first, and the other's reply is modelled as helping it (`soft.stages.pr2`)."""
 
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> stages.SoftBackup:
+    def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> SoftBackup:
         """With K = βq, which is Balancing-Q with equal temperatures."""
-        beta = self.at(self.beta, time)
-        return stages.agent_outer(q, beta, beta, *self.priors(seat))
+        beta = self.beta_at(self.beta, time)
+        return agent_outer(q, beta, beta, *self.priors(player))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RommeoThesisRule(ReasoningRule):
-    """ROMMEO as the thesis has it: the opponent model first, the agent replies (`stages.rommeo`)."""
+    """ROMMEO as the thesis has it: the opponent model first, the agent replies (`soft.stages.rommeo`)."""
 
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> stages.SoftBackup:
+    def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> SoftBackup:
         """With K = βq."""
-        beta = self.at(self.beta, time)
-        return stages.opponent_outer(q, beta, beta, *self.priors(seat))
+        beta = self.beta_at(self.beta, time)
+        return opponent_outer(q, beta, beta, *self.priors(player))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,35 +153,34 @@ class BalancingRule(ReasoningRule):
 
     beta_other: Beta = -0.1
 
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> Any:
-        """`stages.agent_outer`."""
-        betas = self.at(self.beta, time), self.at(self.beta_other, time)
-        return stages.agent_outer(q, *betas, *self.priors(seat))
+    def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> Any:
+        betas = self.beta_at(self.beta, time), self.beta_at(self.beta_other, time)
+        return agent_outer(q, *betas, *self.priors(player))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbabilisticBalancingRule(BalancingRule):
     """Balancing-Q derived from two graphical models: the same in other units (thesis, section 3.5)."""
 
-    def backup(self, seat: Seat, q: jax.Array, time: jax.Array) -> Stage:
-        """`stages.probabilistic_balancing`, with V = V^i/β.
+    def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> StageSolution:
+        """`soft.stages.probabilistic_balancing`, with V = V^i/β.
 
         Where β is 0 or infinite V^i says nothing of V, and Balancing-Q's own limit stands in.
         """
-        beta = self.at(self.beta, time)
-        found = stages.probabilistic_balancing(q, beta, self.at(self.beta_other, time), *self.priors(seat))
-        limit = super().backup(seat, q, time).value
+        beta = self.beta_at(self.beta, time)
+        found = probabilistic_balancing(q, beta, self.beta_at(self.beta_other, time), *self.priors(player))
+        limit = super().backup(player, q, time).value
         usable = jnp.isfinite(found.value) & (jnp.abs(beta) >= jnp.finfo(q.dtype).tiny)
         value = jnp.where(usable, found.value / jnp.where(usable, beta, 1), limit)
-        return Stage(value, found.policy, found.policy @ found.opponent)
+        return StageSolution(value, found.policy, found.policy @ found.opponent)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RommeoRule(WatchingRule):
-    """ROMMEO as published: a prior on the other's action alone, which is how often it was played of late.
+    """ROMMEO as published: a prior on the other's action alone, the shares of its last actions.
 
     The defaults are those of the authors' library: values start uniform in [0, 1), steps are nearly
-    whole, one action in ten is random (`stages.rommeo_published`; Tian et al., 2019).
+    whole, one action in ten is random (`soft.stages.rommeo_published`; Tian et al., 2019).
 
     Attributes:
         temperature: α, the weight of its own entropy.
@@ -193,7 +199,7 @@ class RommeoRule(WatchingRule):
     temperature_schedule: Literal["constant", "harmonic", "exponential"] = "harmonic"
     model: Literal["inferred", "empirical"] = "inferred"
 
-    def alpha(self, time: jax.Array) -> jax.Array | float:
+    def temperature_at(self, time: jax.Array) -> jax.Array | float:
         """The temperature at a time."""
         if self.temperature_schedule == "harmonic":
             return self.temperature * half_life_decay(time, self.rate_half_life)
@@ -201,13 +207,13 @@ class RommeoRule(WatchingRule):
             return self.temperature * jnp.exp(-0.1 * time) + 0.1
         return self.temperature
 
-    def stage(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> Stage:
+    def stage(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> StageSolution:
         """Under the prior of the other's last actions in the state."""
-        prior = self.frequencies(seat, memory, state)
-        found = stages.rommeo_published(memory["q"][state], self.alpha(time), prior)
+        prior = self.frequencies(player, tables, state)
+        found = rommeo_published(tables["q"][state], self.temperature_at(time), prior)
         if self.model == "inferred":
-            return Stage(found.value, found.policy, found.opponent)
-        return Stage(prior @ found.first_values, found.second_policy @ prior, prior)
+            return StageSolution(found.value, found.policy, found.opponent)
+        return StageSolution(prior @ found.first_values, found.second_policy @ prior, prior)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,7 +221,7 @@ class GR2Rule(SoftRule):
     """GR2: the agent replies to what it believes the other replies, K levels deep.
 
     It keeps a table of the other's values beside its own, learned from the other's rewards. The value
-    of a state is that of its reply at level K, or of its mixture of replies (`levels.level_policies`;
+    of a state is that of its reply at level K, or of its mixture of replies (`soft.levels.level_policies`;
     Wen et al., 2019).
 
     Attributes:
@@ -231,105 +237,40 @@ class GR2Rule(SoftRule):
     def weights(self) -> jax.Array:
         """Of levels 1 to K, `(K,)`."""
         if self.mixture:
-            return levels.poisson_level_weights(jnp.asarray(self.poisson_mean, float), self.levels)
+            return poisson_level_weights(jnp.asarray(self.poisson_mean, float), self.levels)
         return jax.nn.one_hot(self.levels - 1, self.levels)
 
     def backup(
-        self, seat: Seat, q: jax.Array, time: jax.Array
+        self, player: PlayerSpec, q: jax.Array, time: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """Both agents' values `(2,)` and policies `(A,)`, `(B,)` in a state of tables `(2, A, B)`."""
-        beta, priors, weights = self.at(self.beta, time), self.priors(seat), self.weights()
-        own, other = levels.level_policies(q[0], q[1], beta, beta, self.levels, *priors)
+        beta, priors, weights = self.beta_at(self.beta, time), self.priors(player), self.weights()
+        own, other = level_policies(q[0], q[1], beta, beta, self.levels, *priors)
         # A level replies to the one below it: (K, A) and (K, B).
         replies = other[:-1] @ q[0].T, own[:-1] @ q[1]
         values = [
-            weights @ operators.log_mean_exp(reply, prior, beta)
-            for reply, prior in zip(replies, priors, strict=True)
+            weights @ log_mean_exp(reply, prior, beta) for reply, prior in zip(replies, priors, strict=True)
         ]
-        return jnp.stack(values), (levels.level_mixture(own, weights), levels.level_mixture(other, weights))
+        return jnp.stack(values), (level_mixture(own, weights), level_mixture(other, weights))
 
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """The tables `q (2, S, A, B)`, its own and the other's."""
-        return {"q": self.fresh_values(key, (2, seat.states, seat.own, seat.other))}
+        return {"q": self.fresh_values(key, (2, player.states, player.own, player.other))}
 
-    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+    def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
         """Its reply, `(A,)`."""
-        return self.backup(seat, memory["q"][:, state], time)[1][0]
+        return self.backup(player, tables["q"][:, state], time)[1][0]
 
-    def opponent_model(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
+    def opponent_model(
+        self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array
+    ) -> jax.Array:
         """The other's reply at the same levels, `(B,)`."""
-        return self.backup(seat, memory["q"][:, state], time)[1][1]
+        return self.backup(player, tables["q"][:, state], time)[1][1]
 
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
         """Move both values of the joint action that was played."""
-        following, _ = self.backup(seat, memory["q"][:, experience.next_state], time)
-        targets = td_target(experience.rewards, experience.discount, self.gamma, following)
-        actions = jnp.stack([experience.own, experience.other])
-        step = jax.vmap(table_update, (0, None, None, 0, None))
-        return {"q": step(memory["q"], experience.state, actions, targets, self.rate(time))}
-
-
-# What `baselines/registry.py` names: a rule at both sides.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SoftQ(SelfPlay):
-    """Soft Q-learning of two agents that do not know of each other."""
-
-    rule: SoftQRule = SoftQRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PR2Q(SelfPlay):
-    """PR2-Q on both sides: each models the other's reply to its action as helping (Wen et al., 2019)."""
-
-    rule: PR2Rule = PR2Rule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RommeoQ(SelfPlay):
-    """ROMMEO-Q on both sides, as published: an inferred opponent under an empirical prior."""
-
-    rule: RommeoRule = RommeoRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RommeoQEmpirical(SelfPlay):
-    """ROMMEO-Q-EMP on both sides: the other is expected to play what it played of late."""
-
-    rule: RommeoRule = RommeoRule(model="empirical")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RommeoQThesis(SelfPlay):
-    """ROMMEO-Q on both sides as the thesis has it, with priors on both actions."""
-
-    rule: RommeoThesisRule = RommeoThesisRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BalancingQ(SelfPlay):
-    """Balancing-Q on both sides, adversaries by default (Grau-Moya et al., 2018)."""
-
-    rule: BalancingRule = BalancingRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProbabilisticBalancingQ(SelfPlay):
-    """Probabilistic Balancing-Q on both sides, adversaries by default (thesis, section 3.5)."""
-
-    rule: ProbabilisticBalancingRule = ProbabilisticBalancingRule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GR2Q(SelfPlay):
-    """GR2-Q on both sides: replies to replies, K levels deep (Wen et al., 2019)."""
-
-    rule: GR2Rule = GR2Rule()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GR2QMixture(SelfPlay):
-    """GR2-Q on both sides with levels 1 to K mixed by a Poisson distribution, GR2-M."""
-
-    rule: GR2Rule = GR2Rule(mixture=True)
+        following, _ = self.backup(player, tables["q"][:, step.next_state], time)
+        targets = td_target(step.rewards, step.discount, self.gamma, following)
+        actions = jnp.stack([step.own, step.other])
+        update = jax.vmap(table_update, (0, None, None, 0, None))
+        return {"q": update(tables["q"], step.state, actions, targets, self.rate(time))}

@@ -1,6 +1,7 @@
-"""What experiments look at in a learner besides its return: functions for `Experiment.probe`.
+"""What experiments measure of a learner besides its return: functions for `Experiment.probe`.
 
-They stand here, and not in the scripts, so that a saved experiment can name them.
+They stand here, and not in the scripts, so that a saved experiment can name them. Each has the signature
+`(algorithm, env, params)`, of one learner and one game, and returns arrays by name.
 """
 
 from typing import Any
@@ -8,53 +9,57 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import QLearner
-from baselines.two_player import TwoPlayerLearner
+from baselines.q_learning import QLearning
+from baselines.two_player import TwoPlayerLearning
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
 from jaxmarl_fac.evaluation import greedy_return
+from jaxmarl_fac.game import GameSpec
 
-#: Episodes in which `wins` looks, the same for every learner.
+#: Episodes that `wins` plays, the same for every learner.
 WIN_EPISODES = 256
 
 
 def tables(algorithm: Any, env: TeamEnvironment, params: Params) -> Metrics:
-    """All tables of a tabular learner: itself as `table`, or each under its name."""
+    """All tables of a tabular learner: a single one as `table`, or each under its name."""
     return params._asdict() if hasattr(params, "_asdict") else {"table": params}
 
 
-def noise_free_return(algorithm: Any, env: Any, params: Params) -> Metrics:
-    """`noise_free_return ()`: what one greedy episode earns where rewards are without noise.
+def noise_free_return(algorithm: Algorithm, env: Any, params: Params) -> Metrics:
+    """`noise_free_return ()`: the return of one greedy episode where rewards are without noise.
 
     Args:
         algorithm: the learner's.
         env: a `TeamMDP` that always starts in the same state.
         params: the learner's.
     """
-    total, _ = greedy_return(algorithm, env.without_noise(), params, jax.random.key(0))
+    env = env.without_noise()
+    learner = algorithm.bind(GameSpec.of(env))
+    total, _ = greedy_return(learner, env, params, jax.random.key(0))
     return {"noise_free_return": total}
 
 
-def wins(algorithm: Any, env: TeamEnvironment, params: Params) -> Metrics:
+def wins(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
     """`win_rate ()`: the share of greedy episodes with a positive return, from the same starts."""
+    learner = algorithm.bind(GameSpec.of(env))
     keys = jax.random.split(jax.random.key(0), WIN_EPISODES)
-    returns, _ = jax.vmap(lambda key: greedy_return(algorithm, env, params, key))(keys)
+    returns, _ = jax.vmap(lambda key: greedy_return(learner, env, params, key))(keys)
     return {"win_rate": jnp.mean(returns > 0)}
 
 
-def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> Metrics:
-    """All that the learner believes of a small one-shot game: a probe for experiments.
+def joint_tables(algorithm: QLearning, env: TeamEnvironment, params: Params) -> Metrics:
+    """All values that a Q-learner has of a small one-shot game.
 
     `utilities (n, A)`, `greedy_actions (n,)`, and every joint value that the algorithm has (`q_tot`, or
     `q_jt` and `q_prime`) for every joint action, `(A, ..., A)`.
     """
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    shape = (env.num_actions,) * env.num_agents
-    joint_actions = jnp.indices(shape).reshape(env.num_agents, -1).T  # (A^n, n)
-    values = jax.vmap(lambda actions: algorithm.joint_values(env, params, observation, actions))(
+    game, observation = GameSpec.of(env), _first_observation(env)
+    shape = (game.num_actions,) * game.num_agents
+    joint_actions = jnp.indices(shape).reshape(game.num_agents, -1).T  # (A^n, n)
+    values = jax.vmap(lambda actions: algorithm.joint_values(game, params, observation, actions))(
         joint_actions
     )
-    utilities = algorithm.utilities(env, params, observation)
+    utilities = algorithm.utilities(game, params, observation)
     return {
         "utilities": utilities,
         "greedy_actions": jnp.argmax(utilities, axis=-1),
@@ -63,24 +68,29 @@ def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> M
 
 
 def greedy_actions_of(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
-    """The greedy joint action `(n,)` of a fresh game, `greedy_actions`: a probe for experiments."""
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    return {
-        "greedy_actions": algorithm.act_greedily(env, params, algorithm.initial_carry(env), observation)[0]
-    }
+    """`greedy_actions (n,)`: the greedy joint action at a game's start."""
+    learner, observation = algorithm.bind(GameSpec.of(env)), _first_observation(env)
+    begin_key, act_key = jax.random.split(jax.random.key(0))
+    carry = learner.begin(params, observation, begin_key)
+    return {"greedy_actions": learner.act_greedily(params, carry, observation, act_key).actions}
 
 
-def joint_policy(algorithm: TwoPlayerLearner, env: TeamEnvironment, params: Params) -> Metrics:
-    """A probe: both policies in every state, `row_policy (S, A)` and `column_policy (S, B)`, without epsilon.
+def joint_policy(algorithm: TwoPlayerLearning, env: TeamEnvironment, params: Params) -> Metrics:
+    """Both policies in every state, `row_policy (S, A)` and `column_policy (S, B)`, without epsilon.
 
-    And what each expects of the other, `row_model (S, B)` and `column_model (S, A)`, where its rule has an
-    opinion.
+    And the policies that each expects of the other, `row_model (S, B)` and `column_model (S, A)`, where its
+    rule has a model.
     """
     found: Metrics = {}
     time = params["time"]
-    for name, rule, seat in algorithm.sides(env):
-        for kind, look in (("policy", rule.policy), ("model", rule.opponent_model)):
-            opinions = [look(seat, params[name], jnp.asarray(state), time) for state in range(seat.states)]
-            if opinions[0] is not None:
-                found[f"{name}_{kind}"] = jnp.stack(opinions)  # type: ignore[arg-type]
+    for name, rule, player in algorithm.sides(GameSpec.of(env)):
+        for kind, function in (("policy", rule.policy), ("model", rule.opponent_model)):
+            states = map(jnp.asarray, range(player.states))
+            policies = [function(player, params[name], state, time) for state in states]
+            if policies[0] is not None:
+                found[f"{name}_{kind}"] = jnp.stack(policies)  # type: ignore[arg-type]
     return found
+
+
+def _first_observation(env: TeamEnvironment) -> Any:
+    return env.observe(env.reset(jax.random.key(0))[0])

@@ -1,7 +1,8 @@
-"""Q-learners with networks: of single transitions or of whole episodes, feed-forward or recurrent.
+"""Deep Q-learning for teams: agents, replay, optimiser and exploration around a method, which is the loss.
 
-`QLearner` has all but the network and the loss of a batch; `TrajectoryLearner` and `StepLearner` add
-episodes, agents with a memory, and losses that are means over steps.
+What makes an algorithm is its method: a value with the networks that it builds on the agents' and the loss of
+a batch. All else is here and is chosen as values too, so that QMIX and Weighted QMIX differ in their methods
+alone.
 """
 
 import abc
@@ -16,189 +17,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from envs.base import Observation, TeamEnvironment
+from envs.base import Observation
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import (
-    Algorithm,
-    LearnerState,
-    Metrics,
-    Params,
-    Trajectory,
-    Transition,
-    check_replay,
-)
+from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, periods
+from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
 from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
+from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
+from jaxmarl_fac.memory import Episodes, Memory, Transitions
 from jaxmarl_fac.networks import AgentMemory, AgentNetwork, RecurrentAgentNetwork, over_time
-from jaxmarl_fac.settings import Count, Must, OffOrAbove, Positive, Probability, Widths
-from jaxmarl_fac.targets import lambda_returns, td_target
+from jaxmarl_fac.settings import Count, Must, OffOrAbove, Positive, Probability, Settings, Widths
+from jaxmarl_fac.targets import lambda_returns
 from jaxmarl_fac.values import greedy_actions, mask_unavailable, masked_mean
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QLearner(Algorithm):
-    """Off-policy learning of action values from single transitions, as DQN does.
-
-    A subclass gives a network and a loss; all else is here. The defaults are QTRAN's table 3.
-
-    Attributes:
-        learning_rate: the optimiser's step size.
-        learning_rate_schedule: "constant", or "linear" down to 0 at the end of training.
-        optimiser: "adam", or "rmsprop" as in PyMARL.
-        adam_eps: Adam's epsilon (QTRAN's release has 1.5e-4).
-        rmsprop_decay: RMSprop's decay of the mean squared gradient.
-        rmsprop_eps: RMSprop's epsilon, which is added to the root.
-        max_grad_norm: gradients are clipped to this global norm; 0 turns clipping off.
-        batch_size: transitions in one update.
-        replay_size: transitions kept.
-        learning_starts: environment steps taken before the first update.
-        gamma: discount factor.
-        target_period: updates between copies of the parameters to the target network.
-        hidden: widths of the agent network's hidden layers.
-        share_parameters: whether all agents have one network; False gives each parameters of its own.
-        agent_ids: whether agents see a one-hot id. Without, agents that share parameters act alike where they
-            see the same.
-        weight_std: all weights start normal with this standard deviation (QTRAN's release has 0.1); 0 leaves
-            every network its own start.
-        epsilon_start: exploration at the first step.
-        epsilon_end: exploration after `epsilon_steps` environment steps, decaying linearly.
-        epsilon_steps: see `epsilon_end`.
-    """
-
-    learning_rate: Positive = 5e-4
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    optimiser: Literal["adam", "rmsprop"] = "adam"
-    adam_eps: Positive = 1e-8
-    rmsprop_decay: Annotated[float, Must("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
-    rmsprop_eps: Positive = 1e-5
-    max_grad_norm: OffOrAbove = 0.0
-    batch_size: Count = 32
-    replay_size: Count = 20_000
-    learning_starts: Count = 32  # type: ignore[misc]
-    gamma: Probability = 0.99
-    target_period: Count = 10_000  # type: ignore[misc]
-    hidden: Widths = (32, 32)
-    share_parameters: bool = True
-    agent_ids: bool = True
-    weight_std: OffOrAbove = 0.0
-    epsilon_start: Probability = 1.0
-    epsilon_end: Probability = 1.0
-    epsilon_steps: Count = 1
-
-    consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "transitions"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_replay(self.replay_size, self.batch_size)
-
-    @abc.abstractmethod
-    def network(self, env: TeamEnvironment) -> nn.Module:
-        """All networks of the learner as one module.
-
-        It is initialised by `module(observation)`, and its method `utilities(observation)` gives the
-        individual action values `(n, A)`, unmasked, by which the agents act.
-        """
-
-    @abc.abstractmethod
-    def loss(self, online: Any, target: Any, transition: Transition) -> tuple[jax.Array, Metrics]:
-        """The loss `()` of one transition, and what to log of it (scalars).
-
-        `online` and `target` are the network bound to the learning and to the target parameters.
-        """
-
-    @abc.abstractmethod
-    def joint_values(
-        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
-    ) -> Metrics:
-        """Every joint value that the algorithm has of the joint action `(n,)`, by name, each `()`."""
-
-    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
-        """A fresh learner."""
-        reset_key, network_key = jax.random.split(key)
-        observation = env.observe(env.reset(reset_key)[0])
-        params = self.network(env).init(network_key, observation)
-        if self.weight_std:
-            params = _normal_weights(params, self.weight_std, network_key)
-        return LearnerState(params, params, self._optimiser().init(params))
-
-    def utilities(self, env: TeamEnvironment, params: Params, observation: Observation) -> jax.Array:
-        """Individual action values `(n, A)`, with unavailable actions masked."""
-        network: Any = self.network(env).bind(params)
-        return mask_unavailable(network.utilities(observation), observation.action_mask)
-
-    def recall(
-        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-        """Masked utilities `(n, A)`, and a function from actions `(n,)` to what is remembered after them."""
-        return self.utilities(env, params, observation), lambda actions: carry
-
-    def act(
-        self,
-        env: TeamEnvironment,
-        params: Params,
-        carry: Any,
-        observation: Observation,
-        epsilon: jax.Array,
-        key: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """Epsilon-greedy actions `(n,)`, each agent for itself, and what is remembered."""
-        utilities, remembered = self.recall(env, params, carry, observation)
-        if self.epsilon_start == self.epsilon_end == 1.0:
-            utilities = jnp.zeros_like(utilities)  # nobody looks at them, so the compiler leaves them out
-        actions = epsilon_greedy(key, utilities, observation.action_mask, epsilon)
-        return actions, remembered(actions)
-
-    def act_greedily(
-        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Any]:
-        """Every agent's best action `(n,)`, ties to the lowest index, and what is remembered."""
-        utilities, remembered = self.recall(env, params, carry, observation)
-        actions = greedy_actions(utilities)
-        return actions, remembered(actions)
-
-    def epsilon(self, env_steps: jax.Array) -> jax.Array:
-        """Exploration after so many environment steps."""
-        return linear_epsilon(env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
-
-    def batch_loss(
-        self, env: TeamEnvironment, params: Params, target_params: Params, batch: Any
-    ) -> tuple[jax.Array, Metrics]:
-        """The mean loss `()` of a batch of transitions, and what to log of it."""
-        network = self.network(env)
-        seen = None if env.stateless else 0
-        axes = Transition(seen, 0, 0, 0, seen)  # type: ignore[arg-type]
-
-        def sample_loss(transition: Transition) -> tuple[jax.Array, Metrics]:
-            return self.loss(network.bind(params), network.bind(target_params), transition)
-
-        losses, metrics = jax.vmap(sample_loss, (axes,))(batch)
-        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
-
-    def update(
-        self,
-        env: TeamEnvironment,
-        learner: LearnerState,
-        batch: Any,
-        progress: jax.Array,
-        key: jax.Array,
-    ) -> tuple[LearnerState, Metrics]:
-        """One gradient step on the loss of a batch; `progress` in [0, 1] drives the learning rate."""
-
-        def batch_loss(params: Params) -> tuple[jax.Array, Metrics]:
-            return self.batch_loss(env, params, learner.target_params, batch)
-
-        (loss, metrics), gradients = jax.value_and_grad(batch_loss, has_aux=True)(learner.params)
-        directions, opt_state = self._optimiser().update(gradients, learner.opt_state, learner.params)
-        rate = self.learning_rate * (1 - progress if self.learning_rate_schedule == "linear" else 1.0)
-        params = jax.tree.map(lambda param, direction: param - rate * direction, learner.params, directions)
-        return learner.replace(params=params, opt_state=opt_state), {"loss": loss, **metrics}  # type: ignore[attr-defined]
-
-    def _optimiser(self) -> optax.GradientTransformation:
-        scale = optax.scale_by_adam(eps=self.adam_eps)
-        if self.optimiser == "rmsprop":
-            scale = optax.scale_by_rms(self.rmsprop_decay, self.rmsprop_eps, eps_in_sqrt=False)
-        return (
-            optax.chain(optax.clip_by_global_norm(self.max_grad_norm), scale) if self.max_grad_norm else scale
-        )
 
 
 class AgentsNetwork(nn.Module):
@@ -219,141 +48,349 @@ class AgentsNetwork(nn.Module):
         """Q_i: `(n, A)`."""
         return self.agent(observation.agents_view)[0]  # type: ignore[no-any-return]
 
-    def look(self, observation: Observation) -> Any:
-        """All that a loss needs of the agents at one observation."""
-        return self.utilities(observation)
-
     def unroll(self, trajectory: Trajectory) -> Any:
-        """`look` at each of a trajectory's T + 1 observations. Nothing learns from the last."""
-        return self.agent.unroll(trajectory.observation.agents_view, trajectory.actions)[0]
+        """What a loss needs of the agents at each of a trajectory's T + 1 observations: `(T + 1, n, A)`."""
+        return self.agent.unroll(trajectory)[0]
+
+
+# The parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrajectoryLearner(QLearner):
-    """What Q-learners share that learn from transitions or from episodes.
+class FeedForwardAgents(Settings):
+    """The agents' networks.
 
     Attributes:
-        consumes: "transitions", or whole "episodes"; `batch_size` and `replay_size` count those.
-        recurrent: agents with a GRU above their hidden layers, who remember; they learn from episodes.
-        last_actions: whether recurrent agents see their own last actions. Others never do.
-        td_lambda: lambda of the TD(lambda) targets, for which it takes episodes.
-        update_period: steps of the environments between updates.
+        hidden: widths of the agent network's hidden layers.
+        share_parameters: whether all agents have one network; False gives each parameters of its own.
+        agent_ids: whether agents see a one-hot id. Without, agents that share parameters act alike where they
+            see the same.
     """
 
-    consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[misc]
+    hidden: Widths = (32, 32)
+    share_parameters: bool = True
+    agent_ids: bool = True
+
+    def network(self, num_actions: int) -> nn.Module:
+        """Of all agents."""
+        return AgentNetwork(num_actions, self.hidden, self.share_parameters, self.agent_ids)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Agents(FeedForwardAgents):
+    """The agents' networks, with or without a memory.
+
+    Attributes:
+        recurrent: agents with a GRU above their hidden layers; they learn from episodes.
+        last_actions: whether recurrent agents see their own last actions. Others never do.
+
+    Raises:
+        BadInputError: for agents without a memory that are not to see their last actions.
+    """
+
     recurrent: bool = False
     last_actions: bool = True
-    td_lambda: Probability = 0.0
-    update_period: Count = 1  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.td_lambda > 0 and self.consumes != "episodes":
-            raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
-        if self.recurrent and self.consumes != "episodes":
-            raise BadInputError("recurrent agents learn from what came before: consume episodes")
         if not self.last_actions and not self.recurrent:
             raise BadInputError(
                 "last_actions can be switched off for recurrent agents only: others never see their own"
             )
 
-    def agent(self, env: TeamEnvironment) -> nn.Module:
-        """A network of the agents."""
-        settings = (env.num_actions, self.hidden, self.share_parameters, self.agent_ids)
-        if self.recurrent:
-            return RecurrentAgentNetwork(*settings, self.last_actions)
-        return AgentNetwork(*settings)
-
-    # Acting
-
-    def initial_carry(self, env: TeamEnvironment) -> Any:
-        """A fresh `AgentMemory`; nothing for agents without a memory."""
-        agent = self.agent(env)
-        return agent.fresh(env.num_agents) if isinstance(agent, RecurrentAgentNetwork) else ()
-
-    def recall(
-        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-        """Of recurrent agents the new hidden state and the actions are remembered."""
+    def network(self, num_actions: int) -> nn.Module:
+        """Of all agents."""
         if not self.recurrent:
-            return super().recall(env, params, carry, observation)
-        network: Any = self.network(env).bind(params)
-        utilities, hidden = network.agent(observation.agents_view, carry)
-        masked = mask_unavailable(utilities, observation.action_mask)
-        return masked, lambda actions: AgentMemory(hidden, actions)
-
-    # Learning
-
-    def targets(self, trajectory: Trajectory, next_values: jax.Array) -> jax.Array:
-        """y, `(T,)` or `(T, n)`, from the values of what follows each step, of that shape."""
-        _, _, rewards, discounts, mask = trajectory
-        returns = functools.partial(lambda_returns, gamma=self.gamma, lambda_=self.td_lambda)
-        if next_values.ndim == 1:
-            return returns(rewards, discounts, next_values, mask)
-        of_each = jax.vmap(returns, in_axes=(1, None, 1, None), out_axes=1)
-        rewards = rewards if rewards.ndim == 2 else rewards[:, None]
-        return of_each(jnp.broadcast_to(rewards, next_values.shape), discounts, next_values, mask)
+            return super().network(num_actions)
+        settings = (num_actions, self.hidden, self.share_parameters, self.agent_ids, self.last_actions)
+        return RecurrentAgentNetwork(*settings)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StepLearner(TrajectoryLearner):
-    """One whose loss is a mean over steps, each with a loss of its own.
+class TransitionReplay(Settings):
+    """Uniform replay of transitions.
 
-    `seen` and `target_seen` are what `AgentsNetwork.look` or `unroll` gives of an observation, by the
-    learning and by the target parameters.
+    Attributes:
+        batch_size: transitions in one update.
+        replay_size: transitions kept.
+        learning_starts: environment steps taken before the first update.
     """
 
-    @abc.abstractmethod
-    def next_value(self, target: Any, seen: Any, target_seen: Any, observation: Observation) -> jax.Array:
-        """What the target bootstraps from at the observation after a step: `()`, or `(n,)` for each agent."""
+    batch_size: Count = 32
+    replay_size: Count = 20_000
+    learning_starts: Count = 32
+
+    consumes = "transitions"
+    update_period = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.memory()  # refuses a batch that is larger than the replay
+
+    def memory(self) -> Memory:
+        """What the learner is fed from."""
+        return Transitions(self.replay_size, self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay(TransitionReplay):
+    """Uniform replay of transitions or of whole episodes.
+
+    Attributes:
+        consumes: "transitions", or whole "episodes"; `batch_size` and `replay_size` count those.
+        update_period: steps of each environment between updates.
+    """
+
+    consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[assignment]
+    update_period: Count = 1
+
+    def memory(self) -> Memory:
+        """What the learner is fed from."""
+        kind = Episodes if self.consumes == "episodes" else Transitions
+        return kind(self.replay_size, self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimiser(Settings):
+    """Adam or RMSprop on the mean loss of a batch.
+
+    Attributes:
+        learning_rate: the optimiser's step size.
+        learning_rate_schedule: "constant", or "linear" down to 0 at the end of training.
+        optimiser: "adam", or "rmsprop" as in PyMARL.
+        adam_eps: Adam's epsilon (QTRAN's release has 1.5e-4).
+        rmsprop_decay: RMSprop's decay of the mean squared gradient.
+        rmsprop_eps: RMSprop's epsilon, which is added to the root.
+        max_grad_norm: gradients are clipped to this global norm; 0 turns clipping off.
+    """
+
+    learning_rate: Positive = 5e-4
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    optimiser: Literal["adam", "rmsprop"] = "adam"
+    adam_eps: Positive = 1e-8
+    rmsprop_decay: Annotated[float, Must("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
+    rmsprop_eps: Positive = 1e-5
+    max_grad_norm: OffOrAbove = 0.0
+
+    def init(self, params: Params) -> optax.OptState:
+        """The optimiser's state at the start."""
+        return self._direction().init(params)
+
+    def step(
+        self, params: Params, gradients: Params, opt_state: optax.OptState, progress: jax.Array
+    ) -> tuple[Params, optax.OptState]:
+        """Parameters after one step; `progress` in [0, 1] drives the learning rate."""
+        directions, opt_state = self._direction().update(gradients, opt_state, params)
+        rate = self.learning_rate * (1 - progress if self.learning_rate_schedule == "linear" else 1.0)
+        return jax.tree.map(lambda param, step: param - rate * step, params, directions), opt_state
+
+    def _direction(self) -> optax.GradientTransformation:
+        scale = optax.scale_by_adam(eps=self.adam_eps)
+        if self.optimiser == "rmsprop":
+            scale = optax.scale_by_rms(self.rmsprop_decay, self.rmsprop_eps, eps_in_sqrt=False)
+        return (
+            optax.chain(optax.clip_by_global_norm(self.max_grad_norm), scale) if self.max_grad_norm else scale
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EpsilonGreedy(Settings):
+    """Exploration that falls linearly.
+
+    Attributes:
+        epsilon_start: exploration at the first step.
+        epsilon_end: exploration after `epsilon_steps` environment steps, decaying linearly.
+        epsilon_steps: see `epsilon_end`.
+    """
+
+    epsilon_start: Probability = 1.0
+    epsilon_end: Probability = 1.0
+    epsilon_steps: Count = 1
+
+    def epsilon(self, clock: Clock) -> jax.Array:
+        """The probability `()` of a random action."""
+        return linear_epsilon(clock.env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
+
+    @property
+    def always_random(self) -> bool:
+        """Whether it is known, before anything runs, that utilities play no part in acting."""
+        return all(isinstance(each, float) and each == 1 for each in (self.epsilon_start, self.epsilon_end))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(Settings, abc.ABC):
+    """What makes a Q-learning algorithm: its networks and its loss."""
+
+    #: Whether it can play games with a reward per agent.
+    general_sum: ClassVar[bool] = False
+    #: Lambda of its targets; above 0 they look further than one transition.
+    td_lambda: ClassVar[float] = 0.0
+
+    def check(self, game: GameSpec, learning: "QLearning") -> None:
+        """Refuse a game, or other parts, that the method does not work with.
+
+        Raises:
+            BadInputError: saying why.
+        """
+        refuse_numbers(game)
+        if not self.general_sum:
+            refuse_reward_per_agent(game)
 
     @abc.abstractmethod
-    def step_loss(
-        self, online: Any, seen: Any, observation: Observation, actions: jax.Array, y: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        """The loss `()` of one step whose target is `y`, of `next_value`'s shape, and what to log of it."""
+    def network(self, game: GameSpec, learning: "QLearning") -> nn.Module:
+        """All networks of the learner as one module.
 
-    def loss(self, online: Any, target: Any, transition: Transition) -> tuple[jax.Array, Metrics]:
-        """The loss of one transition."""
-        observation, actions, reward, discount, following = transition
-        next_value = self.next_value(target, online.look(following), target.look(following), following)
-        y = td_target(reward, discount, self.gamma, next_value)
-        return self.step_loss(online, online.look(observation), observation, actions, y)
+        It is initialised by `module(observation)`, and its method `utilities(observation)` gives the
+        individual action values `(n, A)`, unmasked, by which the agents act.
+        """
 
-    def losses(self, online: Any, target: Any, trajectory: Trajectory) -> tuple[jax.Array, Metrics]:
-        """The loss of each step of a trajectory and what to log of it, `(T,)`."""
-        observations, seen = trajectory.observation, online.unroll(trajectory)
-        following = later((seen, target.unroll(trajectory), observations))
-        y = self.targets(trajectory, over_time(self.next_value, target, *following))
-        now = earlier((seen, observations))
-        losses: tuple[jax.Array, Metrics] = over_time(self.step_loss, online, *now, trajectory.actions, y)
-        return losses
+    @abc.abstractmethod
+    def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
+        """The loss `()` of a batch of trajectories, and what to log of it (scalars).
 
-    def batch_loss(
-        self, env: TeamEnvironment, params: Params, target_params: Params, batch: Trajectory | Transition
-    ) -> tuple[jax.Array, Metrics]:
-        """The mean loss `()` of a batch's steps, and what to log of it."""
-        if isinstance(batch, Transition):
-            return super().batch_loss(env, params, target_params, batch)
-        network = self.network(env)
-        losses, metrics = jax.vmap(
-            lambda trajectory: self.losses(network.bind(params), network.bind(target_params), trajectory)
-        )(batch)
-        mean = functools.partial(masked_mean, mask=batch.mask)
-        return mean(losses), jax.tree.map(mean, metrics)
+        `online` and `target` are the network bound to the learning and to the target parameters.
+        """
+
+    def joint_values(self, network: Any, observation: Observation, actions: jax.Array) -> Metrics:
+        """Every joint value that the method has of the joint action `(n,)`, by name, each `()`."""
+        return {}
+
+    def start(self, game: GameSpec, learning: "QLearning", params: Params) -> Params:
+        """The parameters that learning starts from, given freshly initialised ones."""
+        return params
 
 
-def earlier(tree: Any) -> Any:
-    """Of the T steps, from `(T + 1, ...)` of their observations: what was there before each."""
-    return jax.tree.map(lambda leaf: leaf[:-1], tree)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QLearning(Settings):
+    """Off-policy learning of action values from replay, as DQN does. The defaults are QTRAN's table 3.
+
+    Attributes:
+        method: what makes the algorithm.
+        agents: their networks.
+        replay: what is kept of experience.
+        optimiser: how parameters are changed.
+        exploration: how agents explore.
+        gamma: discount factor.
+        target_period: updates between copies of the parameters to the target network.
+        weight_std: all weights start normal with this standard deviation (QTRAN's release has 0.1); 0 leaves
+            every network its own start.
+
+    Raises:
+        BadInputError: for recurrent agents, or a `td_lambda` above 0, that are not to learn from episodes.
+    """
+
+    method: Method
+    agents: FeedForwardAgents = Agents()
+    replay: TransitionReplay = Replay()
+    optimiser: Optimiser = Optimiser()
+    exploration: EpsilonGreedy = EpsilonGreedy()
+    gamma: Probability = 0.99
+    target_period: Count = 10_000
+    weight_std: OffOrAbove = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        episodes = self.replay.consumes == "episodes"
+        if not episodes and self.method.td_lambda > 0:
+            raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
+        if self.recurrent and not episodes:
+            raise BadInputError("recurrent agents learn from what came before: consume episodes")
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether agents have a memory."""
+        return isinstance(self.agents, Agents) and self.agents.recurrent
+
+    def network(self, game: GameSpec) -> nn.Module:
+        """All networks of the learner as one module; see `Method.network`."""
+        return self.method.network(game, self)
+
+    def few_joint_actions(self, game: GameSpec) -> bool:
+        """Whether enumerating all joint actions is cheaper than evaluating every sample of a batch.
+
+        It is where all samples share one observation and are more than there are joint actions.
+        """
+        shared = game.stateless and self.replay.consumes == "transitions"
+        return shared and game.num_actions**game.num_agents < self.replay.batch_size
+
+    def utilities(self, game: GameSpec, params: Params, observation: Observation) -> jax.Array:
+        """Individual action values `(n, A)` at an episode's start, with unavailable actions masked."""
+        network: Any = self.network(game).bind(params)
+        return mask_unavailable(network.utilities(observation), observation.action_mask)
+
+    def joint_values(
+        self, game: GameSpec, params: Params, observation: Observation, actions: jax.Array
+    ) -> Metrics:
+        """Every joint value of the joint action `(n,)`, by name, each `()`."""
+        return self.method.joint_values(self.network(game).bind(params), observation, actions)
+
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        """See `Algorithm.bind`."""
+        self.method.check(game, self)
+        memory, module = self.replay.memory(), self.network(game)
+
+        def init(key: jax.Array) -> LearnerState:
+            _, network_key = jax.random.split(key)
+            params = module.init(network_key, game.observation())
+            if self.weight_std:
+                params = normal_weights(params, self.weight_std, network_key)
+            params = self.method.start(game, self, params)
+            return LearnerState(params, params, self.optimiser.init(params))
+
+        def begin(params: Params, observation: Observation, key: jax.Array) -> Any:
+            return module.agent.fresh(game.num_agents) if self.recurrent else ()
+
+        def q_values_and_memory(
+            params: Params, carry: Any, observation: Observation
+        ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+            """Masked utilities `(n, A)`, and a function from actions `(n,)` to the agents' new memory."""
+            network: Any = module.bind(params)
+            if self.recurrent:
+                utilities, hidden = network.agent(observation.agents_view, carry)
+                remember: Callable[[jax.Array], Any] = lambda actions: AgentMemory(hidden, actions)  # noqa: E731
+            else:
+                utilities, remember = network.utilities(observation), lambda actions: carry
+            return mask_unavailable(utilities, observation.action_mask), remember
+
+        def act(
+            params: Params, carry: Any, observation: Observation, clock: Clock, key: jax.Array
+        ) -> Decision:
+            utilities, remember = q_values_and_memory(params, carry, observation)
+            if self.exploration.always_random:
+                utilities = jnp.zeros_like(utilities)  # not read, so that XLA drops what computes them
+            epsilon = self.exploration.epsilon(clock)
+            actions = epsilon_greedy(key, utilities, observation.action_mask, epsilon)
+            return Decision(actions, remember(actions))
+
+        def act_greedily(params: Params, carry: Any, observation: Observation, key: jax.Array) -> Decision:
+            utilities, remember = q_values_and_memory(params, carry, observation)
+            actions = greedy_actions(utilities)
+            return Decision(actions, remember(actions))
+
+        def update(
+            state: LearnerState, batch: Trajectory, clock: Clock, key: jax.Array
+        ) -> tuple[LearnerState, Metrics]:
+            def loss(params: Params) -> tuple[jax.Array, Metrics]:
+                online, target = module.bind(params), module.bind(state.target_params)
+                return self.method.loss(online, target, batch, self.gamma)
+
+            (loss_value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+            params, opt_state = self.optimiser.step(state.params, gradients, state.opt_state, clock.progress)
+            state = state.replace(params=params, opt_state=opt_state)  # type: ignore[attr-defined]
+            return state, {"loss": loss_value, **metrics}
+
+        when = periods(
+            memory,
+            game,
+            num_envs,
+            learning_starts=self.replay.learning_starts,
+            update_period=self.replay.update_period,
+            target_period=self.target_period,
+        )
+        return Learner(memory, when, init, begin, act, act_greedily, update)
 
 
-def later(tree: Any) -> Any:
-    """What was there after each."""
-    return jax.tree.map(lambda leaf: leaf[1:], tree)
-
-
-def _normal_weights(params: Params, std: float, key: jax.Array) -> Params:
+def normal_weights(params: Params, std: float, key: jax.Array) -> Params:
     """Parameters with all weight matrices drawn anew from N(0, std^2); biases as they are."""
 
     def redrawn(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
@@ -363,3 +400,77 @@ def _normal_weights(params: Params, std: float, key: jax.Array) -> Params:
         return std * jax.random.normal(jax.random.fold_in(key, name), leaf.shape, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(redrawn, params)
+
+
+# What methods share
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LambdaMethod(Method):
+    """A method with TD(lambda) targets.
+
+    Attributes:
+        td_lambda: lambda of the TD(lambda) targets; above 0 it needs episodes.
+    """
+
+    td_lambda: Probability = 0.0  # type: ignore[misc]
+
+    def targets(self, trajectory: Trajectory, next_values: jax.Array, gamma: float) -> jax.Array:
+        """y, `(T,)` or `(T, n)`, from the values of what follows each step, of that shape."""
+        rewards, discounts, mask = trajectory.reward, trajectory.discount, trajectory.mask
+        returns = functools.partial(lambda_returns, gamma=gamma, lambda_=self.td_lambda)
+        if next_values.ndim == 1:
+            return returns(rewards, discounts, next_values, mask)
+        of_each = jax.vmap(returns, in_axes=(1, None, 1, None), out_axes=1)
+        rewards = rewards if rewards.ndim == 2 else rewards[:, None]
+        return of_each(jnp.broadcast_to(rewards, next_values.shape), discounts, next_values, mask)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepMethod(LambdaMethod):
+    """A method whose loss is a mean over steps, each with a loss of its own.
+
+    `features` and `target_features` are what `AgentsNetwork.unroll` gives of one observation, by the learning
+    and by the target parameters.
+    """
+
+    @abc.abstractmethod
+    def next_value(
+        self, target: Any, features: Any, target_features: Any, observation: Observation
+    ) -> jax.Array:
+        """What the target bootstraps from at the observation after a step: `()`, or `(n,)` for each agent."""
+
+    @abc.abstractmethod
+    def step_loss(
+        self, online: Any, features: Any, observation: Observation, actions: jax.Array, y: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss `()` of one step whose target is `y`, of `next_value`'s shape, and what to log of it."""
+
+    def losses(
+        self, online: Any, target: Any, trajectory: Trajectory, gamma: float
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss of each step `(T,)` of one trajectory, and what to log of it."""
+        observations, features = trajectory.observation, online.unroll(trajectory)
+        following = after_steps((features, target.unroll(trajectory), observations))
+        y = self.targets(trajectory, over_time(self.next_value, target, *following), gamma)
+        now = before_steps((features, observations))
+        each: tuple[jax.Array, Metrics] = over_time(self.step_loss, online, *now, trajectory.actions, y)
+        return each
+
+    def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
+        """The mean loss of the batch's steps."""
+        values, metrics = over_batch(
+            lambda trajectory: self.losses(online, target, trajectory, gamma), batch
+        )  # (B, T)
+        mean = functools.partial(masked_mean, mask=batch.mask)
+        return mean(values), jax.tree.map(mean, metrics)
+
+
+def before_steps(tree: Any) -> Any:
+    """Leaves `(T, ...)` before each of T steps, from `(T + 1, ...)` at their observations."""
+    return jax.tree.map(lambda leaf: leaf[:-1], tree)
+
+
+def after_steps(tree: Any) -> Any:
+    """Leaves `(T, ...)` after each of T steps, from `(T + 1, ...)` at their observations."""
+    return jax.tree.map(lambda leaf: leaf[1:], tree)

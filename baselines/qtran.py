@@ -1,17 +1,19 @@
-"""QTRAN-base and QTRAN-alt (seed paper 003): a joint value of any shape, and utilities that track it."""
+"""QTRAN-base and QTRAN-alt (Son et al., 2019): an unrestricted joint value, and utilities that track it."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import AgentsNetwork, StepLearner
-from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Metrics, Params, Trajectory
+from baselines.q_learning import AgentsNetwork, QLearning, StepMethod
+from envs.base import Observation
+from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.experience import Trajectory
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.losses import qtran_nopt_loss, qtran_nopt_min_loss, qtran_opt_loss, qtran_td_loss
 from jaxmarl_fac.networks import MLP, over_time
 from jaxmarl_fac.settings import NotNegative, Widths
@@ -68,17 +70,17 @@ class QTranNetwork(AgentsNetwork):
 
     def __call__(self, observation: Observation) -> tuple[Features, jax.Array, jax.Array]:
         """Touches every parameter; for initialisation."""
-        features = self.look(observation)
+        features = self.encode(observation)
         actions = jnp.zeros(features.utilities.shape[0], jnp.int32)
         return features, self.q_jt(features, actions), self.v_jt(features)
 
-    def look(self, observation: Observation) -> Features:
+    def encode(self, observation: Observation) -> Features:
         """All that does not depend on the joint action."""
         return self._features(*self.agent(observation.agents_view))
 
     def unroll(self, trajectory: Trajectory) -> Features:
         """The same at each of a trajectory's observations."""
-        lower = self.agent.unroll(trajectory.observation.agents_view, trajectory.actions)
+        lower = self.agent.unroll(trajectory)
         return over_time(QTranNetwork._features, self, *lower)  # type: ignore[no-any-return]
 
     def _features(self, utilities: jax.Array, hidden: jax.Array) -> Features:
@@ -124,13 +126,13 @@ class QTranNetwork(AgentsNetwork):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QTranBase(StepLearner):
+class QTranBase(StepMethod):
     """A free joint value, and utilities that meet it at their greedy joint action (section 3.3).
 
     The loss is `L_td + opt_weight L_opt + nopt_weight L_nopt`: the joint value is learned by itself; the
     utilities' sum has to agree with it at their own greedy joint action, and to lie above it elsewhere.
     The paper's version is the default; the fields
-    marked "release" switch to what the authors' code does (FACTS 2.2).
+    marked "release" switch to what the authors' code does.
 
     Attributes:
         opt_weight: lambda_opt.
@@ -152,28 +154,25 @@ class QTranBase(StepLearner):
     target: Literal["q_jt", "q_prime"] = "q_jt"
     double_q: bool = False
 
-    counterfactual = False
+    counterfactual: ClassVar[bool] = False
 
-    def network(self, env: TeamEnvironment) -> QTranNetwork:
+    def network(self, game: GameSpec, learning: QLearning) -> QTranNetwork:
         """The agent, joint and state-value networks."""
-        shared = env.stateless and self.consumes == "transitions"
         return QTranNetwork(
-            agent=self.agent(env),
-            num_actions=env.num_actions,
-            width=self.hidden[-1],
+            agent=learning.agents.network(game.num_actions),
+            num_actions=game.num_actions,
+            width=learning.agents.hidden[-1],
             joint_hidden=self.joint_hidden,
             counterfactual=self.counterfactual,
-            state_value=self.state_value == "on" or (self.state_value == "auto" and not env.fully_observable),
+            state_value=self.state_value == "on"
+            or (self.state_value == "auto" and not game.fully_observable),
             aggregate=self.aggregate,
-            enumerate_joint=shared and env.num_actions**env.num_agents < self.batch_size,
+            enumerate_joint=learning.few_joint_actions(game),
         )
 
-    def joint_values(
-        self, env: TeamEnvironment, params: Params, observation: Observation, actions: jax.Array
-    ) -> Metrics:
+    def joint_values(self, network: Any, observation: Observation, actions: jax.Array) -> Metrics:
         """`q_jt` (QTRAN-alt: the mean of the agents' estimates), `q_prime` and `v_jt`."""
-        network = self.network(env).bind(params)
-        features = network.look(observation)
+        features = network.encode(observation)
         q_jt = network.q_jt(features, actions)
         return {
             "q_jt": jnp.mean(chosen(q_jt, actions)) if self.counterfactual else q_jt,
@@ -182,29 +181,28 @@ class QTranBase(StepLearner):
         }
 
     def next_value(
-        self, target: QTranNetwork, seen: Features, target_seen: Features, observation: Observation
+        self, target: QTranNetwork, features: Features, target_features: Features, observation: Observation
     ) -> jax.Array:
-        """`()`."""
-        greedy = _greedy(seen if self.double_q else target_seen, observation)
+        greedy = _greedy(features if self.double_q else target_features, observation)
         if self.target == "q_prime":
-            return jnp.sum(chosen(target_seen.utilities, greedy))
-        return target.q_jt(target_seen, greedy)
+            return jnp.sum(chosen(target_features.utilities, greedy))
+        return target.q_jt(target_features, greedy)
 
     def step_loss(
         self,
         online: QTranNetwork,
-        seen: Features,
+        features: Features,
         observation: Observation,
         actions: jax.Array,
         y: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
         """Equation 6."""
-        greedy = _greedy(seen, observation)
-        v_jt = online.v_jt(seen)
-        q_jt = online.q_jt(seen, actions)
-        q_jt_greedy = online.q_jt(seen, greedy)
-        q_prime = jnp.sum(chosen(seen.utilities, actions))
-        q_prime_greedy = jnp.sum(chosen(seen.utilities, greedy))
+        greedy = _greedy(features, observation)
+        v_jt = online.v_jt(features)
+        q_jt = online.q_jt(features, actions)
+        q_jt_greedy = online.q_jt(features, greedy)
+        q_prime = jnp.sum(chosen(features.utilities, actions))
+        q_prime_greedy = jnp.sum(chosen(features.utilities, greedy))
         return self._total(
             qtran_td_loss(q_jt, y),
             qtran_opt_loss(q_prime_greedy, q_jt_greedy, v_jt),
@@ -239,16 +237,16 @@ class QTranAlt(QTranBase):
     nopt_min: Literal["signed", "printed"] = "signed"
     target: Literal["q_jt", "q_prime", "q_max"] = "q_jt"  # type: ignore[assignment]
 
-    counterfactual = True
+    counterfactual: ClassVar[bool] = True
 
     def next_value(
-        self, target: QTranNetwork, seen: Features, target_seen: Features, observation: Observation
+        self, target: QTranNetwork, features: Features, target_features: Features, observation: Observation
     ) -> jax.Array:
         """`()`, or `(n,)` for "q_jt"."""
-        greedy = _greedy(seen if self.double_q else target_seen, observation)
+        greedy = _greedy(features if self.double_q else target_features, observation)
         if self.target == "q_prime":
-            return jnp.sum(chosen(target_seen.utilities, greedy))
-        q_jt = target.q_jt(target_seen, greedy)  # (n, A)
+            return jnp.sum(chosen(target_features.utilities, greedy))
+        q_jt = target.q_jt(target_features, greedy)  # (n, A)
         if self.target == "q_max":
             return jnp.max(mask_unavailable(q_jt, observation.action_mask))
         return chosen(q_jt, greedy)
@@ -256,19 +254,19 @@ class QTranAlt(QTranBase):
     def step_loss(
         self,
         online: QTranNetwork,
-        seen: Features,
+        features: Features,
         observation: Observation,
         actions: jax.Array,
         y: jax.Array,
     ) -> tuple[jax.Array, Metrics]:
         """Equation 6, with `L_nopt-min` for `L_nopt`."""
-        greedy = _greedy(seen, observation)
-        v_jt = online.v_jt(seen)
-        q_jt = online.q_jt(seen, actions)  # (n, A)
-        q_jt_greedy = online.q_jt(seen, greedy)  # (n, A)
-        taken = chosen(seen.utilities, actions)  # (n,)
-        q_prime = seen.utilities + (jnp.sum(taken) - taken)[:, None]  # (n, A), Q'_jt(u_i, u_-i)
-        q_prime_greedy = jnp.sum(chosen(seen.utilities, greedy))
+        greedy = _greedy(features, observation)
+        v_jt = online.v_jt(features)
+        q_jt = online.q_jt(features, actions)  # (n, A)
+        q_jt_greedy = online.q_jt(features, greedy)  # (n, A)
+        taken = chosen(features.utilities, actions)  # (n,)
+        q_prime = features.utilities + (jnp.sum(taken) - taken)[:, None]  # (n, A), Q'_jt(u_i, u_-i)
+        q_prime_greedy = jnp.sum(chosen(features.utilities, greedy))
         mask, signed = observation.action_mask, self.nopt_min == "signed"
         return self._total(
             jnp.mean(qtran_td_loss(chosen(q_jt, actions), y)),
@@ -277,9 +275,9 @@ class QTranAlt(QTranBase):
         )
 
 
-def _greedy(seen: Features, observation: Observation) -> jax.Array:
+def _greedy(features: Features, observation: Observation) -> jax.Array:
     """The greedy joint action `(n,)` by the utilities."""
-    return greedy_actions(mask_unavailable(seen.utilities, observation.action_mask))
+    return greedy_actions(mask_unavailable(features.utilities, observation.action_mask))
 
 
 def tighten(utilities: tuple[jax.Array, jax.Array], q_jt: jax.Array) -> tuple[jax.Array, jax.Array]:

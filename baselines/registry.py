@@ -2,82 +2,196 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from baselines.actor_critic import ActorCritic
 from baselines.balancing_ac import BalancingAC
-from baselines.ddpg import DDPG, DDPGOM, MADDPG
-from baselines.equilibrium_q import FoeQ, FriendQ, NashQ
-from baselines.hysteretic import Distributed, Hysteretic, TabularDistributed, TabularHysteretic
-from baselines.iql import IQL, TabularIQL
-from baselines.iterated_games import FMQ, JointActionLearner, WoLFPHC
-from baselines.ltql import LTQL, TabularLTQL
+from baselines.ddpg import DDPG, CentralCritic, ModelCritic, OwnCritic
+from baselines.equilibrium_q import FoeRule, FriendRule, NashRule
+from baselines.factored import QMIX, QPLEX, VDN, Factored, Qatten
+from baselines.independent import Distributed, HystereticWeighting, Independent, OptimisticWeighting
+from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule
+from baselines.ltql import LTQL, TabularLogic
 from baselines.masql import MASQL
 from baselines.opponent_modelling import (
-    GR2Q,
-    PR2Q,
-    BalancingQ,
-    GR2QMixture,
-    ProbabilisticBalancingQ,
-    RommeoQ,
-    RommeoQEmpirical,
-    RommeoQThesis,
-    SoftQ,
+    BalancingRule,
+    GR2Rule,
+    PR2Rule,
+    ProbabilisticBalancingRule,
+    RommeoRule,
+    RommeoThesisRule,
+    SoftQRule,
 )
 from baselines.pr2_ac import PR2AC
-from baselines.qatten import Qatten
-from baselines.qmix import QMIX
-from baselines.qplex import QPLEX
+from baselines.q_learning import FeedForwardAgents, QLearning, TransitionReplay
 from baselines.qtran import QTranAlt, QTranBase
-from baselines.remix import ReMIX
 from baselines.rommeo_ac import ROMMEOAC
 from baselines.sac import SAC, SACDiscrete
-from baselines.vdn import VDN
-from baselines.wqmix import CWQMIX, OWQMIX
+from baselines.tabular import TabularIndependent, TabularLearning
+from baselines.two_player import SelfPlay
+from baselines.weighted import Central, Optimistic, RecentReplay, RegretMinimising, Weighted
 from envs.errors import BadInputError
+from envs.outside import find_outside, is_outside
 from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.settings import leaves, replaced
 
-ALGORITHMS: dict[str, type[Algorithm]] = {
-    "iql": IQL,
-    "vdn": VDN,
-    "qmix": QMIX,
-    "qtran-base": QTranBase,
-    "qtran-alt": QTranAlt,
-    "qplex": QPLEX,
-    "qatten": Qatten,
-    "cw-qmix": CWQMIX,
-    "ow-qmix": OWQMIX,
-    "remix": ReMIX,
-    "ltql": LTQL,
-    "ltql-tabular": TabularLTQL,
-    "hysteretic": Hysteretic,
-    "hysteretic-tabular": TabularHysteretic,
-    "distributed": Distributed,
-    "distributed-tabular": TabularDistributed,
-    "iql-tabular": TabularIQL,
-    "soft-q": SoftQ,
-    "pr2-q": PR2Q,
-    "rommeo-q": RommeoQ,
-    "rommeo-q-emp": RommeoQEmpirical,
-    "rommeo-q-thesis": RommeoQThesis,
-    "balancing-q": BalancingQ,
-    "balancing-q-probabilistic": ProbabilisticBalancingQ,
-    "gr2-q": GR2Q,
-    "gr2-q-mixture": GR2QMixture,
-    "nash-q": NashQ,
-    "friend-q": FriendQ,
-    "foe-q": FoeQ,
-    "jal": JointActionLearner,
-    "wolf-phc": WoLFPHC,
-    "fmq": FMQ,
-    "ddpg": DDPG,
-    "ddpg-om": DDPGOM,
-    "maddpg": MADDPG,
-    "masql": MASQL,
-    "sac": SAC,
-    "sac-discrete": SACDiscrete,
-    "pr2-ac": PR2AC,
-    "rommeo-ac": ROMMEOAC,
-    "balancing-ac": BalancingAC,
+
+class Entry(NamedTuple):
+    """An algorithm with its default settings, and a line about it."""
+
+    algorithm: Algorithm
+    about: str
+
+
+ALGORITHMS: dict[str, Entry] = {
+    "iql": Entry(
+        QLearning(method=Independent()),
+        "Independent Q-learning: every agent fits its own Q_i to its reward.",
+    ),
+    "vdn": Entry(QLearning(method=Factored(mixing=VDN())), "Value decomposition: `Q_tot = sum_i Q_i`."),
+    "qmix": Entry(
+        QLearning(method=Factored(mixing=QMIX())),
+        "Monotone mixing: `Q_tot = f(Q_1, ..., Q_n; s)`, its weights made by hypernetworks.",
+    ),
+    "qtran-base": Entry(
+        QLearning(method=QTranBase()),
+        "An unrestricted joint value, and utilities that meet it at their greedy joint action (section 3.3).",
+    ),
+    "qtran-alt": Entry(
+        QLearning(method=QTranAlt()),
+        "QTRAN-base with a counterfactual joint network and the tighter `L_nopt-min` (section 3.4).",
+    ),
+    "qplex": Entry(
+        QLearning(method=Factored(mixing=QPLEX())),
+        "Duplex dueling: `Q_tot = sum_i V_i + sum_i lambda_i(s, u) A_i`, with positive lambda_i.",
+    ),
+    "qatten": Entry(
+        QLearning(method=Factored(mixing=Qatten())),
+        "Attention over agents: `Q_tot = sum_h w_h(s) sum_i alpha_hi(s) Q_i + c(s)`.",
+    ),
+    "cw-qmix": Entry(
+        QLearning(method=Weighted(weighting=Central()), target_period=200),
+        "Centrally weighted QMIX: full weight for the greedy joint action, and for what seems better.",
+    ),
+    "ow-qmix": Entry(
+        QLearning(method=Weighted(weighting=Optimistic()), target_period=200),
+        "Optimistically weighted QMIX: full weight for what Q_tot underestimates.",
+    ),
+    "remix": Entry(
+        QLearning(method=Weighted(weighting=RegretMinimising()), replay=RecentReplay(), target_period=200),
+        "ReMIX: Weighted QMIX with the weights of theorem 1, which minimise the policy's regret.",
+    ),
+    "ltql": Entry(
+        QLearning(method=LTQL(), agents=FeedForwardAgents(), replay=TransitionReplay()),
+        "Logical Team Q-learning with networks.",
+    ),
+    "hysteretic": Entry(
+        QLearning(method=Independent(weighting=HystereticWeighting())),
+        "Hysteretic Q-learning: IQL that learns less from negative errors (Matignon et al., 2007).",
+    ),
+    "distributed": Entry(
+        QLearning(method=Distributed()),
+        "Distributed Q-learning: IQL whose values never fall (Lauer and Riedmiller, 2000).",
+    ),
+    "ltql-tabular": Entry(TabularLearning(rule=TabularLogic()), "Logical Team Q-learning in tables."),
+    "hysteretic-tabular": Entry(
+        TabularLearning(rule=TabularIndependent(weighting=HystereticWeighting())),
+        "Hysteretic Q-learning in tables.",
+    ),
+    "distributed-tabular": Entry(
+        TabularLearning(rule=TabularIndependent(weighting=OptimisticWeighting()), initial_value=None),
+        "Distributed Q-learning in tables; `step_size` 1 is the paper's maximum over all that was seen.",
+    ),
+    "iql-tabular": Entry(
+        TabularLearning(rule=TabularIndependent()),
+        "Independent Q-learning in tables: `Q_i(o, u) += step_size (r + gamma max Q_i(o', .) - Q_i(o, u))`.",
+    ),
+    "soft-q": Entry(
+        SelfPlay(rule=SoftQRule()),
+        "Soft Q-learning of two agents that do not know of each other.",
+    ),
+    "pr2-q": Entry(
+        SelfPlay(rule=PR2Rule()),
+        "PR2-Q on both sides: each models the other's reply to its action as helping (Wen et al., 2019).",
+    ),
+    "rommeo-q": Entry(
+        SelfPlay(rule=RommeoRule()),
+        "ROMMEO-Q on both sides, as published: an inferred opponent under an empirical prior.",
+    ),
+    "rommeo-q-emp": Entry(
+        SelfPlay(rule=RommeoRule(model="empirical")),
+        "ROMMEO-Q-EMP on both sides: the other is expected to play what it played of late.",
+    ),
+    "rommeo-q-thesis": Entry(
+        SelfPlay(rule=RommeoThesisRule()),
+        "ROMMEO-Q on both sides as the thesis has it, with priors on both actions.",
+    ),
+    "balancing-q": Entry(
+        SelfPlay(rule=BalancingRule()),
+        "Balancing-Q on both sides, adversaries by default (Grau-Moya et al., 2018).",
+    ),
+    "balancing-q-probabilistic": Entry(
+        SelfPlay(rule=ProbabilisticBalancingRule()),
+        "Probabilistic Balancing-Q on both sides, adversaries by default (thesis, section 3.5).",
+    ),
+    "gr2-q": Entry(
+        SelfPlay(rule=GR2Rule()),
+        "GR2-Q on both sides: replies to replies, K levels deep (Wen et al., 2019).",
+    ),
+    "gr2-q-mixture": Entry(
+        SelfPlay(rule=GR2Rule(mixture=True)),
+        "GR2-Q on both sides with levels 1 to K mixed by a Poisson distribution, GR2-M.",
+    ),
+    "nash-q": Entry(SelfPlay(rule=NashRule()), "Nash-Q on both sides (Hu and Wellman, 2003)."),
+    "friend-q": Entry(SelfPlay(rule=FriendRule()), "Friend-Q on both sides (Littman, 2001)."),
+    "foe-q": Entry(SelfPlay(rule=FoeRule()), "Foe-Q on both sides, which is minimax-Q (Littman, 2001)."),
+    "jal": Entry(
+        SelfPlay(rule=JointActionRule()),
+        "Joint-action learners on both sides (Claus and Boutilier, 1998).",
+    ),
+    "wolf-phc": Entry(
+        SelfPlay(rule=WoLFRule()),
+        "WoLF-PHC on both sides: win or learn fast (Bowling and Veloso, 2002).",
+    ),
+    "fmq": Entry(
+        SelfPlay(rule=FMQRule()),
+        "Frequency maximum Q-value on both sides (Kapetanakis and Kudenko, 2002).",
+    ),
+    "ddpg": Entry(
+        ActorCritic(method=DDPG(critic=OwnCritic())),
+        "Independent DDPG (Lillicrap et al., 2016): the agent's critic knows nothing of the others.",
+    ),
+    "ddpg-om": Entry(
+        ActorCritic(method=DDPG(critic=ModelCritic())),
+        "DDPG with an opponent model: MADDPG that does not ask the others what they do.",
+    ),
+    "maddpg": Entry(
+        ActorCritic(method=DDPG(critic=CentralCritic())),
+        "MADDPG (Lowe et al., 2017): a critic of the state and all actions, for each agent its own.",
+    ),
+    "masql": Entry(
+        ActorCritic(method=MASQL()),
+        "Soft Q-learning (Haarnoja et al., 2017) of joint actions, by every agent for itself.",
+    ),
+    "sac": Entry(
+        ActorCritic(method=SAC()), "Soft actor-critic (Haarnoja et al., 2018), each agent for itself."
+    ),
+    "sac-discrete": Entry(
+        ActorCritic(method=SACDiscrete()),
+        "Soft actor-critic of discrete actions (Christodoulou, 2019), each agent for itself.",
+    ),
+    "pr2-ac": Entry(
+        ActorCritic(method=PR2AC()),
+        "PR2's actor-critic: the agent expects the opponent to answer each of its actions well.",
+    ),
+    "rommeo-ac": Entry(
+        ActorCritic(method=ROMMEOAC()),
+        "ROMMEO's actor-critic: π(a|s,b) with entropy weight α, and ρ(b|s) held near the opponent's habits.",
+    ),
+    "balancing-ac": Entry(
+        ActorCritic(method=BalancingAC()),
+        "Balancing-Q as an actor-critic (thesis, equations 3.55 to 3.60), for two agents.",
+    ),
 }
 
 #: QTRAN's tables 3 to 5, by family; other families have table 3's. Fields that an algorithm does not have
@@ -169,6 +283,7 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {("ltql", "pursuit")
 
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of
 #: Weighted QMIX's stag hunt and JaxMARL's SMAX. MPE and Jumanji's games have no paper here: a million.
+#: Games from outside have a tenth of that.
 FAMILY_ENV_STEPS = {
     "matrix": 20_000,
     "squeeze": 1_000_000,
@@ -180,18 +295,32 @@ FAMILY_ENV_STEPS = {
     "smax": 10_000_000,
     "mpe": 1_000_000,
     "jumanji": 1_000_000,
+    "outside": 100_000,
 }
 
 
-def lookup(algorithm_id: str) -> type[Algorithm]:
-    """The class of `algorithm_id`.
+def lookup(algorithm_id: str) -> Algorithm:
+    """The algorithm with its default settings; `module:name` is an algorithm of somebody's own module.
 
     Raises:
-        BadInputError: if there is none.
+        BadInputError: if there is none of that id.
     """
+    if is_outside(algorithm_id):
+        return _outside(algorithm_id)
     if algorithm_id not in ALGORITHMS:
         raise BadInputError(f"unknown algorithm {algorithm_id!r}: choose one of {', '.join(ALGORITHMS)}")
-    return ALGORITHMS[algorithm_id]
+    return ALGORITHMS[algorithm_id].algorithm
+
+
+def _outside(name: str) -> Algorithm:
+    found = find_outside(name)
+    try:
+        algorithm = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise BadInputError(f"{name} must have a default for every setting: {error}") from error
+    if not callable(getattr(algorithm, "bind", None)):
+        raise BadInputError(f"{name} must have a method bind(game, num_envs) that returns a Learner")
+    return algorithm  # type: ignore[no-any-return]
 
 
 def own_settings(algorithm_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,22 +329,96 @@ def own_settings(algorithm_id: str, settings: Mapping[str, Any]) -> dict[str, An
     Raises:
         BadInputError: for an unknown id.
     """
-    fields = {field.name for field in dataclasses.fields(lookup(algorithm_id))}
-    return {name: value for name, value in settings.items() if name in fields}
+    known = leaves(lookup(algorithm_id))
+    return {name: value for name, value in settings.items() if name in known}
 
 
-def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Algorithm:
+def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Any:
     """The algorithm with the paper's settings for a family of environments, some of them overridden.
 
     Raises:
-        BadInputError: for an unknown id, an unknown setting or a value that cannot be.
+        BadInputError: for an unknown id, family or setting, or a value that cannot be.
     """
     algorithm = lookup(algorithm_id)
-    fields = {field.name for field in dataclasses.fields(algorithm)}
-    unknown = sorted(set(overrides) - fields)
+    known = leaves(algorithm)
+    unknown = sorted(set(overrides) - set(known))
     if unknown:
         raise BadInputError(
-            f"{algorithm_id} has no setting {unknown[0]!r}: it has {', '.join(sorted(fields))}"
+            f"{algorithm_id} has no setting {unknown[0]!r}: it has {', '.join(sorted(known))}"
         )
+    if family not in FAMILY_ENV_STEPS:
+        raise BadInputError(f"unknown family {family!r}: choose one of {', '.join(FAMILY_ENV_STEPS)}")
     of_family = own_settings(algorithm_id, FAMILY_SETTINGS.get(family, {}))
-    return algorithm(**of_family | ALGORITHM_SETTINGS.get((algorithm_id, family), {}) | overrides)
+    return replaced(algorithm, **of_family | ALGORITHM_SETTINGS.get((algorithm_id, family), {}) | overrides)
+
+
+def id_of(algorithm: Algorithm) -> str | None:
+    """The id of an algorithm, whatever its settings; the closest one, where ids differ in settings only."""
+    alike = [name for name, entry in ALGORITHMS.items() if _parts(entry.algorithm) == _parts(algorithm)]
+    settings = leaves(algorithm)
+
+    def same(name: str) -> int:
+        return sum(leaf.value == settings[each].value for each, leaf in leaves(lookup(name)).items())
+
+    return max(alike, key=same, default=None)
+
+
+def _parts(value: Any) -> Any:
+    """The types that an algorithm is composed of."""
+    if not dataclasses.is_dataclass(value):
+        return type(value) if callable(getattr(value, "bind", None)) else None
+    return type(value), [_parts(getattr(value, field.name)) for field in dataclasses.fields(value)]
+
+
+#: The classes that algorithms had in runs saved by earlier code, and their ids.
+OLD_CLASSES = {
+    "IQL": "iql",
+    "VDN": "vdn",
+    "QMIX": "qmix",
+    "QTranBase": "qtran-base",
+    "QTranAlt": "qtran-alt",
+    "QPLEX": "qplex",
+    "Qatten": "qatten",
+    "CWQMIX": "cw-qmix",
+    "OWQMIX": "ow-qmix",
+    "ReMIX": "remix",
+    "LTQL": "ltql",
+    "TabularLTQL": "ltql-tabular",
+    "Hysteretic": "hysteretic",
+    "TabularHysteretic": "hysteretic-tabular",
+    "Distributed": "distributed",
+    "TabularDistributed": "distributed-tabular",
+    "TabularIQL": "iql-tabular",
+    "SoftQ": "soft-q",
+    "PR2Q": "pr2-q",
+    "RommeoQ": "rommeo-q",
+    "RommeoQEmpirical": "rommeo-q-emp",
+    "RommeoQThesis": "rommeo-q-thesis",
+    "BalancingQ": "balancing-q",
+    "ProbabilisticBalancingQ": "balancing-q-probabilistic",
+    "GR2Q": "gr2-q",
+    "GR2QMixture": "gr2-q-mixture",
+    "NashQ": "nash-q",
+    "FriendQ": "friend-q",
+    "FoeQ": "foe-q",
+    "JointActionLearner": "jal",
+    "WoLFPHC": "wolf-phc",
+    "FMQ": "fmq",
+    "DDPG": "ddpg",
+    "DDPGOM": "ddpg-om",
+    "MADDPG": "maddpg",
+    "MASQL": "masql",
+    "SAC": "sac",
+    "SACDiscrete": "sac-discrete",
+    "PR2AC": "pr2-ac",
+    "ROMMEOAC": "rommeo-ac",
+    "BalancingAC": "balancing-ac",
+}
+
+
+def from_old_class(name: str, fields: Mapping[str, Any]) -> Algorithm | None:
+    """The algorithm that earlier code saved as `module:Class` with these fields; None for another name."""
+    module, _, kind = name.partition(":")
+    if module.split(".")[0] != "baselines" or kind not in OLD_CLASSES:
+        return None
+    return replaced(lookup(OLD_CLASSES[kind]), **fields)

@@ -1,4 +1,4 @@
-"""Rules by which one of two agents learns its tables, and what they are given: seats, experience, values."""
+"""What each of two players learns by: the `Rule` interface, and rules that learn joint action values."""
 
 import abc
 import dataclasses
@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from baselines.tabular import TabularStep, table_update
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.settings import Count, NotNegative, Probability, Settings, StepSize, at_least
 from jaxmarl_fac.targets import td_target
 
-#: The tables of one agent, by name.
-Memory = dict[str, jax.Array]
+#: The tables of one player, by name.
+Tables = dict[str, jax.Array]
 
 
-class Seat(NamedTuple):
-    """Where an agent sits, all of it static but the last field, a fact of the game's payoffs."""
+class PlayerSpec(NamedTuple):
+    """Facts about one of two players, all static but the last field, which depends on the game's payoffs."""
 
     first: bool  # whether it picks the row
     states: int  # S, how many different observations it can have
@@ -24,9 +25,20 @@ class Seat(NamedTuple):
     other: int  # B, the other's
     floor: jax.Array | float = 0.0  # (), the best reward of its worst action; 0 if that is positive
 
+    @classmethod
+    def of(cls, game: GameSpec, agent: int) -> "PlayerSpec":
+        """Of agent 0 or 1 of a game of two whose views are one-hot."""
+        return cls(
+            first=agent == 0,
+            states=game.view_size,
+            own=game.action_counts[agent],
+            other=game.action_counts[1 - agent],
+            floor=game.best_reward_of_worst_action(agent),
+        )
 
-class Experience(NamedTuple):
-    """One transition as one of the two agents sees it, in whole numbers but for rewards and discount."""
+
+class PlayerStep(NamedTuple):
+    """One transition from the side of one player; whole numbers but for rewards and discount."""
 
     state: jax.Array  # (), the number of its observation
     own: jax.Array  # (), its action
@@ -36,9 +48,22 @@ class Experience(NamedTuple):
     next_state: jax.Array  # ()
 
 
+def player_step(step: TabularStep, agent: int) -> PlayerStep:
+    """A transition of two agents from the side of agent 0 or 1."""
+    order = (agent, 1 - agent)
+    return PlayerStep(
+        state=step.observed[agent],
+        own=step.actions[agent],
+        other=step.actions[1 - agent],
+        rewards=step.reward[jnp.asarray(order)],
+        discount=step.discount,
+        next_state=step.next_observed[agent],
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule(Settings, abc.ABC):
-    """How one of two agents learns and plays, seen from its own side: its own action comes first.
+    """How one of two players learns and plays, from its own side: its own action comes first.
 
     `time ()` counts the learner's updates so far.
 
@@ -56,29 +81,29 @@ class Rule(Settings, abc.ABC):
     epsilon: Probability = 0.0
     initial_spread: NotNegative = 0.0
 
-    def check(self, seat: Seat) -> None:
-        """Refuse a seat that the rule cannot take.
+    def check(self, player: PlayerSpec) -> None:
+        """Refuse a side of a game that the rule cannot play.
 
         Raises:
             BadInputError: saying why.
         """
 
     @abc.abstractmethod
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """Fresh tables."""
 
     @abc.abstractmethod
-    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
-        """What it plays in a state, `(A,)`, epsilon apart."""
+    def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
+        """The policy in a state, `(A,)`, before epsilon-mixing."""
 
     @abc.abstractmethod
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
-        """The tables after one experience."""
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
+        """The tables after one transition."""
 
     def opponent_model(
-        self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array
+        self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array
     ) -> jax.Array | None:
-        """What it expects of the other in a state, `(B,)`; None if it has no opinion."""
+        """The policy that it expects of the other in a state, `(B,)`; None for a rule without a model."""
         return None
 
     def rate(self, time: jax.Array) -> jax.Array:
@@ -97,45 +122,45 @@ def half_life_decay(time: jax.Array, half_life: float) -> jax.Array:
     return 1 / (1 + time / half_life) if half_life else jnp.ones(())
 
 
-class Stage(NamedTuple):
-    """What an agent makes of one state. `A` own actions, `B` actions of the other agent."""
+class StageSolution(NamedTuple):
+    """What a rule makes of one state's values. `A` own actions, `B` actions of the other player."""
 
     value: jax.Array  # ()
-    policy: jax.Array  # (A,), what it plays
-    opponent: jax.Array  # (B,), what it expects of the other
+    policy: jax.Array  # (A,), the player's
+    opponent: jax.Array  # (B,), the policy that it expects of the other
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointValueRule(Rule):
-    """Learns joint action values, `q(s,a,b) ← q + α (r + γ V(s') - q)`; a subclass says what V is."""
+    """Learns joint action values, `q(s,a,b) ← q + α (r + γ V(s') - q)`; a subclass defines V."""
 
     @abc.abstractmethod
-    def stage(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> Stage:
-        """What it makes of a state."""
+    def stage(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> StageSolution:
+        """The solution of a state."""
 
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """The table `q (S, A, B)`."""
-        return {"q": self.fresh_values(key, (seat.states, seat.own, seat.other))}
+        return {"q": self.fresh_values(key, (player.states, player.own, player.other))}
 
-    def policy(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
-        """The stage's policy, `(A,)`."""
-        return self.stage(seat, memory, state, time).policy
+    def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
+        return self.stage(player, tables, state, time).policy
 
-    def opponent_model(self, seat: Seat, memory: Memory, state: jax.Array, time: jax.Array) -> jax.Array:
-        """The stage's opponent, `(B,)`."""
-        return self.stage(seat, memory, state, time).opponent
+    def opponent_model(
+        self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array
+    ) -> jax.Array:
+        return self.stage(player, tables, state, time).opponent
 
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
         """Move the value of the joint action that was played."""
-        following = self.stage(seat, memory, experience.next_state, time).value
-        target = td_target(experience.rewards[0], experience.discount, self.gamma, following)
-        actions = jnp.stack([experience.own, experience.other])
-        return {**memory, "q": table_update(memory["q"], experience.state, actions, target, self.rate(time))}
+        following = self.stage(player, tables, step.next_state, time).value
+        target = td_target(step.rewards[0], step.discount, self.gamma, following)
+        actions = jnp.stack([step.own, step.other])
+        return {**tables, "q": table_update(tables["q"], step.state, actions, target, self.rate(time))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WatchingRule(JointValueRule):
-    """Remembers, besides its values, what the other played of late.
+    """Remembers, besides its values, the other's last actions.
 
     Attributes:
         window: how many of the other's last actions in a state it remembers.
@@ -143,32 +168,19 @@ class WatchingRule(JointValueRule):
 
     window: Count = 50
 
-    def init(self, seat: Seat, key: jax.Array) -> Memory:
+    def init(self, player: PlayerSpec, key: jax.Array) -> Tables:
         """The table, and `seen (S, window)`: the other's actions, latest first, -1 where there was none."""
-        nothing = jnp.full((seat.states, self.window), -1, jnp.int32)
-        return {**super().init(seat, key), "seen": nothing}
+        nothing = jnp.full((player.states, self.window), -1, jnp.int32)
+        return {**super().init(player, key), "seen": nothing}
 
-    def learn(self, seat: Seat, memory: Memory, experience: Experience, time: jax.Array) -> Memory:
-        """Remember what the other played, then learn."""
-        seen = jnp.roll(memory["seen"][experience.state], 1).at[0].set(experience.other.astype(jnp.int32))
-        memory = {**memory, "seen": memory["seen"].at[experience.state].set(seen)}
-        return super().learn(seat, memory, experience, time)
+    def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
+        """Remember the other's action, then learn."""
+        seen = jnp.roll(tables["seen"][step.state], 1).at[0].set(step.other.astype(jnp.int32))
+        tables = {**tables, "seen": tables["seen"].at[step.state].set(seen)}
+        return super().learn(player, tables, step, time)
 
-    def frequencies(self, seat: Seat, memory: Memory, state: jax.Array) -> jax.Array:
-        """How often the other played each action of late, `(B,)`; uniform before it played any."""
-        counts = jnp.sum(jax.nn.one_hot(memory["seen"][state], seat.other), axis=0)
+    def frequencies(self, player: PlayerSpec, tables: Tables, state: jax.Array) -> jax.Array:
+        """Shares `(B,)` of the other's last actions in a state; uniform before the first."""
+        counts = jnp.sum(jax.nn.one_hot(tables["seen"][state], player.other), axis=0)
         total = jnp.sum(counts)
-        return jnp.where(total > 0, counts / jnp.maximum(total, 1), 1 / seat.other)
-
-
-def experience(step: TabularStep, index: int) -> Experience:
-    """A step as agent `index` sees it."""
-    order = (index, 1 - index)
-    return Experience(
-        state=step.observed[index],
-        own=step.actions[index],
-        other=step.actions[1 - index],
-        rewards=step.reward[jnp.asarray(order)],
-        discount=step.discount,
-        next_state=step.next_observed[index],
-    )
+        return jnp.where(total > 0, counts / jnp.maximum(total, 1), 1 / player.other)

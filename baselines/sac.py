@@ -1,4 +1,4 @@
-"""Soft actor-critic for agents that know nothing of each other: of numbers, and of discrete actions."""
+"""Soft actor-critic for agents that ignore each other: with continuous and with discrete actions."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -8,24 +8,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.actor_critic import ActorCritic, Bound, Seen, Step
-from envs.base import TeamEnvironment
+from baselines.actor_critic import ActorCriticMethod, AgentTransition, AgentView, Networks
 from jaxmarl_fac.algorithm import Metrics
+from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.exploration import sample_actions
-from jaxmarl_fac.networks import MLP, FromZero, SquashedNormal, joined
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.networks import MLP, SquashedNormal, ZeroInitMLP, concat
 from jaxmarl_fac.settings import Positive
 from jaxmarl_fac.soft.sampling import soft_value
 from jaxmarl_fac.targets import td_target
 from jaxmarl_fac.values import UNAVAILABLE
 
-#: Two critics side by side; the lower one is believed.
+#: Two critics side by side; targets and policies use the minimum of both.
 Twin = nn.vmap(
     MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, out_axes=0, axis_size=2
 )
 
 
 class SACNetworks(nn.Module):
-    """π(a|s) and two critics Q(s,a) of one agent whose actions are numbers."""
+    """π(a|s) and two critics Q(s,a) of one agent with continuous actions."""
 
     hidden: tuple[int, ...]
 
@@ -34,13 +35,13 @@ class SACNetworks(nn.Module):
         self.policy = SquashedNormal(self.hidden)
         self.critic = Twin(self.hidden, 1)
 
-    def __call__(self, seen: Seen, own: jax.Array, others: jax.Array) -> Any:
+    def __call__(self, view: AgentView, own: jax.Array, others: jax.Array) -> Any:
         """Touches every parameter; for initialisation."""
-        return self.policy.middle(seen.view), self.values(seen, own)
+        return self.policy.median(view.features), self.values(view, own)
 
-    def values(self, seen: Seen, own: jax.Array) -> jax.Array:
+    def values(self, view: AgentView, own: jax.Array) -> jax.Array:
         """Both Q `(2,)`."""
-        return self.critic(joined(seen.view, own))[:, 0]
+        return self.critic(concat(view.features, own))[:, 0]
 
 
 class SACDiscreteNetworks(nn.Module):
@@ -51,25 +52,28 @@ class SACDiscreteNetworks(nn.Module):
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        self.policy = FromZero(self.hidden, self.num_actions)
+        self.policy = ZeroInitMLP(self.hidden, self.num_actions)
         self.critic = Twin(self.hidden, self.num_actions)
 
-    def __call__(self, seen: Seen, own: jax.Array, others: jax.Array) -> Any:
+    def __call__(self, view: AgentView, own: jax.Array, others: jax.Array) -> Any:
         """Touches every parameter; for initialisation."""
-        return self.actor(seen), self.values(seen)
+        return self.actor(view), self.values(view)
 
-    def actor(self, seen: Seen) -> distrax.Categorical:
+    def actor(self, view: AgentView) -> distrax.Categorical:
         """π(.|s); unavailable actions have probability 0."""
-        return distrax.Categorical(logits=jnp.where(seen.masks[0], self.policy(seen.view), UNAVAILABLE))
+        return distrax.Categorical(logits=jnp.where(view.masks[0], self.policy(view.features), UNAVAILABLE))
 
-    def values(self, seen: Seen) -> jax.Array:
+    def values(self, view: AgentView) -> jax.Array:
         """Both Q of every action, `(2, A)`."""
-        return self.critic(seen.view)
+        return self.critic(view.features)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _SoftActorCritic(ActorCritic):
-    """What both have in common.
+class SAC(ActorCriticMethod):
+    """Soft actor-critic (Haarnoja et al., 2018), each agent for itself.
+
+    The critics fit `y = r + γ [min Q^-(s',a') - α log π(a'|s')]`, a' drawn from π; the policy minimises
+    `α log π(a|s) - min Q(s,a)`.
 
     Attributes:
         alpha: entropy weight.
@@ -77,80 +81,76 @@ class _SoftActorCritic(ActorCritic):
 
     alpha: Positive = 0.1
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SAC(_SoftActorCritic):
-    """Soft actor-critic (Haarnoja et al., 2018), each agent for itself.
-
-    The critics fit `y = r + γ [min Q^-(s',a') - α log π(a'|s')]`, a' drawn from π; the policy minimises
-    `α log π(a|s) - min Q(s,a)`.
-    """
-
     continuous: ClassVar[bool] = True
 
-    def network(self, env: TeamEnvironment) -> SACNetworks:
-        """The policy and the critics."""
-        return SACNetworks(self.hidden)
+    def network(self, game: GameSpec, hidden: tuple[int, ...]) -> SACNetworks:
+        return SACNetworks(hidden)
 
-    def explore(self, network: Any, seen: Seen, epsilon: jax.Array, key: jax.Array) -> jax.Array:
+    def explore(self, network: Any, view: AgentView, clock: Clock, key: jax.Array) -> jax.Array:
         """A sample `()` of the policy."""
-        return network.policy(seen.view).sample(seed=key)
+        return network.policy(view.features).sample(seed=key)
 
-    def exploit(self, network: Any, seen: Seen) -> jax.Array:
+    def exploit(self, network: Any, view: AgentView) -> jax.Array:
         """The policy's median `()`."""
-        return network.policy.middle(seen.view)
+        return network.policy.median(view.features)
 
     def loss(
-        self, networks: Bound, step: Step, progress: jax.Array, key: jax.Array
+        self, networks: Networks, transition: AgentTransition, gamma: float, clock: Clock, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The critics' squared errors and the policy's loss."""
         online, frozen, target = networks
+        view, next_view = transition.view, transition.next_view
         next_key, key = jax.random.split(key)
-        next_own, log_prob = frozen.policy(step.next_seen.view).sample_and_log_prob(seed=next_key)
-        next_value = jnp.min(target.values(step.next_seen, next_own)) - self.alpha * log_prob
-        y = td_target(step.reward, step.discount, self.gamma, next_value)
-        critic_loss = jnp.sum(jnp.square(online.values(step.seen, step.own) - y))
+        next_own, log_prob = frozen.policy(next_view.features).sample_and_log_prob(seed=next_key)
+        next_value = jnp.min(target.values(next_view, next_own)) - self.alpha * log_prob
+        y = td_target(transition.reward, transition.discount, gamma, next_value)
+        critic_loss = jnp.sum(jnp.square(online.values(view, transition.own) - y))
 
-        own, log_prob = online.policy(step.seen.view).sample_and_log_prob(seed=key)
-        q = jnp.min(frozen.values(step.seen, own))
+        own, log_prob = online.policy(view.features).sample_and_log_prob(seed=key)
+        q = jnp.min(frozen.values(view, own))
         policy_loss = self.alpha * log_prob - q
         return critic_loss + policy_loss, {"critic_loss": critic_loss, "mean_q": q, "entropy": -log_prob}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SACDiscrete(_SoftActorCritic):
-    """Soft actor-critic of discrete actions (Christodoulou, 2019), each agent for itself.
+class SACDiscrete(ActorCriticMethod):
+    """Soft actor-critic with discrete actions (Christodoulou, 2019), each agent for itself.
 
     Expectations over the agent's own actions are exact: the critics fit `y = r + γ V(s')` with
     `V(s) = Σ_a π(a|s) [min Q^-(s,a) - α log π(a|s)]`; the policy minimises
     `Σ_a π(a|s) [α log π(a|s) - min Q(s,a)]`.
+
+    Attributes:
+        alpha: entropy weight.
     """
+
+    alpha: Positive = 0.1
 
     continuous: ClassVar[bool] = False
 
-    def network(self, env: TeamEnvironment) -> SACDiscreteNetworks:
-        """The policy and the critics."""
-        return SACDiscreteNetworks(self.hidden, env.num_actions)
+    def network(self, game: GameSpec, hidden: tuple[int, ...]) -> SACDiscreteNetworks:
+        return SACDiscreteNetworks(hidden, game.num_actions)
 
-    def explore(self, network: Any, seen: Seen, epsilon: jax.Array, key: jax.Array) -> jax.Array:
+    def explore(self, network: Any, view: AgentView, clock: Clock, key: jax.Array) -> jax.Array:
         """A sample `()` of the policy."""
-        return sample_actions(key, network.actor(seen))
+        return sample_actions(key, network.actor(view))
 
-    def exploit(self, network: Any, seen: Seen) -> jax.Array:
+    def exploit(self, network: Any, view: AgentView) -> jax.Array:
         """The policy's most probable action `()`."""
-        return network.actor(seen).mode()
+        return network.actor(view).mode()
 
     def loss(
-        self, networks: Bound, step: Step, progress: jax.Array, key: jax.Array
+        self, networks: Networks, transition: AgentTransition, gamma: float, clock: Clock, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         """The critics' squared errors and the policy's loss."""
         online, frozen, target = networks
-        lower = jnp.min(target.values(step.next_seen), axis=0)  # (A,)
-        next_value = soft_value(lower, frozen.actor(step.next_seen).probs, self.alpha)
-        y = td_target(step.reward, step.discount, self.gamma, next_value)
-        critic_loss = jnp.sum(jnp.square(online.values(step.seen)[:, step.own] - y))
+        view, next_view = transition.view, transition.next_view
+        lower = jnp.min(target.values(next_view), axis=0)  # (A,)
+        next_value = soft_value(lower, frozen.actor(next_view).probs, self.alpha)
+        y = td_target(transition.reward, transition.discount, gamma, next_value)
+        critic_loss = jnp.sum(jnp.square(online.values(view)[:, transition.own] - y))
 
-        actor = online.actor(step.seen)
-        lower = jnp.min(frozen.values(step.seen), axis=0)
+        actor = online.actor(view)
+        lower = jnp.min(frozen.values(view), axis=0)
         value = soft_value(lower, actor.probs, self.alpha)
         return critic_loss - value, {"critic_loss": critic_loss, "mean_v": value, "entropy": actor.entropy()}

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_fac.networks import MLP, joined
+from jaxmarl_fac.networks import MLP, concat
 from jaxmarl_fac.soft.sampling import median_bandwidth, svgd_direction
 
 
@@ -19,7 +19,7 @@ class Sampler(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, noise: jax.Array) -> jax.Array:
-        return MLP(self.hidden, self.outputs)(joined(inputs, noise))
+        return MLP(self.hidden, self.outputs)(concat(inputs, noise))
 
 
 def stein_loss(particles: jax.Array, log_density: Callable[[jax.Array], jax.Array]) -> jax.Array:

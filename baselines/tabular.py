@@ -1,8 +1,4 @@
-"""Learners that keep a table for each agent, and what they share: reading observations, acting, stepping.
-
-A subclass is its update rule: the one method `learn` on one transition. Tables are `params`, so that
-whatever the loop does with networks (seeds, checkpoints, probes) it does with them.
-"""
+"""Learners that keep a table for each agent: a rule, which is the update, and what all rules share."""
 
 import abc
 import dataclasses
@@ -12,24 +8,25 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from envs.base import Observation, TeamEnvironment
+from baselines.independent import ErrorWeighting, Even
+from baselines.q_learning import EpsilonGreedy
+from envs.base import Observation
 from envs.errors import BadInputError
-from envs.matrix_games import MatrixGame
-from envs.team_mdp import TeamMDP
-from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Transition
-from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
-from jaxmarl_fac.settings import Count, Positive, Probability, StepSize
+from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, no_memory, periods
+from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
+from jaxmarl_fac.exploration import epsilon_greedy, sample_actions
+from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
+from jaxmarl_fac.memory import Rollout
+from jaxmarl_fac.settings import Positive, Probability, Settings, StepSize
 from jaxmarl_fac.targets import td_target
-from jaxmarl_fac.values import greedy_actions, mask_unavailable
+from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
-#: One table or several, each `(n, O, ...)`: agent, its observation, and as a rule its action.
+#: One table or several, each `(n, O, ...)`: agent, number of its observation, and as a rule its action.
 Tables = Any
-#: The games whose agents see the number of an observation, as a one-hot vector.
-COUNTED = (MatrixGame, TeamMDP)
 
 
 class TabularStep(NamedTuple):
-    """One transition as a table sees it."""
+    """One transition with observations as numbers; a batch has a leading axis `(B, ...)` on every leaf."""
 
     observed: jax.Array  # (n,) int, the number of each agent's observation
     action_mask: jax.Array  # (n, A) bool
@@ -41,126 +38,178 @@ class TabularStep(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TabularLearner(Algorithm):
+class TabularRule(Settings, abc.ABC):
+    """How tables learn from one transition."""
+
+    #: Whether it can play games with a reward per agent.
+    general_sum: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def init(self, shape: tuple[int, int, int], value: float | jax.Array) -> Tables:
+        """The tables at the start.
+
+        Args:
+            shape: `(n, O, A)` of a table of action values.
+            value: what every entry of such a table is at the start, `()`.
+        """
+
+    @abc.abstractmethod
+    def preferences(self, tables: Tables) -> jax.Array:
+        """Action preferences `(n, O, A)`: action values, or logits for the softmax."""
+
+    @abc.abstractmethod
+    def learn(
+        self, tables: Tables, step: TabularStep, rate: float | jax.Array, gamma: float | jax.Array
+    ) -> Tables:
+        """The tables after one transition.
+
+        Args:
+            tables: before it.
+            step: the transition, without a batch axis.
+            rate: step size, `()`.
+            gamma: discount factor.
+        """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TabularLearning(Settings):
     """Learns from each transition once, as it comes; transitions of several environments one by one.
 
+    The parameters are the rule's tables.
+
     Attributes:
+        rule: what makes the algorithm.
         step_size: mu, of the tables.
         step_size_schedule: "constant", or "linear" down to 0 at the end of training.
         gamma: discount factor.
-        initial_value: what tables of action values hold at the start.
+        initial_value: what tables of action values hold at the start. None is the least return of a game that
+            knows its own (matrix games, team MDPs); distributed Q-learning, whose values never fall, must
+            start below every return.
         acting: "epsilon-greedy", or "softmax": `exp(preference / temperature)`, mixed with epsilon of the
             uniform policy.
         temperature: of the softmax.
-        epsilon_start: exploration at the first step.
-        epsilon_end: exploration after `epsilon_steps` environment steps, decaying linearly.
-        epsilon_steps: see `epsilon_end`.
+        exploration: how agents explore.
+
+    Raises:
+        BadInputError: for a softmax that an epsilon of 1 never uses.
     """
 
+    rule: TabularRule
     step_size: StepSize = 0.1
     step_size_schedule: Literal["constant", "linear"] = "constant"
     gamma: Probability = 0.99
-    initial_value: float = 0.0
+    initial_value: float | None = 0.0
     acting: Literal["epsilon-greedy", "softmax"] = "epsilon-greedy"
     temperature: Positive = 1.0
-    epsilon_start: Probability = 1.0
-    epsilon_end: Probability = 1.0
-    epsilon_steps: Count = 1
-
-    consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "latest"
+    exploration: EpsilonGreedy = EpsilonGreedy()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.acting == "softmax" and self.epsilon_start == self.epsilon_end == 1:
+        if self.acting == "softmax" and self.exploration.always_random:
             raise BadInputError(
                 "acting by softmax with an epsilon of 1 from start to end is uniform play: "
                 "set epsilon_start and epsilon_end below 1"
             )
 
-    @abc.abstractmethod
-    def initial_tables(self, env: TeamEnvironment, shape: tuple[int, int, int]) -> Tables:
-        """The tables at the start; `shape` is `(n, O, A)`, that of a table of action values."""
-
-    @abc.abstractmethod
-    def preferences(self, tables: Tables) -> jax.Array:
-        """By what the agents act, `(n, O, A)`: action values, or logits for the softmax."""
-
-    @abc.abstractmethod
-    def learn(self, tables: Tables, step: TabularStep, rate: jax.Array, key: jax.Array) -> Tables:
-        """The tables after one transition, with step size `rate`."""
-
-    def check(self, env: TeamEnvironment) -> None:
-        """Tables need observations that can be counted.
+    def check(self, game: GameSpec) -> None:
+        """Refuse a game that tables cannot hold.
 
         Raises:
-            BadInputError: for another game.
+            BadInputError: for actions that are numbers, views that are not one-hot, a reward per agent that
+            the
+                rule does not learn from, or an `initial_value` of None in a game without a least return.
         """
-        super().check(env)
-        if not isinstance(env, COUNTED):
+        refuse_numbers(game)
+        if not self.rule.general_sum:
+            refuse_reward_per_agent(game)
+        if not game.one_hot_views:
             raise BadInputError(
-                f"a table cannot hold the observations of {type(env).__name__}: take a matrix game or a team "
-                "MDP, or an algorithm without -tabular in its id"
+                f"a table cannot hold the observations of {game.name}: take a matrix game or a team MDP, or "
+                "an algorithm without -tabular in its id"
+            )
+        if self.initial_value is None and jax.eval_shape(lambda: game.least_return(self.gamma)) is None:
+            raise BadInputError(
+                f"{game.name} does not say what it pays at least: give an initial_value (often 0), below "
+                "which no best return lies if values never fall"
             )
 
-    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
-        """Fresh tables."""
-        observations = env.observation_spec.agents_view.shape[-1]  # type: ignore[attr-defined]
-        tables = self.initial_tables(env, (env.num_agents, observations, env.num_actions))
-        return LearnerState(params=tables, target_params=(), opt_state=())
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        """See `Algorithm.bind`."""
+        self.check(game)
+        memory, shape = Rollout(), (game.num_agents, game.view_size, game.num_actions)
 
-    def utilities(self, env: TeamEnvironment, params: Tables, observation: Observation) -> jax.Array:
-        """Every agent's preferences `(n, A)` now, with unavailable actions masked."""
-        values = rows(self.preferences(params), observed(observation))
-        return mask_unavailable(values, observation.action_mask)
+        def preferences(tables: Tables, observation: Observation) -> jax.Array:
+            """Of the agents at an observation, `(n, A)`, with unavailable actions masked."""
+            values = rows(self.rule.preferences(tables), observation_numbers(observation))
+            return mask_unavailable(values, observation.action_mask)
 
-    def act(
-        self,
-        env: TeamEnvironment,
-        params: Tables,
-        carry: Any,
-        observation: Observation,
-        epsilon: jax.Array,
-        key: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """Actions `(n,)`, each agent for itself, by `acting`."""
-        values = self.utilities(env, params, observation)
-        if self.acting == "epsilon-greedy":
-            return epsilon_greedy(key, values, observation.action_mask, epsilon), carry
-        uniform = observation.action_mask / jnp.sum(observation.action_mask, axis=-1, keepdims=True)
-        chances = (1 - epsilon) * jax.nn.softmax(values / self.temperature) + epsilon * uniform
-        return sample_actions(key, chances), carry
+        def init(key: jax.Array) -> LearnerState:
+            value: float | jax.Array | None = self.initial_value
+            if value is None:
+                value = jnp.asarray(game.least_return(self.gamma), float)
+            return LearnerState(params=self.rule.init(shape, value), target_params=(), opt_state=())
 
-    def act_greedily(
-        self, env: TeamEnvironment, params: Tables, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Any]:
-        """Every agent's best action `(n,)`, ties to the lowest index."""
-        return greedy_actions(self.utilities(env, params, observation)), carry
+        def act(
+            params: Tables, carry: Any, observation: Observation, clock: Clock, key: jax.Array
+        ) -> Decision:
+            values, mask = preferences(params, observation), observation.action_mask
+            epsilon = self.exploration.epsilon(clock)
+            if self.acting == "epsilon-greedy":
+                return Decision(epsilon_greedy(key, values, mask, epsilon))
+            uniform = mask / jnp.sum(mask, axis=-1, keepdims=True)
+            policy = (1 - epsilon) * jax.nn.softmax(values / self.temperature) + epsilon * uniform
+            return Decision(sample_actions(key, policy))
 
-    def epsilon(self, env_steps: jax.Array) -> jax.Array:
-        """Exploration after so many environment steps."""
-        return linear_epsilon(env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
+        def act_greedily(params: Tables, carry: Any, observation: Observation, key: jax.Array) -> Decision:
+            return Decision(greedy_actions(preferences(params, observation)))
 
-    def update(
-        self,
-        env: TeamEnvironment,
-        learner: LearnerState,
-        batch: Transition,
-        progress: jax.Array,
-        key: jax.Array,
-    ) -> tuple[LearnerState, Metrics]:
-        """Learn from the E transitions just made, one after the other."""
-        rate = self.step_size * (1 - progress if self.step_size_schedule == "linear" else jnp.ones(()))
-        steps = tabular_steps(batch)
-        keys = jax.random.split(key, steps.discount.shape[0])
+        def update(
+            state: LearnerState, batch: Trajectory, clock: Clock, key: jax.Array
+        ) -> tuple[LearnerState, Metrics]:
+            falling = self.step_size_schedule == "linear"
+            rate = self.step_size * (1 - clock.progress if falling else jnp.ones(()))
 
-        def learn(tables: Tables, item: tuple[TabularStep, jax.Array]) -> tuple[Tables, None]:
-            return self.learn(tables, item[0], rate, item[1]), None
+            def learn(tables: Tables, step: TabularStep) -> tuple[Tables, None]:
+                return self.rule.learn(tables, step, rate, self.gamma), None
 
-        tables, _ = jax.lax.scan(learn, learner.params, (steps, keys))
-        return learner.replace(params=tables), {}  # type: ignore[attr-defined]
+            tables, _ = jax.lax.scan(learn, state.params, tabular_steps(batch))
+            return state.replace(params=tables), {}  # type: ignore[attr-defined]
+
+        when = periods(memory, game, num_envs)
+        return Learner(memory, when, init, no_memory, act, act_greedily, update)
 
 
-def observed(observation: Observation) -> jax.Array:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TabularIndependent(TabularRule):
+    """Independent learners: `Q_i(o, u) += w step_size (r + gamma max Q_i(o', .) - Q_i(o, u))`.
+
+    The weight w is by `weighting`. With `OptimisticWeighting`, a `step_size` of 1 is distributed Q-learning
+    as
+    published: the maximum over all that was seen. In a game with a reward per agent, r is the agent's own.
+
+    Attributes:
+        weighting: how much agents learn from an error, by its sign.
+    """
+
+    weighting: ErrorWeighting = Even()
+
+    general_sum: ClassVar[bool] = True
+
+    def init(self, shape: tuple[int, int, int], value: float | jax.Array) -> jax.Array:
+        return jnp.full(shape, value)
+
+    def preferences(self, tables: jax.Array) -> jax.Array:
+        return tables
+
+    def learn(
+        self, tables: jax.Array, step: TabularStep, rate: float | jax.Array, gamma: float | jax.Array
+    ) -> jax.Array:
+        y = tabular_target(tables, step, gamma)
+        errors = y - chosen(rows(tables, step.observed), step.actions)
+        return add_at_taken(tables, step, rate * self.weighting.weights(errors) * errors)
+
+
+def observation_numbers(observation: Observation) -> jax.Array:
     """The number of each agent's observation, `(..., n)`, from one-hot views `(..., n, O)`."""
     return jnp.argmax(observation.agents_view, axis=-1)
 
@@ -170,31 +219,36 @@ def rows(table: jax.Array, numbers: jax.Array) -> jax.Array:
     return table[jnp.arange(table.shape[0]), numbers]
 
 
-def stepped(table: jax.Array, step: TabularStep, increments: jax.Array) -> jax.Array:
-    """The table `(n, O, A)` with each agent's entry for what it saw and did raised by `increments (n,)`."""
+def add_at_taken(table: jax.Array, step: TabularStep, increments: jax.Array) -> jax.Array:
+    """The table `(n, O, A)` with `increments (n,)` added at each agent's observation and action."""
     return table.at[jnp.arange(table.shape[0]), step.observed, step.actions].add(increments)
 
 
-def tabular_target(table: jax.Array, step: TabularStep, gamma: float) -> jax.Array:
+def tabular_target(table: jax.Array, step: TabularStep, gamma: float | jax.Array) -> jax.Array:
     """Each agent's `r + gamma d max_u table(o', u)` over available actions, `(n,)`."""
     values = mask_unavailable(rows(table, step.next_observed), step.next_action_mask)
     return td_target(step.reward, step.discount, gamma, jnp.max(values, axis=-1))
 
 
-def tabular_steps(batch: Transition) -> TabularStep:
-    """A batch `(B, ...)` of transitions as a batch of steps; a stateless game's observations are repeated."""
-    size, n = batch.actions.shape
+def tabular_steps(batch: Trajectory) -> TabularStep:
+    """A batch `(B, ...)` of transitions as a batch of steps `(B, ...)`."""
 
-    def repeated(leaf: jax.Array, rank: int) -> jax.Array:
-        return jnp.broadcast_to(leaf, (size, *leaf.shape[leaf.ndim - rank :]))
+    def step(transition: Trajectory) -> TabularStep:
+        actions = transition.actions
+        chex.assert_shape(actions, (1, None))
+        numbers, mask = observation_numbers(transition.observation), transition.observation.action_mask
+        return TabularStep(
+            observed=numbers[0],
+            action_mask=mask[0],
+            actions=actions[0],
+            reward=jnp.broadcast_to(transition.reward[0], actions.shape[1:]),
+            discount=transition.discount[0],
+            next_observed=numbers[1],
+            next_action_mask=mask[1],
+        )
 
-    def seen(observation: Observation) -> tuple[jax.Array, jax.Array]:
-        return repeated(observed(observation), 1), repeated(observation.action_mask, 2)
-
-    reward = jnp.broadcast_to(batch.reward.reshape(size, -1), (size, n))
-    return TabularStep(
-        *seen(batch.observation), batch.actions, reward, batch.discount, *seen(batch.next_observation)
-    )
+    steps: TabularStep = over_batch(step, batch)
+    return steps
 
 
 def table_update(

@@ -1,29 +1,31 @@
-"""Learners that seat two agents, each of which learns tables by a rule of its own (`rules.py`)."""
+"""Two-player tabular learning: the learner that runs one rule per player."""
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from baselines.rules import Rule, Seat, experience
-from baselines.tabular import COUNTED, TabularStep, observed, tabular_steps
-from envs.base import Observation, TeamEnvironment
+from baselines.rules import PlayerSpec, Rule, player_step
+from baselines.tabular import TabularStep, observation_numbers, tabular_steps
+from envs.base import Observation
 from envs.errors import BadInputError
-from envs.matrix_games import MatrixGame
-from envs.team_mdp import TeamMDP
-from jaxmarl_fac.algorithm import Algorithm, LearnerState, Metrics, Params, Transition
+from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, no_memory, periods
+from jaxmarl_fac.experience import Clock, Decision, Trajectory
 from jaxmarl_fac.exploration import sample_actions
+from jaxmarl_fac.game import GameSpec, refuse_numbers
+from jaxmarl_fac.memory import Rollout
+from jaxmarl_fac.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TwoPlayerLearner(Algorithm):
-    """Seats two rules at a two-player game; each knows only what its agent sees, does and is paid.
+class TwoPlayerLearning(Settings, abc.ABC):
+    """Two players, each learning by a rule from its own observations, actions and rewards, and the other's.
 
-    Its parameters are the rules' tables, `{"row", "column", "time"}`. The metrics `row_reward` and
-    `column_reward` are the mean rewards of the transitions just made, exploration included; `act_greedily`
-    plays the likeliest actions, which say little of a mixed policy (see `joint_policy`).
+    The parameters are the rules' tables, `{"row", "column", "time"}`. The metrics `row_reward` and
+    `column_reward` are the mean rewards of the transitions just made, exploration included; greedy play takes
+    the likeliest actions, which say little of a mixed policy (see `probes.joint_policy`).
 
     Attributes:
         learn_from: of the transitions that several environments make at a time: "all", one after the
@@ -32,131 +34,112 @@ class TwoPlayerLearner(Algorithm):
 
     learn_from: Literal["all", "first"] = "all"
 
-    consumes: ClassVar[Literal["transitions", "episodes", "latest"]] = "latest"
-    general_sum: ClassVar[bool] = True
-
     @property
     @abc.abstractmethod
     def rules(self) -> tuple[Rule, Rule]:
-        """Of the first and of the second agent."""
+        """Of the first and of the second player."""
 
-    def sides(self, env: Any) -> tuple[tuple[str, Rule, Seat], ...]:
-        """For each of the two agents its name among the parameters, its rule and its seat."""
-        states = env.observation_spec.agents_view.shape[-1]
-        rows, columns = env.action_counts
-        row = Seat(True, states, rows, columns, worst_best_reward(env, 0))
-        column = Seat(False, states, columns, rows, worst_best_reward(env, 1))
-        return ("row", self.rules[0], row), ("column", self.rules[1], column)
-
-    def check(self, env: TeamEnvironment) -> None:
-        """Two players, discrete actions, observations that can be counted.
+    def sides(self, game: GameSpec) -> tuple[tuple[str, Rule, PlayerSpec], ...]:
+        """For each of the two players its name among the parameters, its rule and the facts about it.
 
         Raises:
-            BadInputError: for another game, or settings that do not fit it.
+            BadInputError: for a game that is not for two, has actions that are numbers or views that tables
+                cannot hold, or settings of a rule that do not fit it.
         """
-        super().check(env)
-        if env.num_agents != 2:
+        refuse_numbers(game)
+        if game.num_agents != 2:
             raise BadInputError(
-                f"{type(self).__name__} is for two players, and this {type(env).__name__} has "
-                f"{env.num_agents} agents: take a game of two"
+                f"the algorithm is for two players, and this {game.name} has {game.num_agents} agents: "
+                "take a game of two"
             )
-        if not isinstance(env, COUNTED):
+        if not game.one_hot_views:
             raise BadInputError(
-                f"a table cannot hold the observations of {type(env).__name__}: "
-                "take a matrix game or a team MDP"
+                f"a table cannot hold the observations of {game.name}: take a matrix game or a team MDP"
             )
-        for _, rule, seat in self.sides(env):
-            rule.check(seat)
+        (row, column), (first, second) = self.rules, (PlayerSpec.of(game, agent) for agent in range(2))
+        row.check(first)
+        column.check(second)
+        return ("row", row, first), ("column", column, second)
 
-    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
-        """Fresh tables."""
-        keys = jax.random.split(key)
-        tables: Params = {
-            name: rule.init(seat, keys[index]) for index, (name, rule, seat) in enumerate(self.sides(env))
-        }
-        tables["time"] = jnp.zeros((), jnp.int32)
-        return LearnerState(params=tables, target_params=(), opt_state=())
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        """See `Algorithm.bind`."""
+        memory, sides = Rollout(), self.sides(game)
 
-    def policies(self, env: TeamEnvironment, params: Params, observation: Observation) -> list[jax.Array]:
-        """Both agents' policies now, `(A,)` and `(B,)`, without exploration."""
-        states = observed(observation)
-        return [
-            rule.policy(seat, params[name], states[index], params["time"])
-            for index, (name, rule, seat) in enumerate(self.sides(env))
-        ]
+        def policies(params: Params, observation: Observation) -> list[jax.Array]:
+            """Both players' policies `(A,)` and `(B,)` at an observation, without exploration."""
+            states = observation_numbers(observation)
+            return [
+                rule.policy(player, params[name], states[agent], params["time"])
+                for agent, (name, rule, player) in enumerate(sides)
+            ]
 
-    def act(
-        self,
-        env: TeamEnvironment,
-        params: Params,
-        carry: Any,
-        observation: Observation,
-        epsilon: jax.Array,
-        key: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """Actions `(2,)`, each drawn from its agent's policy, mixed with the rule's own epsilon."""
-        keys, draws = jax.random.split(key), []
-        for index, (rule, policy) in enumerate(
-            zip(self.rules, self.policies(env, params, observation), strict=True)
-        ):
-            chances = (1 - rule.epsilon) * policy + rule.epsilon / policy.size
-            draws.append(sample_actions(keys[index], chances))
-        return jnp.stack(draws), carry
-
-    def act_greedily(
-        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Any]:
-        """Each agent's likeliest action `(2,)`, ties to the lowest index."""
-        return jnp.stack([jnp.argmax(policy) for policy in self.policies(env, params, observation)]), carry
-
-    def update(
-        self,
-        env: TeamEnvironment,
-        learner: LearnerState,
-        batch: Transition,
-        progress: jax.Array,
-        key: jax.Array,
-    ) -> tuple[LearnerState, Metrics]:
-        """Both agents learn from the transitions just made."""
-        steps, time, sides = tabular_steps(batch), learner.params["time"], self.sides(env)
-
-        def learn(tables: Params, step: TabularStep) -> tuple[Params, None]:
-            learned = {
-                name: rule.learn(seat, tables[name], experience(step, index), time)
-                for index, (name, rule, seat) in enumerate(sides)
+        def init(key: jax.Array) -> LearnerState:
+            keys = jax.random.split(key)
+            tables: Params = {
+                name: rule.init(player, keys[agent]) for agent, (name, rule, player) in enumerate(sides)
             }
-            return {**tables, **learned}, None
+            tables["time"] = jnp.zeros((), jnp.int32)
+            return LearnerState(params=tables, target_params=(), opt_state=())
 
-        lessons = jax.tree.map(lambda leaf: leaf[:1], steps) if self.learn_from == "first" else steps
-        tables, _ = jax.lax.scan(learn, learner.params, lessons)
-        row_reward, column_reward = jnp.mean(steps.reward, axis=0)
-        metrics = {"row_reward": row_reward, "column_reward": column_reward}
-        return learner.replace(params={**tables, "time": time + 1}), metrics  # type: ignore[attr-defined]
+        def act(
+            params: Params, carry: Any, observation: Observation, clock: Clock, key: jax.Array
+        ) -> Decision:
+            """Each player's action is drawn from its policy, mixed with its rule's own epsilon."""
+            keys, draws = jax.random.split(key), []
+            pairs = zip(self.rules, policies(params, observation), strict=True)
+            for agent, (rule, policy) in enumerate(pairs):
+                mixed = (1 - rule.epsilon) * policy + rule.epsilon / policy.size
+                draws.append(sample_actions(keys[agent], mixed))
+            return Decision(jnp.stack(draws))
+
+        def act_greedily(params: Params, carry: Any, observation: Observation, key: jax.Array) -> Decision:
+            """Each player's likeliest action, ties to the lowest index."""
+            return Decision(jnp.stack([jnp.argmax(policy) for policy in policies(params, observation)]))
+
+        def update(
+            state: LearnerState, batch: Trajectory, clock: Clock, key: jax.Array
+        ) -> tuple[LearnerState, Metrics]:
+            steps, time = tabular_steps(batch), state.params["time"]
+
+            def learn(tables: Params, step: TabularStep) -> tuple[Params, None]:
+                learned = {
+                    name: rule.learn(player, tables[name], player_step(step, agent), time)
+                    for agent, (name, rule, player) in enumerate(sides)
+                }
+                return {**tables, **learned}, None
+
+            used = jax.tree.map(lambda leaf: leaf[:1], steps) if self.learn_from == "first" else steps
+            tables, _ = jax.lax.scan(learn, state.params, used)
+            row_reward, column_reward = jnp.mean(steps.reward, axis=0)
+            metrics = {"row_reward": row_reward, "column_reward": column_reward}
+            return state.replace(params={**tables, "time": time + 1}), metrics  # type: ignore[attr-defined]
+
+        when = periods(memory, game, num_envs)
+        return Learner(memory, when, init, no_memory, act, act_greedily, update)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SelfPlay(TwoPlayerLearner):
-    """One rule on both sides; each agent has its own tables. A subclass says which rule.
+class SelfPlay(TwoPlayerLearning):
+    """One rule on both sides; each player has its own tables.
 
     Attributes:
-        rule: of both agents.
+        rule: of both players.
     """
 
     rule: Rule
 
     @property
     def rules(self) -> tuple[Rule, Rule]:
-        """The same twice."""
         return self.rule, self.rule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Match(TwoPlayerLearner):
+class Match(TwoPlayerLearning):
     """Any rule against any other.
 
     Attributes:
-        row: rule of the first agent.
-        column: rule of the second agent.
+        row: rule of the first player.
+        column: rule of the second player.
     """
 
     row: Rule
@@ -164,15 +147,4 @@ class Match(TwoPlayerLearner):
 
     @property
     def rules(self) -> tuple[Rule, Rule]:
-        """Row and column."""
         return self.row, self.column
-
-
-def worst_best_reward(env: MatrixGame | TeamMDP, index: int) -> jax.Array:
-    """The best reward `()` of the worst action of agent `index` in any state, without noise; at most 0."""
-    if isinstance(env, TeamMDP):
-        never_paid = jnp.asarray(env.terminal)[..., None, None]
-        rewards = jnp.where(never_paid, jnp.inf, jnp.asarray(env.reward, jnp.float32))
-    else:
-        rewards = env.payoff[..., index] if env.general_sum else env.payoff  # (..., S, A_1, A_2)
-    return jnp.minimum(jnp.min(jnp.max(rewards, axis=-1 - index)), 0)

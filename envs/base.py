@@ -58,6 +58,8 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     stateless: bool = False
     #: True if every agent sees the whole state (QTRAN's Theorem 1a: V_jt may be left out).
     fully_observable: bool = False
+    #: True if an agent's view is the one-hot number of its observation, so that tables can hold it.
+    one_hot_views: bool = False
     #: True if every step's discount is 0 or 1, as `next_timestep` gives it: replay then keeps it in one byte.
     binary_discounts: bool = False
 
@@ -65,12 +67,20 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     def observe(self, state: Any) -> Observation:
         """What is seen in `state`. Never reads `state.key`, which is None for states from replay."""
 
-    def least_return(self, gamma: float) -> jax.Array | None:
+    def least_return(self, gamma: float | jax.Array) -> jax.Array | None:
         """A bound `()`, 0 or below, that no discounted return is below; None where the game knows none.
 
         Games that are tables know theirs. Learners that only ever raise their values start there.
         """
         return None
+
+    def best_reward_of_worst_action(self, agent: int) -> jax.Array:
+        """The best reward `()` of the worst action of an agent in any state, without noise; at most 0.
+
+        Games that are tables know theirs; of others it is 0. Learners that count how often an action's best
+        reward came (FMQ) measure rewards from there.
+        """
+        return jnp.zeros(())
 
     # Jumanji closes environments when they are collected; a pure function has nothing to close.
     def close(self) -> None:

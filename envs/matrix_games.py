@@ -71,6 +71,7 @@ class MatrixGame(TeamEnvironment):
     general_sum: bool = struct.field(pytree_node=False, default=False)
 
     fully_observable = True
+    one_hot_views = True
     binary_discounts = True
 
     @property
@@ -153,10 +154,15 @@ class MatrixGame(TeamEnvironment):
         """The payoff tensor of the first stage, `(A_1, ..., A_n)`; `(A_1, ..., A_n, n)` if `general_sum`."""
         return self.payoff[0]
 
-    def least_return(self, gamma: float) -> jax.Array:
+    def least_return(self, gamma: float | jax.Array) -> jax.Array:
         """The least payoff in every step of the longest game."""
         longest = sum(gamma**step for step in range(self.time_limit))
         return jnp.minimum(jnp.min(self.payoff), 0) * longest
+
+    def best_reward_of_worst_action(self, agent: int) -> jax.Array:
+        """The best payoff of the agent's worst action in any stage, or 0 if that is positive."""
+        rewards = self.payoff[..., agent] if self.general_sum else self.payoff  # (K, A_1, ..., A_n)
+        return worst_action(rewards, agent, self.num_agents)
 
     def render(self, state: MatrixGameState, save_path: str | None = None) -> Any:
         """Draw the payoff of the current stage as a heat map, the last joint action marked."""
@@ -170,6 +176,12 @@ class MatrixGame(TeamEnvironment):
 
     def _viewer(self) -> MatrixGameViewer:
         return MatrixGameViewer(np.asarray(self.payoff), self.general_sum)
+
+
+def worst_action(rewards: jax.Array, agent: int, num_agents: int) -> jax.Array:
+    """The best reward `()` of an agent's worst action in tables `(..., A_1, ..., A_n)`, or 0 if positive."""
+    others = tuple(other - num_agents for other in range(num_agents) if other != agent)
+    return jnp.minimum(jnp.min(jnp.max(rewards, axis=others)), 0)
 
 
 def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
@@ -403,7 +415,8 @@ def random_game(
     Raises:
         BadInputError: for fewer than two agents, fewer than one action, or what does not fit into memory.
     """
-    check_fits(4 * stages * actions**agents, f"a payoff of {actions} actions for each of {agents} agents")
+    # Payoffs, the bits that they are drawn from, and the copy that is trained on.
+    check_fits(3 * 4 * stages * actions**agents, f"a payoff of {actions} actions for each of {agents} agents")
     return matrix_game(random_payoffs(payoff_seed, 1, (actions,) * agents)[0], stages)
 
 

@@ -38,6 +38,8 @@ T = TypeVar("T")
 #: What counts, periods and numbers become on a device.
 LARGEST_COUNT = int(np.iinfo(np.int32).max)
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
+#: Smaller ones are 0 on a device.
+LEAST_NUMBER = float(np.finfo(np.float32).tiny)
 #: Numbers in one setting, such as seeds.
 MOST_ITEMS = 2**24
 
@@ -176,6 +178,10 @@ def _checked_number(name: str, kind: type, value: Any, limits: list[Must]) -> An
         number = float(value)
     except OverflowError:  # a whole number beyond what a float holds
         number = math.inf
+    if 0 < abs(number) < LEAST_NUMBER and limits:
+        raise BadInputError(
+            f"{name} must be 0 or at least {LEAST_NUMBER:.2g}, to fit into 32 bits, not {shown(value)}"
+        )
     if abs(number) <= LARGEST_NUMBER or any(must.unbounded for must in limits):
         return number
     bound = (

@@ -1,6 +1,7 @@
 """Every environment by its id."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,10 @@ from envs.adapters import ADAPTED_IDS
 from envs.adapters import lookup as lookup_adapted
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
+from envs.outside import find_outside, is_outside
+
+#: What stands before the colon in the ids of other libraries' games.
+ADAPTED_PREFIXES = {form.partition(":")[0] for form in ADAPTED_IDS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,13 +156,21 @@ ENVIRONMENTS: dict[str, Entry] = {
 
 
 def lookup(env_id: str) -> Entry:
-    """The entry of `env_id`; one with a colon is another library's, see `envs.adapters`.
+    """The entry of `env_id`.
+
+    One with a colon is another library's, see `envs.adapters`, or `module:function` of somebody's own module:
+    a function, or a class, whose arguments are the game's parameters.
 
     Raises:
-        BadInputError: if there is none, or the library that it is from is missing.
+        BadInputError: if there is none, or the library or the module that it is from is missing.
     """
-    if ":" in env_id:
+    if env_id.partition(":")[0] in ADAPTED_PREFIXES:
         return Entry(*lookup_adapted(env_id))
+    if is_outside(env_id):
+        build = find_outside(env_id)
+        if not callable(build):
+            raise BadInputError(f"{env_id} must be a function or a class that makes a game")
+        return Entry(build, "outside", (inspect.getdoc(build) or "").partition("\n")[0])
     if env_id not in ENVIRONMENTS:
         known = ", ".join([*ENVIRONMENTS, *ADAPTED_IDS])
         raise BadInputError(f"unknown environment {env_id!r}: choose one of {known}")
@@ -172,6 +185,9 @@ def make(env_id: str, **parameters: Any) -> TeamEnvironment:
     """
     entry = lookup(env_id)
     try:
-        return entry.build(**parameters)
+        game = entry.build(**parameters)
     except TypeError as error:
         raise BadInputError(f"{env_id} does not take these parameters: {error}") from error
+    if not isinstance(game, TeamEnvironment):
+        raise BadInputError(f"{env_id} must make a TeamEnvironment, not a {type(game).__name__}")
+    return game

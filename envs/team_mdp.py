@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
-from envs.matrix_games import END, MatrixGame
+from envs.matrix_games import END, MatrixGame, worst_action
 from envs.memory import check_fits
 from envs.ranges import Count, Seed, Steps, checks_parameters, from_to
 from envs.tables import MOST_AXES, check_probabilities, numbers
@@ -96,6 +96,7 @@ class TeamMDP(TeamEnvironment):
     layout: tuple[tuple[float, float], ...] | None = struct.field(pytree_node=False, default=None)
     labels: tuple[str, ...] | None = struct.field(pytree_node=False, default=None)
 
+    one_hot_views = True
     binary_discounts = True
 
     @property
@@ -172,7 +173,7 @@ class TeamMDP(TeamEnvironment):
             jnp.asarray(self.transition, float), jnp.asarray(self.reward, float), jnp.asarray(self.terminal)
         )
 
-    def least_return(self, gamma: float) -> jax.Array:
+    def least_return(self, gamma: float | jax.Array) -> jax.Array:
         """The expected return of the worst joint policy from its worst state, or 0.
 
         With a `gamma` of 1 it is that of `time_limit` steps.
@@ -188,6 +189,12 @@ class TeamMDP(TeamEnvironment):
 
         values = jax.lax.fori_loop(0, steps, lambda _, values: worse(values), jnp.zeros(self.num_states))
         return 1.01 * jnp.min(values)
+
+    def best_reward_of_worst_action(self, agent: int) -> jax.Array:
+        """The best reward of the agent's worst action in any state but terminal ones, or 0 if positive."""
+        never_paid = jnp.expand_dims(jnp.asarray(self.terminal), tuple(range(-self.num_agents, 0)))
+        rewards = jnp.where(never_paid, jnp.inf, jnp.asarray(self.reward, jnp.float32))
+        return worst_action(rewards, agent, self.num_agents)
 
     def without_noise(self) -> "TeamMDP":
         """The same game with deterministic rewards, to evaluate in."""

@@ -38,10 +38,12 @@ from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.memory.transitions import Replay
+from jaxmarl_fac.memory import Transitions
+from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.parallel import EVERYWHERE, SEEDS, over_seeds, seed_mesh
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.report.figures import line_styles, panels, save
+from jaxmarl_fac.settings import leaves, replaced
 
 #: Side of the square matrices whose product says what the machine can do.
 SIDE = 2048
@@ -209,7 +211,7 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
         env_steps=2**30,
         num_envs=num_envs,
     )
-    experiment.algorithm.check(experiment.environment)
+    experiment.bind()  # refuses a game that the algorithm cannot play
     return experiment
 
 
@@ -228,7 +230,8 @@ def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict
     compiled: Any = program.compile_chunk(lanes)
     compile_seconds = time.perf_counter() - start
     # XLA counts what a loop does only once: for agents with a memory that is one of an episode's steps.
-    recurrent = getattr(experiment.algorithm, "recurrent", False)
+    settings = leaves(experiment.algorithm)
+    recurrent = "recurrent" in settings and settings["recurrent"].value
     flops = None if recurrent else program.flops_per_iteration()
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes)) / seeds
@@ -248,8 +251,7 @@ def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict
         "gflops": flops * updates / 1e9 if flops else None,
     }
     if parts:
-        algorithm: Any = experiment.algorithm
-        never = dataclasses.replace(algorithm, learning_starts=2**30)
+        never: Any = replaced(experiment.algorithm, learning_starts=2**30)
         without = Program(dataclasses.replace(experiment, algorithm=never))
         acting, _ = seconds_per_iteration(without, without.initial_lanes(), seconds)
         sampling = seconds_per_sample(program, lanes, seconds) / program.schedule.update_every
@@ -291,7 +293,8 @@ def seconds_per_sample(program: Program, lanes: Any, seconds: float) -> float:
         def draw(index: jax.Array, total: jax.Array) -> jax.Array:
             key = jax.random.fold_in(fixed.key, index)
             # As if the buffer were full: the whole of it has to be within reach of the caches.
-            batch = program.memory.sample(fixed.environment, lane.buffer, jnp.int32(2**30), key)
+            _, store = program.bind(fixed.environment)
+            batch = store.sample(lane.buffer, jnp.int32(2**30), key)
             return total + sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(batch))
 
         return jax.lax.fori_loop(0, count, draw, jnp.zeros(()))
@@ -330,7 +333,7 @@ def measure_environment(env_id: str, seconds: float) -> dict[str, float]:
     games = jax.jit(every)
     keys = jax.random.split(jax.random.key(0), mesh.size)
     taken = fastest(lambda count: jax.block_until_ready(games(keys, jnp.int32(count))), seconds)
-    kept = Replay(1, 1).bytes_per_transition(env)
+    kept = Transitions(1, 1).bind(env, plain_step(env), num_envs=1, iterations=1).bytes_per_transition
     return {
         "env_steps_per_s": mesh.size * SIDE_BY_SIDE / taken,
         "bytes_per_transition": kept,

@@ -24,7 +24,8 @@ def problem(argv: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": []}
     try:
         pair = cli.peek(train.Pair, argv)
-        known = cli.flags(train.settings_class(*train.resolve(pair)))
+        algorithm, _, parameters = train.resolve(pair)
+        known = cli.flags(train.settings_class(algorithm, parameters))
         names = [flag.partition("=")[0] for flag in argv]
         found["unknown"] = [name for name in names if name.replace("_", "-") not in known]
         if found["unknown"]:
@@ -34,7 +35,7 @@ def problem(argv: Sequence[str]) -> dict[str, Any]:
     except BadInputError as error:
         return found | {"bad": str(error)}
     try:
-        experiment.algorithm.check(experiment.environment)
+        experiment.bind()
     except BadInputError as error:
         found["unplayable"] = str(error)
     return found

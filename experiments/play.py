@@ -1,7 +1,7 @@
 """Play what a run has learned, greedily and outside the training loop.
 
 python experiments/play.py --run DIR [--seed I] [--game I] [--step N|best] [--episodes N] [--key I]
-    [--gif FILE]
+    [--gif FILE] [--modules NAME ...]
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ class Options:
         episodes: how many, for the mean return.
         key: of the games' randomness.
         gif: file for an animation of one episode.
+        modules: outside of the suite, that the run's algorithm or game is from.
     """
 
     run: Path | None = None
@@ -39,6 +40,7 @@ class Options:
     episodes: int = 32
     key: int = 0
     gif: Path | None = None
+    modules: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     options = cli.parse(Options, argv, description=__doc__)
     if options.run is None:
         raise BadInputError("--run is missing: give the folder of a run")
-    player = load_player(options.run, options.seed, options.game, options.step)
+    player = load_player(options.run, options.seed, options.game, options.step, options.modules)
     returns = player.returns(options.episodes, options.key)  # (episodes,), or (episodes, n)
     scores = [bootstrap_interval(each, np.mean) for each in np.reshape(returns, (len(returns), -1)).T]
     shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)

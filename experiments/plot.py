@@ -14,7 +14,7 @@ import os
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +25,10 @@ import baselines.registry as algorithms
 import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
-from jaxmarl_fac.experiment import Experiment, load_experiment, to_json
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.report.figures import DASHES, PALETTE, learning_curves, panels, save
+from jaxmarl_fac.saved import load_experiment, to_json
 from jaxmarl_fac.statistics import learning_curve
 
 #: More lines than pairs of colour and dashes cannot be told apart.
@@ -44,6 +45,7 @@ class Options:
         out: a picture (.png or .pdf), or the numbers behind it (.csv).
         labels: names of the runs in the legend, one for each folder.
         smooth: of each seed, the mean over so many neighbouring evaluations is drawn.
+        modules: outside of the suite, that the runs' algorithms or games are from.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
@@ -51,6 +53,7 @@ class Options:
     out: Path = Path("runs/curves.png")
     labels: tuple[str, ...] = ()
     smooth: int = 1
+    modules: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +80,8 @@ class Run:
     @property
     def algorithm(self) -> str:
         """The algorithm's id; its class, if the registry has none."""
-        kind = type(self.experiment.algorithm)
-        return next((name for name, known in algorithms.ALGORITHMS.items() if known is kind), kind.__name__)
+        algorithm = self.experiment.algorithm
+        return algorithms.id_of(algorithm) or type(algorithm).__name__
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError("give the folder of at least one run: plot.py DIR [DIR ...]")
     if len({folder.resolve() for folder in options.runs}) < len(options.runs):
         raise BadInputError("the same folder is given twice")
-    runs = [read_run(folder, options.metric) for folder in options.runs]
+    runs = [read_run(folder, options.metric, options.modules) for folder in options.runs]
     games = [game_of(run.experiment) for run in runs]
     if any(to_json(run.experiment.environment) != to_json(runs[0].experiment.environment) for run in runs):
         print(f"different games are compared: {', '.join(dict.fromkeys(games))}", file=sys.stderr)
@@ -124,13 +127,13 @@ def main(argv: Sequence[str]) -> int:
     return cli.DONE
 
 
-def read_run(folder: Path, metric: str) -> Run:
+def read_run(folder: Path, metric: str, modules: Collection[str] = ()) -> Run:
     """One metric of the run in a folder, which is only read.
 
     Raises:
         BadInputError: if there is no run, it has no such metric, or its files are damaged.
     """
-    experiment = load_experiment(folder / "experiment.json")
+    experiment = load_experiment(folder / "experiment.json", modules)
     path = folder / "metrics.npz"
     damaged = f"{path} is damaged: the run writes it anew at its next checkpoint"
     try:
@@ -178,15 +181,22 @@ def labels(runs: Sequence[Run], games: Sequence[str], given: Sequence[str]) -> l
                 f"--labels needs a name of its own for each of the {len(runs)} run(s), not {len(given)} "
                 f"({', '.join(given)})"
             )
-        return list(given)
+        if not all(label.strip() for label in given):
+            raise BadInputError("--labels must be text that can be seen")
+        return [_printable(label) for label in given]
     names = [run.algorithm for run in runs]
     if len(set(games)) > 1:
         names = [f"{name} on {game}" for name, game in zip(names, games, strict=True)]
     often = Counter(names)
-    folders = [os.fsencode(run.folder).decode(errors="backslashreplace") for run in runs]
+    folders = [_printable(run.folder) for run in runs]
     return [
         f"{name} ({folder})" if often[name] > 1 else name for name, folder in zip(names, folders, strict=True)
     ]
+
+
+def _printable(text: str | Path) -> str:
+    """The text with bytes that are no characters written out."""
+    return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def curves(run: Run) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         BadInputError: as `script.main`, and for a figure on SMAX without JaxMARL.
     """
     options = cli.peek(script.Options, argv)
-    if not options.list and (not options.figures or set(options.figures) & set(ON_SMAX)):
+    if not options.list and (options.figures is None or set(options.figures) & set(ON_SMAX)):
         try:
             lookup_environment(f"smax:{ABLATED_ON}")
         except BadInputError as error:

@@ -27,9 +27,11 @@ from envs.matrix_games import MatrixGame, load_game
 from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import Experiment, seed_numbers, to_json
+from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError, train
+from jaxmarl_fac.saved import to_json
+from jaxmarl_fac.settings import flags_class, leaves, replaced
 from jaxmarl_fac.statistics import bootstrap_interval
 from jaxmarl_fac.tracking import WandbTracker
 
@@ -115,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
     options, experiment = prepare(argv)
     run: Run = options.run
     out, mode = folder_and_mode(run)
-    experiment.algorithm.check(experiment.environment)
+    experiment.bind()  # refuses a game that the algorithm cannot play
     prepare_folder(out)
     if isinstance(experiment.environment, MatrixGame) and pair.payoff is not None:
         describe_payoff(pair.payoff, experiment.environment)
@@ -163,11 +165,11 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         BadInputError: if there can be none; whether the algorithm can play the game is another question.
     """
     pair = cli.peek(Pair, argv)
-    algorithm_class, family, environment_parameters = resolve(pair)
-    options: Any = cli.parse(settings_class(algorithm_class, family, environment_parameters), argv)
+    algorithm, family, environment_parameters = resolve(pair)
+    options: Any = cli.parse(settings_class(algorithm, environment_parameters), argv)
     run: Run = options.run
     experiment = Experiment(
-        algorithm=options.algorithm,
+        algorithm=replaced(algorithm, **vars(options.algorithm)),
         environment=build_environment(pair, options.environment),
         seeds=seed_numbers(run.seeds, run.first_seed),
         env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
@@ -196,7 +198,7 @@ def list_ids() -> None:
     """Print every id with a line about it."""
     print("algorithms (--algo):")
     for name, algorithm in algorithms.ALGORITHMS.items():
-        print(f"  {name:<30} {inspect.getdoc(algorithm).splitlines()[0]}")  # type: ignore[union-attr]
+        print(f"  {name:<30} {algorithm.about}")
     print("environments (--env):")
     for name, entry in environments.ENVIRONMENTS.items():
         print(f"  {name:<30} {entry.about}")
@@ -204,38 +206,38 @@ def list_ids() -> None:
         print(f"  {name:<30} {about}")
 
 
-def resolve(pair: Pair) -> tuple[type[Algorithm], str, dict[str, Any]]:
-    """The algorithm's class, the environment's family, and its parameters with their defaults.
+def resolve(pair: Pair) -> tuple[Algorithm, str, dict[str, Any]]:
+    """The algorithm with the family's settings, the environment's family, and its parameters' defaults.
 
     Raises:
         BadInputError: for an unknown id, or if something is missing.
     """
     if pair.algo is None:
         raise BadInputError(f"--algo is missing: choose one of {', '.join(algorithms.ALGORITHMS)}")
-    algorithm = algorithms.lookup(pair.algo)
+    algorithms.lookup(pair.algo)
     if (pair.env is None) == (pair.payoff is None):
         raise BadInputError("give either --env ID or --payoff FILE (--list names the environments)")
     if pair.env is None:
-        return algorithm, "matrix", {"stages": 1}
+        return algorithms.make(pair.algo, "matrix"), "matrix", {"stages": 1}
     entry = environments.lookup(pair.env)
     defaults = {name: p.default for name, p in inspect.signature(entry.build).parameters.items()}
     # What has no plain default, such as an array, is for Python alone.
     plain = {name: value for name, value in defaults.items() if isinstance(value, bool | int | float | str)}
-    return algorithm, entry.family, plain
+    return algorithms.make(pair.algo, entry.family), entry.family, plain
 
 
-def settings_class(algorithm: type[Algorithm], family: str, environment_parameters: dict[str, Any]) -> type:
-    """A dataclass with every flag of this pair, and the family's defaults."""
+def settings_class(algorithm: Algorithm, environment_parameters: dict[str, Any]) -> type:
+    """A dataclass with every flag of this pair, and the algorithm's settings as defaults."""
     fields = [(name, type(default), default) for name, default in environment_parameters.items()]
     parameters = dataclasses.make_dataclass("Environment", fields, frozen=True)
     parameters.__doc__ = "Parameters of the environment."
-    defaults = algorithms.make(_id_of(algorithm), family)
+    flags = flags_class("Algorithm", algorithm)
     settings = dataclasses.make_dataclass(
         "Settings",
         [
             ("pair", Pair, dataclasses.field(default_factory=Pair)),
             ("run", Run, dataclasses.field(default_factory=Run)),
-            ("algorithm", algorithm, dataclasses.field(default=defaults)),
+            ("algorithm", flags, dataclasses.field(default_factory=flags)),
             ("environment", parameters, dataclasses.field(default_factory=parameters)),
         ],
         frozen=True,
@@ -289,7 +291,7 @@ def wandb_tracker(mode: WandbMode, out: Path, options: Any, experiment: Experime
         mode,
         {
             **dataclasses.asdict(options.environment),
-            **to_json(experiment.algorithm),
+            **{name: leaf.value for name, leaf in leaves(experiment.algorithm).items()},
             **settings,
             "algo": pair.algo,
             "env": environment,
@@ -303,10 +305,6 @@ def wandb_tracker(mode: WandbMode, out: Path, options: Any, experiment: Experime
         name=f"{pair.algo}-{environment}",
         out=out,
     )
-
-
-def _id_of(algorithm: type[Algorithm]) -> str:
-    return next(name for name, known in algorithms.ALGORITHMS.items() if known is algorithm)
 
 
 if __name__ == "__main__":

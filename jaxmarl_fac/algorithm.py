@@ -1,47 +1,40 @@
-"""What an algorithm is to the loop: what it consumes, acts with, learns and remembers."""
+"""What an algorithm is: settings that, bound to a game, give a learner, which is a few pure functions.
 
-import abc
-import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple
+Example:
+    An algorithm needs no base class. This one never learns:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxmarl_fac.experience import Decision
+    >>> from jaxmarl_fac.memory import Rollout
+    >>> class FirstAction:
+    ...     def bind(self, game, num_envs=1):
+    ...         def act(params, carry, observation, clock, key):
+    ...             return Decision(jnp.zeros(game.num_agents, jnp.int32))
+    ...         memory = Rollout()
+    ...         return Learner(
+    ...             memory=memory,
+    ...             periods=periods(memory, game, num_envs),
+    ...             init=lambda key: LearnerState(params=(), target_params=(), opt_state=()),
+    ...             begin=no_memory,
+    ...             act=act,
+    ...             act_greedily=lambda params, carry, observation, key: act(params, carry, observation, None,
+    key), ...             update=lambda state, batch, clock, key: (state, {"reward": jnp.mean(batch.reward)}),
+    ...         )
+"""
+
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import struct
 
-from envs.base import Observation, TeamEnvironment
-from envs.errors import BadInputError
-from jaxmarl_fac.settings import Settings
+from envs.base import Observation
+from jaxmarl_fac.experience import Clock, Decision
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.memory.base import Memory
 
 Params = Any
 Metrics = dict[str, jax.Array]
-
-
-class Transition(NamedTuple):
-    """One step of experience; a batch of them has a leading axis `(B, ...)` on every leaf.
-
-    In a stateless game the observations carry no batch axis: they are the same for every sample.
-    """
-
-    observation: Observation
-    actions: jax.Array  # (n,) int32, or float32 where actions are numbers
-    reward: jax.Array  # (), or (n,) in a game with a reward per agent
-    discount: jax.Array  # (), 0 after a termination, else 1
-    next_observation: Observation
-
-
-class Trajectory(NamedTuple):
-    """One whole episode, padded to T steps; a batch of them has a leading axis `(B, ...)` on every leaf.
-
-    After the episode's end `mask` is 0 and all else is of no meaning. The last observation of an episode
-    of t steps is number t: `observation` has one more entry than there are steps.
-    """
-
-    observation: Observation  # (T + 1, ...)
-    actions: jax.Array  # (T, n)
-    reward: jax.Array  # (T,), or (T, n)
-    discount: jax.Array  # (T,), 0 after a termination, else 1
-    mask: jax.Array  # (T,) float32, 1 for the steps of the episode
 
 
 @struct.dataclass
@@ -56,84 +49,113 @@ class LearnerState:
     opt_state: optax.OptState
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Algorithm(Settings, abc.ABC):
-    """What the loop asks of an algorithm: pure functions over a frozen configuration.
+class Periods(NamedTuple):
+    """When a learner learns, counted in iterations of the loop and in updates."""
 
-    What is a class variable here, a subclass may turn into a setting.
+    warmup: int  # iterations without learning at the start
+    update_every: int  # iterations from one with updates to the next
+    target_every: int = 0  # updates between copies of `params` to `target_params`; 0 leaves them to `update`
+
+
+class Init(Protocol):
+    """A fresh learner from a key."""
+
+    def __call__(self, key: jax.Array) -> LearnerState: ...
+
+
+class Begin(Protocol):
+    """What agents remember at an episode's first observation: a latent, an option, a prior belief."""
+
+    def __call__(self, params: Params, observation: Observation, key: jax.Array) -> Any: ...
+
+
+class Act(Protocol):
+    """The agents' decision with exploration."""
+
+    def __call__(
+        self, params: Params, carry: Any, observation: Observation, clock: Clock, key: jax.Array
+    ) -> Decision: ...
+
+
+class ActGreedily(Protocol):
+    """The agents' decision without exploration, ties to the lowest index."""
+
+    def __call__(self, params: Params, carry: Any, observation: Observation, key: jax.Array) -> Decision: ...
+
+
+class Update(Protocol):
+    """Learning from a batch, and scalars or arrays to log of it."""
+
+    def __call__(
+        self, state: LearnerState, batch: Any, clock: Clock, key: jax.Array
+    ) -> tuple[LearnerState, Metrics]: ...
+
+
+class Learner(NamedTuple):
+    """An algorithm bound to a game: pure functions over one learner's arrays, and when they are called.
+
+    Attributes:
+        memory: what is kept of experience and what `update` is given of it.
+        periods: when it learns.
+        init: see `Init`.
+        begin: see `Begin`; `no_memory` for agents that remember nothing.
+        act: see `Act`.
+        act_greedily: see `ActGreedily`.
+        update: see `Update`.
     """
 
-    #: What `update` is given: "transitions" or whole "episodes" drawn from replay (a `batch_size` of the
-    #: last `replay_size`), or "latest": the transition that each environment has just made.
-    consumes: ClassVar[Literal["transitions", "episodes", "latest"]]
-    #: Environment steps before the first update.
-    learning_starts: ClassVar[int] = 0
-    #: Updates between the loop's copies of `params` to `target_params`; 0 leaves them to `update`.
-    target_period: ClassVar[int] = 0
-    #: Steps of the environments between updates.
-    update_period: ClassVar[int] = 1
-    #: True if the algorithm can play games with a reward per agent.
-    general_sum: ClassVar[bool] = False
+    memory: Memory
+    periods: Periods
+    init: Init
+    begin: Begin
+    act: Act
+    act_greedily: ActGreedily
+    update: Update
 
-    def check(self, env: TeamEnvironment) -> None:
-        """Refuse an environment that the algorithm cannot play.
+
+class Algorithm(Protocol):
+    """Frozen settings, shown as flags and saved by id, that `bind` turns into a learner.
+
+    Any dataclass with this method is an algorithm. `jaxmarl_fac.settings.Settings` as its base checks ranges.
+    """
+
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        """The learner for a game.
+
+        Args:
+            game: what is known of it.
+            num_envs: environments side by side.
 
         Raises:
-            BadInputError: saying why.
+            BadInputError: if the algorithm cannot play the game.
         """
-        if env.num_actions == 0:
-            raise BadInputError(
-                f"{type(self).__name__} chooses among discrete actions, which {type(env).__name__} has not: "
-                "take an algorithm for continuous actions"
-            )
-        if env.reward_spec.shape and not self.general_sum:
-            raise BadInputError(
-                f"{type(self).__name__} learns from a reward of the whole team, and {type(env).__name__} "
-                "has one per agent: take an algorithm for general-sum games"
-            )
-
-    @abc.abstractmethod
-    def init(self, env: TeamEnvironment, key: jax.Array) -> LearnerState:
-        """A fresh learner."""
-
-    def initial_carry(self, env: TeamEnvironment) -> Any:
-        """What the agents remember within an episode, at its start."""
-        return ()
-
-    @abc.abstractmethod
-    def act(
-        self,
-        env: TeamEnvironment,
-        params: Params,
-        carry: Any,
-        observation: Observation,
-        epsilon: jax.Array,
-        key: jax.Array,
-    ) -> tuple[jax.Array, Any]:
-        """Actions `(n,)` with exploration, and what is remembered."""
-
-    @abc.abstractmethod
-    def act_greedily(
-        self, env: TeamEnvironment, params: Params, carry: Any, observation: Observation
-    ) -> tuple[jax.Array, Any]:
-        """Actions `(n,)` without exploration, ties to the lowest index, and what is remembered."""
-
-    def epsilon(self, env_steps: jax.Array) -> jax.Array:
-        """Exploration `()` after so many environment steps."""
-        return jnp.zeros(())
-
-    @abc.abstractmethod
-    def update(
-        self, env: TeamEnvironment, learner: LearnerState, batch: Any, progress: jax.Array, key: jax.Array
-    ) -> tuple[LearnerState, Metrics]:
-        """Learn from a batch; `progress ()` in [0, 1] says how much of training is done."""
 
 
-def check_replay(replay_size: int, batch_size: int) -> None:
-    """Refuse a replay that is smaller than a batch.
+def no_memory(params: Params, observation: Observation, key: jax.Array) -> tuple[()]:
+    """`begin` for agents that remember nothing."""
+    return ()
 
-    Raises:
-        BadInputError: if it is.
+
+def periods(
+    memory: Memory,
+    game: GameSpec,
+    num_envs: int,
+    *,
+    learning_starts: int = 0,
+    update_period: int = 1,
+    target_period: int = 0,
+) -> Periods:
+    """When a learner with this memory learns.
+
+    Args:
+        memory: what it is fed from.
+        game: what it plays.
+        num_envs: environments side by side.
+        learning_starts: environment steps before the first update.
+        update_period: batches of the memory from one that is used to the next.
+        target_period: updates between copies of the parameters to the targets; 0 for none.
     """
-    if replay_size < batch_size:
-        raise BadInputError(f"replay_size must be at least batch_size ({batch_size}), not {replay_size}")
+    warmup = max(-(-learning_starts // num_envs), memory.warmup(game.time_limit))
+    # A rollout is whole only after a multiple of its length.
+    warmup = -(-(warmup + 1) // memory.period) * memory.period - 1
+    return Periods(warmup, memory.period * update_period, target_period)

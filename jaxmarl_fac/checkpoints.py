@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,9 +21,10 @@ from jax.sharding import NamedSharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from envs.errors import BadInputError
-from jaxmarl_fac.experiment import Experiment, load_experiment, save_experiment, to_json
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.parallel import EVERYWHERE
+from jaxmarl_fac.saved import load_experiment, outside_modules, save_experiment, to_json
 from jaxmarl_fac.tracking import History
 
 #: Times that the newest checkpoint is tried anew, when a run replaces it while it is read.
@@ -230,7 +231,10 @@ class Checkpoints:
 
 
 def read_params(
-    folder: Path, abstract_params: Any, which: int | Literal["best"] | None = None
+    folder: Path,
+    abstract_params: Any,
+    which: int | Literal["best"] | None = None,
+    modules: Collection[str] = (),
 ) -> tuple[Saved, Any]:
     """A checkpoint of a run, and the parameters of all its lanes.
 
@@ -242,6 +246,7 @@ def read_params(
         abstract_params: shapes and dtypes of one lane's parameters.
         which: environment steps that it stands at, or "best" for the best mean return among those that are
             kept; the last one if None.
+        modules: see `saved.load_experiment`.
 
     Raises:
         BadInputError: if there is no run or no such checkpoint, or it cannot be read.
@@ -250,7 +255,7 @@ def read_params(
     complaint, failed = "", None
     with _hushed():
         for _ in range(ATTEMPTS):
-            recorded, steps = load_experiment(folder / "experiment.json"), None
+            recorded, steps = load_experiment(folder / "experiment.json", modules), None
             try:
                 with contextlib.closing(_manager(folder, read_only=True)) as manager:
                     steps = list(manager.all_steps())
@@ -398,7 +403,7 @@ def _check_same(record: Path, experiment: Experiment, free: set[str]) -> Experim
     except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{record} cannot be read: remove its folder, or choose another") from error
     with contextlib.suppress(BadInputError):  # code from before a setting saved a run without it
-        saved = _as_json(load_experiment(record))
+        saved = _as_json(load_experiment(record, outside_modules(experiment)))
     differing = _differences(saved, _as_json(experiment))
     if set(differing) - free:
         raise _another(record.parent, differing)

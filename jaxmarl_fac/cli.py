@@ -138,7 +138,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     """Paths in which ~ is the home folder, and whole numbers such as 1e4."""
     registry = tyro.constructors.ConstructorRegistry()
     # Of `--out=~/runs` no shell has expanded the ~.
-    registry.primitive_rule(_read_as(Path, "PATH", lambda text: Path(os.path.expanduser(text))))
+    registry.primitive_rule(_read_as(Path, "PATH", _path))
     registry.primitive_rule(_read_as(int, "INT", _whole))
     return registry
 
@@ -158,6 +158,13 @@ def _read_as(kind: type, metavar: str, read: Callable[[str], Any]) -> Callable[.
         )
 
     return rule
+
+
+def _path(text: str) -> Path:
+    path = os.path.expanduser(text)
+    if not text or path.startswith("~"):
+        raise ValueError("is empty, as where a variable is not set" if not text else "names no user's home")
+    return Path(path)
 
 
 def _whole(text: str) -> int:

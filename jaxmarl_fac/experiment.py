@@ -1,21 +1,18 @@
 """An experiment: everything that a result depends on, as one frozen value that can be saved and rebuilt."""
 
 import dataclasses
-import importlib
-import json
+import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from envs.ranges import KEY, Seed
-from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
-from jaxmarl_fac.files import write_text
+from jaxmarl_fac.algorithm import Algorithm, Learner, Metrics, Params
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.schedule import Schedule, evenly_spread
 from jaxmarl_fac.settings import Count, Must, Settings, at_least
 
@@ -25,13 +22,6 @@ MOST_ITERATIONS = 2**31 - 3
 MOST_SEEDS = 2**20
 #: Counts that only the host needs.
 LARGE = Must("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
-
-#: What saved experiments may name that has moved since, from the old name to the new one.
-OLD_NAMES = {
-    "baselines.actor_critic:greedy_actions_of": "baselines.probes:greedy_actions_of",
-    "baselines.two_player:joint_policy": "baselines.probes:joint_policy",
-    "jaxmarl_fac.inspection:joint_tables": "baselines.probes:joint_tables",
-}
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
@@ -74,10 +64,15 @@ class Experiment(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, kind in (("algorithm", Algorithm), ("environment", TeamEnvironment)):
-            part = getattr(self, name)
-            if not isinstance(part, kind):
-                raise BadInputError(f"{name} must be of type {kind.__name__}, not {type(part).__name__}")
+        if not callable(getattr(self.algorithm, "bind", None)):
+            raise BadInputError(
+                f"algorithm must have a method bind(game, num_envs), which "
+                f"{type(self.algorithm).__name__} lacks"
+            )
+        if not isinstance(self.environment, TeamEnvironment):
+            raise BadInputError(
+                f"environment must be of type TeamEnvironment, not {type(self.environment).__name__}"
+            )
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(self.environment)]
         if self.games and any(shape[:1] != (self.games,) for shape in shapes):
             raise BadInputError(
@@ -103,20 +98,39 @@ class Experiment(Settings):
         """Steps of the loop: each steps every environment once. A last partial one is made whole."""
         return -(-self.env_steps // self.num_envs)
 
-    @property
+    def bind(self, environment: TeamEnvironment | None = None) -> Learner:
+        """The learner of a game; of the first of the experiment's own if none is given.
+
+        Raises:
+            BadInputError: if the algorithm cannot play it.
+        """
+        if environment is None:
+            environment = self.environment
+            if self.games:
+                environment = jax.tree.map(lambda leaf: leaf[0], environment)
+        return self.algorithm.bind(GameSpec.of(environment), self.num_envs)
+
+    @functools.cached_property
     def schedule(self) -> Schedule:
-        """When the loop learns, copies targets and evaluates."""
-        algorithm = self.algorithm
-        warmup = -(-algorithm.learning_starts // self.num_envs)
-        if algorithm.consumes == "episodes":
-            warmup = max(warmup, self.environment.time_limit - 1)  # until the first episodes are over
-        copies = max(1, algorithm.target_period // self.updates_per_step)
+        """When the loop learns, copies targets and evaluates.
+
+        Raises:
+            BadInputError: if the algorithm cannot play the game, or targets would have to be copied amid the
+                updates of one iteration.
+        """
+        warmup, update_every, target_every = self.bind().periods
+        copies, rest = divmod(target_every, self.updates_per_step)
+        if rest:
+            raise BadInputError(
+                f"target_period must be a multiple of updates_per_step ({self.updates_per_step}), not "
+                f"{target_every}: targets are copied between iterations"
+            )
         return Schedule(
             iterations=self.iterations,
             warmup=warmup,
-            update_every=algorithm.update_period,
+            update_every=update_every,
             updates_per_step=self.updates_per_step,
-            target_every=copies * algorithm.update_period if algorithm.target_period else 0,
+            target_every=copies * update_every,
             evaluation_points=evenly_spread(self.iterations, self.evaluations),
         )
 
@@ -136,75 +150,3 @@ def seed_numbers(count: int, first: int = 0) -> tuple[int, ...]:
         bound = "least 1" if count < 1 else f"most {MOST_SEEDS}"
         raise BadInputError(f"the number of seeds must be at {bound}, not {count}")
     return tuple(range(first, first + count))
-
-
-def to_json(value: Any) -> Any:
-    """An experiment, or any part of one, as plain JSON from which `from_json` rebuilds it."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": _name(type(value)), **fields}
-    if isinstance(value, jax.Array | np.ndarray):
-        array = np.asarray(value)
-        return {
-            "type": "array",
-            "dtype": str(array.dtype),
-            "shape": list(array.shape),
-            "data": array.tolist(),
-        }
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
-    if callable(value):
-        return {"type": "function", "name": _name(value)}
-    return value
-
-
-def from_json(value: Any) -> Any:
-    """The inverse of `to_json`: lists become tuples, arrays come back with the same bits."""
-    if isinstance(value, list):
-        return tuple(from_json(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    kind = value["type"]
-    if kind == "array":
-        array = np.asarray(value["data"], value["dtype"]).reshape(value["shape"])
-        # A float64 model stays in NumPy: JAX would round it to float32.
-        return array if array.dtype == np.float64 else jnp.asarray(array)
-    if kind == "function":
-        return _find(value["name"])
-    return _find(kind)(**{name: from_json(item) for name, item in value.items() if name != "type"})
-
-
-def save_experiment(experiment: Experiment, path: Path) -> None:
-    """Write it as JSON, whole or not at all."""
-    write_text(path, json.dumps(to_json(experiment)))
-
-
-def load_experiment(path: Path) -> Experiment:
-    """Read what `save_experiment` wrote.
-
-    Raises:
-        BadInputError: if the file is missing, cannot be read, or holds no experiment.
-    """
-    try:
-        experiment = from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise BadInputError(f"there is no {path}: give the folder of a run") from error
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read ({error.strerror}): give the folder of a run") from error
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError, RecursionError) as error:
-        raise BadInputError(f"{path} holds no experiment: {error}") from error
-    if not isinstance(experiment, Experiment):
-        raise BadInputError(f"{path} holds no experiment")
-    return experiment
-
-
-def _name(thing: Any) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
-
-
-def _find(name: str) -> Any:
-    name = OLD_NAMES.get(name, name)
-    module, _, attribute = name.partition(":")
-    if module.split(".")[0] not in ("envs", "jaxmarl_fac", "baselines"):
-        raise BadInputError(f"{name} is not a part of this suite")
-    return getattr(importlib.import_module(module), attribute)

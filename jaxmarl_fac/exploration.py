@@ -9,13 +9,16 @@ import optax
 from jaxmarl_fac.values import greedy_actions
 
 
-def linear_epsilon(env_steps: jax.Array, start: float, end: float, steps: int) -> jax.Array:
+def linear_epsilon(
+    env_steps: jax.Array, start: float | jax.Array, end: float | jax.Array, steps: int
+) -> jax.Array:
     """Epsilon `()` after `env_steps`: from `start` straight to `end` in `steps`, then constant.
 
     Never outside of the two, and exactly `end` at last: compiled, `1 - count * (1 / steps)` may come out as
     -5e-8 or 6e-8 where it should be 0.
     """
-    epsilon = jnp.clip(optax.linear_schedule(start, end, steps)(env_steps), min(start, end), max(start, end))
+    low, high = jnp.minimum(start, end), jnp.maximum(start, end)
+    epsilon = jnp.clip(optax.linear_schedule(start, end, steps)(env_steps), low, high)
     return jnp.where(env_steps >= steps, end, epsilon)
 
 

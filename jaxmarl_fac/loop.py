@@ -149,14 +149,16 @@ def _run(
     if saved:
         lanes, iteration, history, before = saved
         lanes = program.fitted(lanes)
-        start = time.monotonic()  # to read what is there is no work on it
+        start = time.monotonic()  # time spent restoring a checkpoint is not counted
     else:
         lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
     if tracker:
         tracker.start(history)
 
+    done = iteration == experiment.iterations  # by an earlier call
+
     def elapsed() -> float:
-        return before + time.monotonic() - start
+        return before if done else before + time.monotonic() - start
 
     def save() -> None:
         if checkpoints:

@@ -9,10 +9,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_fac.experience import Trajectory
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 #: The last action of an agent that has not acted yet in its episode; its one-hot code is all 0.
 NO_ACTION = -1
+#: Logarithms of the smallest and the largest scale of a `SquashedNormal` before squashing.
+LOG_SCALES = (-5.0, 2.0)
+#: The largest absolute value of a number whose density under a `SquashedNormal` is taken.
+LARGEST_IN_SUPPORT = 1 - 1e-6
 
 
 def over_time(method: Callable[..., Any], network: NetworkT, *steps: Any, freeze_last: bool = False) -> Any:
@@ -104,12 +110,10 @@ class AgentNetwork(nn.Module):
         features = mlp(self.widths, name="MLP_0")(inputs)  # (n, H)
         return dense(self.num_actions, name="Dense_0")(features), features
 
-    def unroll(self, agents_views: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The same at each of T + 1 observations, between which `actions (T, n)` were played.
-
-        Nothing learns from the last.
-        """
-        return over_time(lambda agent, view: agent(view), self, agents_views, freeze_last=True)  # type: ignore[no-any-return]
+    def unroll(self, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        """The same at each of a trajectory's T + 1 observations. Nothing learns from the last."""
+        views = trajectory.observation.agents_view  # (T + 1, n, O)
+        return over_time(lambda agent, view: agent(view), self, views, freeze_last=True)  # type: ignore[no-any-return]
 
 
 class AgentMemory(NamedTuple):
@@ -160,17 +164,23 @@ class RecurrentAgentNetwork(nn.Module):
         features, _ = self.cell(hidden, self._encoded(agents_view, last_actions))
         return self.head(features), features
 
-    def unroll(self, agents_views: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The same at each of an episode's T + 1 observations, between which `actions (T, n)` were played."""
-        hidden, last_actions = self.fresh(agents_views.shape[1])
+    def unroll(self, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        """The same at each of a trajectory's T + 1 observations; memory is fresh where an episode begins."""
+        views, first = trajectory.observation.agents_view, trajectory.first
+        fresh = self.fresh(views.shape[1])
+        hidden, last_actions = trajectory.carry or fresh
+        taken = jnp.concatenate(
+            [last_actions[None], trajectory.actions]
+        )  # (T + 1, n), before each observation
         # Only the GRU takes one step after the other: the rest is done for all of them at once.
-        encoded = self._encoded(agents_views, jnp.concatenate([last_actions[None], actions]))
-        scan = nn.scan(
-            lambda cell, hidden, encoded: cell(hidden, encoded),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-        )
-        _, features = scan(self.cell, hidden, encoded)  # (T + 1, n, H)
+        encoded = self._encoded(views, jnp.where(first[:, None], NO_ACTION, taken))
+
+        def step(cell: nn.Module, hidden: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> Any:
+            first, encoded = inputs
+            return cell(jnp.where(first, fresh.hidden, hidden), encoded)
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+        _, features = scan(self.cell, hidden, (first, encoded))  # (T + 1, n, H)
         return self.head(features), features
 
     def _encoded(self, agents_view: jax.Array, last_actions: jax.Array) -> jax.Array:
@@ -181,13 +191,16 @@ class RecurrentAgentNetwork(nn.Module):
         return self.encoder(agent_inputs(*parts, agent_ids=self.agent_ids))  # type: ignore[no-any-return]
 
 
-def joined(*parts: jax.Array) -> jax.Array:
-    """Numbers and vectors after each other, as a network's input."""
+def concat(*parts: jax.Array) -> jax.Array:
+    """Scalars and vectors concatenated to one vector, as a network's input."""
     return jnp.concatenate([jnp.atleast_1d(part) for part in parts])
 
 
-class FromZero(nn.Module):
-    """An MLP whose outputs are all 0 at first: agents start in the middle of what they can do."""
+class ZeroInitMLP(nn.Module):
+    """An MLP whose outputs are all 0 at first, so that actions start in the middle of their range.
+
+    `(I,)` to `(outputs,)`.
+    """
 
     hidden: tuple[int, ...]
     outputs: int
@@ -199,13 +212,13 @@ class FromZero(nn.Module):
 
 
 class SquashedNormal(nn.Module):
-    """The tanh of a normal variable whose mean and spread depend on the inputs `(I,)`: numbers in (-1, 1)."""
+    """The tanh of a normal variable whose mean and scale depend on the inputs `(I,)`: numbers in (-1, 1)."""
 
     hidden: tuple[int, ...]
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        self.parameters = FromZero(self.hidden, 2)
+        self.parameters = ZeroInitMLP(self.hidden, 2)
 
     def __call__(self, inputs: jax.Array) -> distrax.Transformed:
         """The distribution of one number."""
@@ -213,17 +226,11 @@ class SquashedNormal(nn.Module):
         scale = jnp.exp(jnp.clip(log_scale, *LOG_SCALES))
         return distrax.Transformed(distrax.Normal(mean, scale), distrax.Tanh())
 
-    def middle(self, inputs: jax.Array) -> jax.Array:
+    def median(self, inputs: jax.Array) -> jax.Array:
         """The median `()` of that distribution."""
         return jnp.tanh(self.parameters(inputs)[0])
 
 
-#: Logarithms of the smallest and the largest spread before squashing.
-LOG_SCALES = (-5.0, 2.0)
-#: How close to -1 and 1 a number may be whose density is asked for.
-INSIDE = 1 - 1e-6
-
-
-def inside(actions: jax.Array) -> jax.Array:
-    """Actions of any shape, moved off the bounds, where a squashed variable has no density."""
-    return jnp.clip(actions, -INSIDE, INSIDE)
+def clip_to_support(actions: jax.Array) -> jax.Array:
+    """Actions of any shape, moved off -1 and 1, where a squashed variable has no density."""
+    return jnp.clip(actions, -LARGEST_IN_SUPPORT, LARGEST_IN_SUPPORT)

@@ -1,6 +1,7 @@
 """Trained learners outside the loop: load one from a run's folder, play it greedily, watch it."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from envs.errors import BadInputError
 from envs.ranges import Seed, checked
 from jaxmarl_fac.algorithm import Algorithm, Params
 from jaxmarl_fac.checkpoints import read_params
-from jaxmarl_fac.evaluation import greedy_return
-from jaxmarl_fac.experiment import load_experiment
+from jaxmarl_fac.evaluation import AGENTS, greedy_return
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.saved import load_experiment
 
 #: Episodes that are played side by side.
 MOST_EPISODES = 2**20
@@ -49,8 +51,10 @@ class Player:
             bound = "least 1" if episodes < 1 else f"most {MOST_EPISODES}"
             raise BadInputError(f"episodes must be at {bound}, not {episodes}")
 
+        learner = self.algorithm.bind(GameSpec.of(self.environment))
+
         def episode(key: jax.Array) -> jax.Array:
-            return greedy_return(self.algorithm, self.environment, self.params, key)[0]
+            return greedy_return(learner, self.environment, self.params, key)[0]
 
         return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(_key(key), episodes)))
 
@@ -60,20 +64,24 @@ class Player:
         Raises:
             BadInputError: for a key that is none.
         """
-        env = self.environment
+        env, params = self.environment, self.params
+        learner = self.algorithm.bind(GameSpec.of(env))
+        agents_key = jax.random.fold_in(_key(key), AGENTS)
 
         @jax.jit
-        def step(state: Any, carry: Any) -> tuple[Any, Any, jax.Array]:
-            actions, carry = self.algorithm.act_greedily(env, self.params, carry, env.observe(state))
-            state, timestep = env.step(state, actions)
-            return state, carry, timestep.last()
+        def step(state: Any, carry: Any, number: jax.Array) -> tuple[Any, Any, jax.Array]:
+            key = jax.random.fold_in(agents_key, number)
+            decision = learner.act_greedily(params, carry, env.observe(state), key)
+            state, timestep = env.step(state, decision.actions)
+            return state, decision.carry, timestep.last()
 
-        state, carry, over = env.reset(_key(key))[0], self.algorithm.initial_carry(env), False
-        seen = [state]
+        state, over = env.reset(_key(key))[0], False
+        carry = learner.begin(params, env.observe(state), jax.random.fold_in(agents_key, 0))
+        states = [state]
         while not over:
-            state, carry, over = step(state, carry)
-            seen.append(state)
-        return seen
+            state, carry, over = step(state, carry, np.int32(len(states)))
+            states.append(state)
+        return states
 
     def animate(self, path: str | Path, key: int = 0) -> None:
         """Write one greedy episode as an animation.
@@ -102,7 +110,11 @@ class Player:
 
 
 def load_player(
-    folder: str | Path, seed: int | None = None, game: int = 0, step: int | Literal["best"] | None = None
+    folder: str | Path,
+    seed: int | None = None,
+    game: int = 0,
+    step: int | Literal["best"] | None = None,
+    modules: Collection[str] = (),
 ) -> Player:
     """The learner that a run left in its folder; the run may go on meanwhile.
 
@@ -112,21 +124,24 @@ def load_player(
         game: which of a batch of games.
         step: environment steps of the checkpoint, if the run keeps several, or "best" for the one with the
             best mean return; the last one if None.
+        modules: outside of the suite, from which the run's algorithm or game may be taken.
 
     Raises:
         BadInputError: if there is no run or no such checkpoint, if either is damaged, or if it has no such
             seed or game.
     """
     folder = Path(folder)
-    experiment = load_experiment(folder / "experiment.json")
+    if not (step is None or step == "best" or isinstance(step, int)):
+        raise BadInputError(f"step must be a number of environment steps or 'best', not {step!r}")
+    experiment = load_experiment(folder / "experiment.json", modules)
     games = max(1, experiment.games)
     if not 0 <= game < games:
         raise BadInputError(f"{folder} has no game {game}: choose one of {_numbers(tuple(range(games)))}")
     algorithm, environment = experiment.algorithm, jax.tree.map(jax.numpy.asarray, experiment.environment)
     if experiment.games:
         environment = jax.tree.map(lambda leaf: leaf[game], environment)
-    learner = jax.eval_shape(algorithm.init, environment, jax.random.key(0))
-    saved, params = read_params(folder, learner.params, step)
+    learner = jax.eval_shape(algorithm.bind(GameSpec.of(environment)).init, jax.random.key(0))
+    saved, params = read_params(folder, learner.params, step, modules)
     seeds = saved.experiment.seeds
     seed = seeds[0] if seed is None else seed
     if seed not in seeds:

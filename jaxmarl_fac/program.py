@@ -11,12 +11,12 @@ from flax import struct
 
 from envs.base import TeamEnvironment
 from envs.memory import check_fits
-from jaxmarl_fac.algorithm import LearnerState
-from jaxmarl_fac.evaluation import evaluate
+from jaxmarl_fac.algorithm import Learner, LearnerState
+from jaxmarl_fac.evaluation import AGENTS, evaluate
+from jaxmarl_fac.experience import Clock, Decision, Step
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.memory.base import Buffer
-from jaxmarl_fac.memory.choice import memory_for
-from jaxmarl_fac.memory.packing import tree_bytes
+from jaxmarl_fac.memory.base import Buffer, Store
+from jaxmarl_fac.memory.packing import plain_step, tree_bytes
 from jaxmarl_fac.parallel import (
     EVERYWHERE,
     SEEDS,
@@ -49,6 +49,8 @@ class Lane:
     env_states: Any  # of `num_envs` environments
     carries: Any  # what the agents of each environment remember within its episode
     sums: dict[str, jax.Array]  # of the update metrics since the last evaluation
+    #: (E,) bool, environments that spend their next step on being reset; None where resets take no step.
+    waiting: jax.Array | None = None
 
 
 @struct.dataclass
@@ -63,13 +65,13 @@ class Program:
     """An experiment's compiled functions over all its lanes."""
 
     def __init__(self, experiment: Experiment):
-        algorithm = experiment.algorithm
         self.experiment = experiment
         self.mesh = seed_mesh(experiment.lanes)
         fixed = self._fixed_lanes()
         env = jax.tree.map(lambda leaf: leaf[0], fixed.environment)
-        algorithm.check(env)
-        learner = jax.eval_shape(algorithm.init, env, fixed.key[0])
+        bound = experiment.bind(env)
+        learner = jax.eval_shape(bound.init, fixed.key[0])
+        self._example = step_example(env, bound)
         #: Lanes that one device runs at a time.
         self.block = (
             1 if experiment.bitwise_seeds else block_size(experiment.lanes, self.mesh, tree_bytes(learner))
@@ -77,7 +79,6 @@ class Program:
         #: Which lane is where: all in their order, then some once more to fill up the devices.
         self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         self.fixed = shard(jax.tree.map(lambda leaf: leaf[self.fill], fixed), self.mesh)
-        self.memory = memory_for(algorithm, env, experiment.num_envs, experiment.iterations)
         self.schedule = experiment.schedule
 
         lanes, every = SEEDS, EVERYWHERE
@@ -150,7 +151,7 @@ class Program:
         row = self.unpadded(to_host(self._evaluate(lanes, self.fixed, jnp.int32(iteration))))
         updates = self.schedule.updates(iteration) - self.schedule.updates(last)
         for name, total in self.unpadded(to_host(lanes.sums)).items():
-            row[name] = total / updates if updates > 0 else np.full_like(total, np.nan)
+            row[name] = total / updates if updates > 0 else total * np.nan  # which is no whole number
         return row, lanes.replace(sums=jax.tree.map(jnp.zeros_like, lanes.sums))  # type: ignore[attr-defined]
 
     def fitted(self, lanes: Lane) -> Lane:
@@ -192,66 +193,97 @@ class Program:
 
     # --- on the devices, for one lane; `self` holds only static things ---
 
-    def _init_lane(self, fixed: Fixed) -> Lane:
-        algorithm, env = self.experiment.algorithm, fixed.environment
-        learner_key, reset_key = jax.random.split(jax.random.fold_in(fixed.key, INITIAL))
-        learner = algorithm.init(env, learner_key)
-        buffer = self.memory.init(env)
-        env_states, _ = jax.vmap(env.reset)(_split(reset_key, self.experiment.num_envs))
-        carries = self._fresh_carries(env)
-        metrics = jax.eval_shape(lambda: self._update(learner, buffer, env, jnp.int32(1), reset_key)[1])
-        sums = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), metrics)
-        return Lane(learner, buffer, env_states, carries, sums)
+    def bind(self, env: TeamEnvironment) -> tuple[Learner, Store]:
+        """The learner of one game and its store of experience."""
+        experiment, learner = self.experiment, self.experiment.bind(env)
+        store = learner.memory.bind(
+            env,
+            self._example,
+            experiment.num_envs,
+            experiment.iterations,
+            reset_rows=learner.memory.resets_take_a_row,
+        )
+        return learner, store
 
-    def _fresh_carries(self, env: TeamEnvironment) -> Any:
-        """For the start of an episode in every environment."""
-        carry = self.experiment.algorithm.initial_carry(env)
-        return jax.tree.map(lambda leaf: jnp.stack([leaf] * self.experiment.num_envs), carry)
+    def _init_lane(self, fixed: Fixed) -> Lane:
+        env, (learner, store) = fixed.environment, self.bind(fixed.environment)
+        learner_key, reset_key = jax.random.split(jax.random.fold_in(fixed.key, INITIAL))
+        state, buffer = learner.init(learner_key), store.init()
+        keys = _split(reset_key, self.experiment.num_envs)
+        env_states, _ = jax.vmap(env.reset)(keys)
+        carries = _begin(learner, env, state.params, env_states, keys)
+        metrics = jax.eval_shape(
+            lambda: learner.update(
+                state, store.sample(buffer, jnp.int32(1), reset_key), self._clock(jnp.int32(1), 0), reset_key
+            )[1]
+        )
+        sums = jax.tree.map(lambda m: jnp.zeros(m.shape, jnp.int32 if m.dtype == bool else m.dtype), metrics)
+        takes_a_row = learner.memory.resets_take_a_row
+        waiting = jnp.zeros((self.experiment.num_envs,), bool) if takes_a_row else None
+        return Lane(state, buffer, env_states, carries, sums, waiting)
+
+    def _clock(self, iteration: jax.Array, updates: int) -> Clock:
+        """The time at the start of an iteration, and so many updates later."""
+        experiment, schedule = self.experiment, self.schedule
+        since = jnp.maximum(iteration - schedule.warmup, 0)
+        rounds = since // schedule.update_every + (since % schedule.update_every > 0)
+        return Clock(
+            # Both stop at the largest int32 instead of wrapping; exploration has ended long before.
+            env_steps=jnp.minimum(iteration, LARGEST // experiment.num_envs) * experiment.num_envs,
+            updates=jnp.minimum(rounds, LARGEST // schedule.updates_per_step - 1) * schedule.updates_per_step
+            + updates,
+            progress=jnp.minimum(iteration / experiment.iterations, 1),  # rounding may pass 1
+        )
 
     def _iteration(self, lane: Lane, fixed: Fixed, iteration: jax.Array, learn: bool) -> Lane:
         """Act in every environment, store, and learn."""
-        experiment, algorithm, env = self.experiment, self.experiment.algorithm, fixed.environment
-        # Stops at the largest int32 instead of wrapping: exploration has long reached its end by then.
-        env_steps = jnp.minimum(iteration, LARGEST // experiment.num_envs) * experiment.num_envs
+        experiment, env = self.experiment, fixed.environment
+        learner, store = self.bind(env)
+        params, clock = lane.learner.params, self._clock(iteration, 0)
         act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(fixed.key, iteration), 3)
-        epsilon = algorithm.epsilon(env_steps)
 
-        def act(state: Any, carry: Any, key: jax.Array) -> tuple[jax.Array, Any]:
-            return algorithm.act(env, lane.learner.params, carry, env.observe(state), epsilon, key)
+        def act(state: Any, carry: Any, key: jax.Array) -> Decision:
+            return learner.act(params, carry, env.observe(state), clock, key)
 
         keys = _split(act_key, experiment.num_envs)
-        actions, carries = jax.vmap(act)(lane.env_states, lane.carries, keys)  # (E, n)
-        after, timesteps = jax.vmap(env.step)(lane.env_states, actions)
-        buffer = self.memory.add(env, lane.buffer, iteration, lane.env_states, actions, timesteps, after)
-        fresh, _ = jax.vmap(env.reset)(_split(reset_key, experiment.num_envs))
-        env_states, carries = jax.vmap(
-            lambda over, a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b)
-        )(timesteps.last(), (fresh, self._fresh_carries(env)), (after, carries))
-        learner, sums = lane.learner, lane.sums
+        decisions = jax.vmap(act)(lane.env_states, lane.carries, keys)  # actions (E, n)
+        after, timesteps = jax.vmap(env.step)(lane.env_states, decisions.actions)
+        reset_keys = _split(reset_key, experiment.num_envs)
+        fresh, _ = jax.vmap(env.reset)(reset_keys)
+        last = timesteps.last()
+        over, waiting = last, lane.waiting
+        if waiting is not None:  # an ended episode is left for a fresh one by a step of its own
+            over, last = waiting, last & ~waiting
+            after = _where(over, fresh, after)
+        steps = Step(
+            lane.env_states,
+            lane.carries,
+            decisions.actions,
+            decisions.extras,
+            timesteps.reward,
+            timesteps.discount,
+            last,
+            jnp.ones_like(last) if waiting is None else ~waiting,
+            after,
+        )
+        buffer = store.add(lane.buffer, iteration, steps)
+        begun = _begin(learner, env, params, fresh, reset_keys)
+        env_states, carries = _where(over, (fresh, begun), (after, decisions.carry))
+        state, sums = lane.learner, lane.sums
         if learn:
-            for key in _split(sample_key, experiment.updates_per_step):
-                learner, metrics = self._update(learner, buffer, env, iteration + 1, key)
+            for place, key in enumerate(_split(sample_key, experiment.updates_per_step)):
+                batch = store.sample(buffer, iteration + 1, key)
+                time = self._clock(iteration + 1, 0)._replace(updates=self._clock(iteration, place).updates)
+                update_key = jax.random.fold_in(key, 1)  # costs nothing where it is not used
+                state, metrics = learner.update(state, batch, time, update_key)
                 sums = jax.tree.map(jnp.add, sums, metrics)
-        return Lane(learner, buffer, env_states, carries, sums)
-
-    def _update(
-        self,
-        learner: LearnerState,
-        buffer: Buffer,
-        env: TeamEnvironment,
-        additions: jax.Array,
-        key: jax.Array,
-    ) -> tuple[LearnerState, dict[str, jax.Array]]:
-        batch = self.memory.sample(env, buffer, additions, key)
-        progress = jnp.minimum(additions / self.experiment.iterations, 1)  # rounding may pass 1
-        update_key = jax.random.fold_in(key, 1)  # costs nothing where nobody uses it
-        return self.experiment.algorithm.update(env, learner, batch, progress, update_key)
+        return Lane(state, buffer, env_states, carries, sums, None if waiting is None else last)
 
     def _evaluate_lane(self, lane: Lane, fixed: Fixed, iteration: jax.Array) -> dict[str, jax.Array]:
-        experiment, params = self.experiment, lane.learner.params
+        experiment, env, params = self.experiment, fixed.environment, lane.learner.params
         key = jax.random.fold_in(jax.random.fold_in(fixed.key, EVALUATION), iteration)
-        row = evaluate(experiment.algorithm, fixed.environment, params, key, experiment.evaluation_episodes)
-        probed = experiment.probe(experiment.algorithm, fixed.environment, params) if experiment.probe else {}
+        row = evaluate(experiment.bind(env), env, params, key, experiment.evaluation_episodes)
+        probed = experiment.probe(experiment.algorithm, env, params) if experiment.probe else {}
         return {**row, **probed}
 
     # --- on one device, for all its lanes ---
@@ -329,3 +361,30 @@ class Program:
 def _split(key: jax.Array, count: int) -> jax.Array:
     """`count` keys `(count,)`; a single one costs nothing, and threefry is dear on CPUs."""
     return key[None] if count == 1 else jax.random.split(key, count)
+
+
+def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """For each environment `(E,)` the leaves of one of two trees."""
+    choose = jax.vmap(lambda c, a, b: jax.tree.map(lambda x, y: jnp.where(c, x, y), a, b))
+    return choose(condition, yes, no)
+
+
+def _begin(learner: Learner, env: TeamEnvironment, params: Any, states: Any, keys: jax.Array) -> Any:
+    """What the agents of each environment `(E,)` remember at the start of its episode."""
+
+    def begin(state: Any, key: jax.Array) -> Any:
+        return learner.begin(params, env.observe(state), jax.random.fold_in(key, AGENTS))
+
+    return jax.vmap(begin)(states, keys)
+
+
+def step_example(env: TeamEnvironment, learner: Learner) -> Step:
+    """Shapes and dtypes of what a memory stores of one step."""
+
+    def decide(key: jax.Array) -> tuple[Any, Decision]:
+        params, observation = learner.init(key).params, env.observe(env.reset(key)[0])
+        carry, zero = learner.begin(params, observation, key), jnp.zeros((), jnp.int32)
+        return carry, learner.act(params, carry, observation, Clock(zero, zero, jnp.zeros(())), key)
+
+    carry, decision = jax.eval_shape(decide, jax.random.key(0))
+    return plain_step(env)._replace(carry=carry, actions=decision.actions, extras=decision.extras)

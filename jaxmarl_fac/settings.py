@@ -13,7 +13,9 @@ import dataclasses
 import functools
 import inspect
 import math
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import docstring_parser
 
 from envs.ranges import Count, Must, Probability, above, at_least, between, checked
 
@@ -22,6 +24,7 @@ __all__ = [
     "Beta",
     "Count",
     "EvenCount",
+    "Leaf",
     "Must",
     "NotNegative",
     "OffOrAbove",
@@ -33,7 +36,12 @@ __all__ = [
     "above",
     "at_least",
     "between",
+    "flags_class",
+    "leaves",
+    "replaced",
 ]
+
+S = TypeVar("S")
 
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0, "0 or above")]
@@ -66,6 +74,77 @@ class Settings:
         for field in dataclasses.fields(settings):
             value = checked(field.name, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
+
+
+class Leaf(NamedTuple):
+    """One setting of an algorithm, wherever it is nested."""
+
+    hint: Any
+    value: Any
+    about: str  # the line about it in its class's docstring
+
+
+def leaves(settings: Any) -> dict[str, Leaf]:
+    """Every setting of a value by its name, those of nested dataclasses among the others.
+
+    Names are unique within an algorithm, so that they can be flags and keys of a sweep.
+    """
+    found: dict[str, Leaf] = {}
+    if not dataclasses.is_dataclass(settings):
+        return found
+    kind: Any = type(settings)
+    hints = _hints(kind)
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= leaves(value)
+        else:
+            found[field.name] = Leaf(hints[field.name], value, _about(kind, field.name))
+    return found
+
+
+def replaced(settings: S, **changes: Any) -> S:
+    """A copy with some settings or whole parts changed, wherever settings are nested.
+
+    Raises:
+        BadInputError: for a value that cannot be.
+        KeyError: for a setting that there is not.
+    """
+    parts: dict[str, Any] = {}
+    nested_or_own = dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
+    for field in nested_or_own:
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(changes.get(field.name)):  # a whole part
+            parts[field.name] = changes.pop(field.name)
+        elif dataclasses.is_dataclass(value):  # which may hold a setting of its own name
+            known = leaves(value)
+            nested = {name: changes.pop(name) for name in list(changes) if name in known}
+            if nested:
+                parts[field.name] = replaced(value, **nested)
+        elif field.name in changes:
+            parts[field.name] = changes.pop(field.name)
+    if changes:
+        raise KeyError(next(iter(changes)))
+    return dataclasses.replace(settings, **parts) if parts else settings  # type: ignore[type-var]
+
+
+def flags_class(name: str, settings: Any) -> type:
+    """A flat dataclass of all settings of a value, with its values as defaults, for a command line."""
+    found = leaves(settings)
+    fields = [(each, leaf.hint, dataclasses.field(default=leaf.value)) for each, leaf in found.items()]
+    made = dataclasses.make_dataclass(name, fields, frozen=True)
+    lines = [f"    {each}: {leaf.about}" for each, leaf in found.items()]
+    made.__doc__ = "\n".join(["Settings of the algorithm.", "", "Attributes:", *lines])
+    return made
+
+
+def _about(kind: type, name: str) -> str:
+    """What a class's docstring, or one of a class that it builds on, says of an attribute."""
+    for base in kind.__mro__:
+        for parameter in docstring_parser.parse(base.__doc__ or "").params:
+            if parameter.arg_name == name:
+                return " ".join((parameter.description or "").split())
+    return ""
 
 
 @functools.cache

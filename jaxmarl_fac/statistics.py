@@ -16,6 +16,8 @@ from envs.errors import BadInputError
 
 #: Share of the values that the interquartile mean drops at either end.
 TRIM = 0.25
+#: Numbers that a bootstrap resamples at a time.
+MOST_RESAMPLED = 10_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +110,8 @@ def bootstrap_interval(
         tuple(table.T) if strata else (table,),  # scipy resamples every sample of the tuple on its own
         lambda *columns, axis: statistic(np.concatenate(columns, axis=axis), axis=axis),
         n_resamples=resamples,
+        # All at once if they are few numbers; a million values would need 16 GB.
+        batch=None if resamples * table.size <= MOST_RESAMPLED else max(1, MOST_RESAMPLED // table.size),
         vectorized=True,
         confidence_level=confidence,
         method="percentile",  # BCa, scipy's default, fails when all values are equal

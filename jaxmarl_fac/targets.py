@@ -13,6 +13,8 @@ def td_target(
     `discount` is 0 after a termination and 1 otherwise: a truncated episode still bootstraps. Where it is
     known to be 0 beforehand, XLA need not compute `next_value` at all.
     """
+    chex.assert_rank([reward, discount, next_value], {0, 1, 2, 3})
+    chex.assert_type([reward, discount, next_value], float)
     bootstrapped = reward + gamma * discount * next_value
     return jax.lax.stop_gradient(jnp.where(discount == 0, reward, bootstrapped))
 
@@ -22,8 +24,8 @@ def lambda_returns(
     discounts: jax.Array,
     next_values: jax.Array,
     mask: jax.Array,
-    gamma: float,
-    lambda_: float,
+    gamma: float | jax.Array,
+    lambda_: float | jax.Array,
 ) -> jax.Array:
     """TD(lambda) targets `G_t = r_t + gamma d_t ((1 - lambda) V_{t+1} + lambda G_{t+1})`, without gradient.
 
@@ -41,7 +43,8 @@ def lambda_returns(
     """
     chex.assert_equal_shape([rewards, discounts, next_values, mask])
     chex.assert_rank(rewards, 1)
-    if lambda_ == 0:
+    chex.assert_type([rewards, discounts, next_values, mask], float)
+    if not isinstance(lambda_, jax.Array) and lambda_ == 0:
         return td_target(rewards, discounts, gamma, next_values)
     goes_on = jnp.concatenate([mask[1:], jnp.zeros(1)])  # (T,), whether another step follows
 

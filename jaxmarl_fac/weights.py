@@ -19,6 +19,8 @@ def hysteretic_weights(errors: jax.Array, ratio: float) -> jax.Array:
     (Matignon, Laurent and Le Fort-Piat 2007, "Hysteretic Q-learning".) With `ratio` 0 values never fall:
     distributed Q-learning (Lauer and Riedmiller 2000), which hopes that the others will play their best.
     """
+    chex.assert_rank(errors, 1)
+    chex.assert_type(errors, float)
     return jnp.where(errors > 0, 1.0, ratio)
 
 
@@ -29,12 +31,15 @@ def played_greedily(masked_utilities: jax.Array, actions: jax.Array) -> jax.Arra
         masked_utilities: `(n, A)`, unavailable actions at `values.UNAVAILABLE`.
         actions: `(n,)`.
     """
+    chex.assert_rank([masked_utilities, actions], [2, 1])
+    chex.assert_type([masked_utilities, actions], [float, int])
     return chosen(masked_utilities, actions) == jnp.max(masked_utilities, axis=-1)
 
 
 def others_greedy(greedy: jax.Array) -> jax.Array:
     """Whether all agents but this one played greedily: `(n,)` bool to `(n,)` bool."""
     chex.assert_rank(greedy, 1)
+    chex.assert_type(greedy, bool)
     return jnp.sum(~greedy) == ~greedy
 
 
@@ -62,6 +67,8 @@ def logical_weights(
             see; 0 where both losses are summed before a step.
     """
     chex.assert_equal_shape([errors, useful])
+    chex.assert_rank(errors, 1)
+    chex.assert_type([errors, useful], [float, bool])
     better = errors > 0
     if independent:
         return useful + alpha * better * (1 - removed * useful)
@@ -70,6 +77,8 @@ def logical_weights(
 
 def optimistic_weight(q_tot: jax.Array, target: jax.Array, alpha: float) -> jax.Array:
     """OW-QMIX: 1 where the joint value is too low, else `alpha` (arXiv 2006.10800)."""
+    chex.assert_rank([q_tot, target], 0)
+    chex.assert_type([q_tot, target], float)
     return jnp.where(jax.lax.stop_gradient(q_tot < target), 1.0, alpha)
 
 
@@ -86,6 +95,8 @@ def central_weight(
         alpha: the smaller weight.
     """
     chex.assert_equal_shape([actions, greedy])
+    chex.assert_rank([target, greedy_value, actions], [0, 0, 1])
+    chex.assert_type([target, greedy_value, actions, greedy], [float, float, int, int])
     better = jax.lax.stop_gradient(target > greedy_value)
     return jnp.where(jnp.all(actions == greedy) | better, 1.0, alpha)
 
@@ -121,6 +132,8 @@ def remix_weight(
         gradient: False puts 1 in place of the third factor.
     """
     chex.assert_equal_shape([policy, slopes])
+    chex.assert_rank([q_tot, target, central_value, policy], [0, 0, 0, 1])
+    chex.assert_type([q_tot, target, central_value, policy, slopes], float)
     gap = target - q_tot
     weight = gap if bellman else jnp.ones(())
     if underestimation:
@@ -141,6 +154,7 @@ def min_max_weights(weights: jax.Array, mask: jax.Array, least: float) -> jax.Ar
         least: w_min, in [0, 1].
     """
     chex.assert_equal_shape([weights, mask])
+    chex.assert_type([weights, mask], float)
     real = mask > 0
     low = jnp.min(jnp.where(real, weights, jnp.inf))
     span = jnp.max(jnp.where(real, weights, -jnp.inf)) - low
@@ -154,6 +168,7 @@ def shares_of_bins(values: jax.Array, mask: jax.Array, bins: int) -> jax.Array:
     A value on the border of two counts for the upper one, and one outside for the nearest.
     """
     chex.assert_equal_shape([values, mask])
+    chex.assert_type([values, mask], float)
     # In float32, .15 * 20 may come out a little below 3.
     places = jnp.clip(jnp.floor(values * bins + 1e-4), 0, bins - 1)
     inside = places[..., None] == jnp.arange(bins)

@@ -130,7 +130,7 @@ class Smax(JaxMARLTeam):
     """
 
     @staticmethod
-    def build(name: str, **settings: Any) -> Any:  # noqa: D102
+    def build(name: str, **settings: Any) -> Any:
         scenario = _jaxmarl("environments.smax").map_name_to_scenario(name)
         return _jaxmarl("registration").make("HeuristicEnemySMAX", scenario=scenario, **settings)
 
@@ -178,7 +178,7 @@ class SimpleSpread(JaxMARLTeam):
     """
 
     @staticmethod
-    def build(name: str, **settings: Any) -> Any:  # noqa: D102
+    def build(name: str, **settings: Any) -> Any:
         agents, make = settings.pop("agents"), _jaxmarl("registration").make
         return make(f"MPE_{name}_v3", num_agents=agents, num_landmarks=agents, **settings)
 

@@ -129,7 +129,7 @@ class Foraging(JumanjiTeam):
     """
 
     @staticmethod
-    def build(**settings: Any) -> Any:  # noqa: D102
+    def build(**settings: Any) -> Any:
         agents, food = settings.pop("agents"), settings.pop("food")
         time_limit, penalty = settings.pop("time_limit"), settings.pop("penalty")
         generator = ForagingGenerator(num_agents=agents, num_food=food, **settings)
@@ -154,7 +154,7 @@ class Warehouse(JumanjiTeam):
     plays_in_64_bits = False
 
     @staticmethod
-    def build(**settings: Any) -> Any:  # noqa: D102
+    def build(**settings: Any) -> Any:
         agents, time_limit = settings.pop("agents"), settings.pop("time_limit")
         return RobotWarehouse(WarehouseGenerator(num_agents=agents, **settings), time_limit)
 
@@ -181,7 +181,7 @@ class Connect(JumanjiTeam):
         return True
 
     @staticmethod
-    def build(**settings: Any) -> Any:  # noqa: D102
+    def build(**settings: Any) -> Any:
         generator = RandomWalkGenerator(settings["grid_size"], settings["agents"])
         return Connector(generator, time_limit=settings["time_limit"])
 

@@ -1,21 +1,60 @@
-"""Uniform replay of whole episodes, kept as compact states."""
+"""Whole episodes, drawn uniformly from the last ones."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jumanji.types import TimeStep
 
 from envs.base import TeamEnvironment
-from jaxmarl_fac.algorithm import Trajectory
-from jaxmarl_fac.memory.packing import from_bytes, pack_step, step_example, to_bytes, tree_bytes, widened
+from jaxmarl_fac.experience import Step, Trajectory
+from jaxmarl_fac.memory.packing import from_bytes, pack, to_bytes, tree_bytes, widen
+from jaxmarl_fac.memory.transitions import check_replay
+
+
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Uniform replay of whole episodes: batches `(B,)` of trajectories padded to the time limit.
+
+    Only episodes that are over are drawn, with replacement.
+
+    Attributes:
+        capacity: episodes to keep, besides those that are being played; rounded up to a multiple of E.
+        batch_size: B, episodes in a batch.
+        recent: how many of the newest episodes the recent part of a batch is drawn from, rounded up to a
+            multiple of E.
+        recent_fraction: share of a batch that is drawn from those.
+
+    Raises:
+        BadInputError: if a batch is larger than the replay.
+    """
+
+    capacity: int
+    batch_size: int
+    recent: int = 0
+    recent_fraction: float = 0.0
+
+    period = 1
+    resets_take_a_row = False
+
+    def __post_init__(self) -> None:
+        check_replay(self.capacity, self.batch_size)
+
+    def warmup(self, time_limit: int) -> int:
+        """Until the longest first episode is over."""
+        return time_limit - 1
+
+    def bind(
+        self, env: TeamEnvironment, example: Step, num_envs: int, iterations: int, reset_rows: bool = False
+    ) -> "EpisodeRing":
+        """A ring of episodes for each environment."""
+        kept = min(self.capacity, iterations * num_envs)  # an episode has a step at least
+        return EpisodeRing(env, example, num_envs, -(-kept // num_envs) + 1, self)
 
 
 @struct.dataclass
-class Episodes:
-    """What `EpisodeReplay` keeps. A slot holds one episode; every environment has slots of its own."""
+class EpisodeBuffer:
+    """A slot holds one episode; every environment has slots of its own, one of which is being written."""
 
     rows: jax.Array  # (E, slots, T + 1, bytes) uint8: one step each; the last one's state ends the episode
     lengths: jax.Array  # (E, slots) int32, steps of the episode in each slot
@@ -23,84 +62,65 @@ class Episodes:
     finished: jax.Array  # (E,) int32, episodes that each environment has ended
 
 
-@dataclasses.dataclass(frozen=True)
-class EpisodeReplay:
-    """A uniform replay buffer of whole episodes for one seed.
+class EpisodeRing:
+    """Functions over an `EpisodeBuffer`; see `memory.base.Store`.
 
-    Environments step side by side and end their episodes when they do: each writes into a slot of its
-    own, and its next slot holds its oldest episode. Only episodes that are over are sampled. States are
-    kept once, as `Replay` does without keys, and observations are recomputed.
+    Environments end their episodes at different times: each writes into a slot of its own, and its next slot
+    holds its oldest episode. States are kept once, and observations are recomputed.
 
     Args:
-        capacity: episodes to keep, besides those that are being played; rounded up to a multiple of E.
-        batch_size: episodes in a sample.
+        env: the game.
+        example: shapes and dtypes of one step.
         num_envs: E.
-        time_limit: T, steps of the longest episode.
-        recent: how many of the newest episodes the recent part of a batch is drawn from, rounded up to
-            a multiple of E.
-        recent_fraction: share of a batch that is drawn from those.
+        slots: of each environment.
+        memory: how batches are drawn.
     """
 
-    capacity: int
-    batch_size: int
-    num_envs: int
-    time_limit: int
-    recent: int = 0
-    recent_fraction: float = 0.0
+    def __init__(self, env: TeamEnvironment, example: Step, num_envs: int, slots: int, memory: Episodes):
+        self._env, self._num_envs, self.slots, self._memory = env, num_envs, slots, memory
+        self._time_limit = env.time_limit
+        self._example = jax.eval_shape(lambda step: pack(env, step), example)
 
-    @property
-    def slots(self) -> int:
-        """Slots of each environment; one of them is being written."""
-        return -(-self.capacity // self.num_envs) + 1
-
-    def init(self, env: TeamEnvironment) -> Episodes:
-        """No episodes."""
-        width = tree_bytes(step_example(env))
-        nothing = jnp.zeros((self.num_envs,), jnp.int32)
-        return Episodes(
-            rows=jnp.zeros((self.num_envs, self.slots, self.time_limit + 1, width), jnp.uint8),
-            lengths=jnp.zeros((self.num_envs, self.slots), jnp.int32),
+    def init(self) -> EpisodeBuffer:
+        """Nothing stored."""
+        nothing = jnp.zeros((self._num_envs,), jnp.int32)
+        shape = (self._num_envs, self.slots, self._time_limit + 1, tree_bytes(self._example))
+        return EpisodeBuffer(
+            rows=jnp.zeros(shape, jnp.uint8),
+            lengths=jnp.zeros((self._num_envs, self.slots), jnp.int32),
             steps=nothing,
             finished=nothing,
         )
 
-    def add(
-        self,
-        env: TeamEnvironment,
-        buffer: Episodes,
-        additions: jax.Array,
-        states: Any,
-        actions: jax.Array,
-        timesteps: TimeStep,
-        after: Any,
-    ) -> Episodes:
-        """Store one step of each environment; see `Memory`."""
+    def add(self, buffer: EpisodeBuffer, additions: jax.Array, steps: Step) -> EpisodeBuffer:
+        """Store one step of each environment; resets leave the buffer as it is."""
 
-        def rows_of(state: Any, actions: jax.Array, timestep: TimeStep, after: Any) -> jax.Array:
-            step = to_bytes(pack_step(env, state, actions, timestep))
-            return jnp.stack([step, to_bytes(pack_step(env, after, actions, timestep))])  # (2, bytes)
+        def rows_of(step: Step) -> jax.Array:
+            ending = step._replace(state=step.next_state)
+            return jnp.stack([to_bytes(pack(self._env, each)) for each in (step, ending)])  # (2, bytes)
 
-        rows = jax.vmap(rows_of)(states, actions, timesteps, after)  # (E, 2, bytes)
+        rows = jax.vmap(rows_of)(steps)  # (E, 2, bytes)
         slot = buffer.finished % self.slots  # (E,)
-        # The state after the step is written too, and overwritten by the next step if there is one.
+        # The state after the step is written too, and overwritten by the next step if there is one. A reset's
+        # row is overwritten by the first step of the episode.
         place = jnp.stack([buffer.steps, buffer.steps + 1], axis=1)  # (E, 2)
-        each = jnp.arange(self.num_envs)
-        over = timesteps.last()
-        return Episodes(
+        each = jnp.arange(self._num_envs)
+        taken = buffer.steps + steps.mask  # (E,)
+        over = steps.last & steps.mask
+        return EpisodeBuffer(
             rows=buffer.rows.at[each[:, None], slot[:, None], place].set(rows),
-            lengths=buffer.lengths.at[each, slot].set(buffer.steps + 1),
-            steps=jnp.where(over, 0, buffer.steps + 1),
+            lengths=buffer.lengths.at[each, slot].set(taken),
+            steps=jnp.where(over, 0, taken),
             finished=buffer.finished + over,
         )
 
-    def sample(
-        self, env: TeamEnvironment, buffer: Episodes, additions: jax.Array, key: jax.Array
-    ) -> Trajectory:
-        """A batch drawn with replacement: part of it from the newest episodes, the rest from all kept."""
+    def sample(self, buffer: EpisodeBuffer, additions: jax.Array, key: jax.Array) -> Trajectory:
+        """B episodes: part of them from the newest, the rest from all kept."""
+        memory, batch_size = self._memory, self._memory.batch_size
         kept = jnp.minimum(buffer.finished, self.slots - 1)  # (E,)
-        newest = jnp.minimum(kept, max(1, -(-self.recent // self.num_envs)))
-        recent = jnp.arange(self.batch_size) < round(self.recent_fraction * self.batch_size)  # (B,)
-        bits = jax.random.bits(key, (self.batch_size,))
+        newest = jnp.minimum(kept, max(1, -(-memory.recent // self._num_envs)))
+        recent = jnp.arange(batch_size) < round(memory.recent_fraction * batch_size)  # (B,)
+        bits = jax.random.bits(key, (batch_size,))
 
         def draw(bits: jax.Array, recent: jax.Array) -> Trajectory:
             ends = jnp.cumsum(jnp.where(recent, newest, kept))  # (E,)
@@ -108,24 +128,27 @@ class EpisodeReplay:
             each = jnp.searchsorted(ends, index, side="right")
             back = ends[each] - index  # 1 is this environment's last finished episode
             slot = (buffer.finished[each] - back) % self.slots
-            return self._trajectory(env, buffer.rows[each, slot], buffer.lengths[each, slot])
+            return self._trajectory(buffer.rows[each, slot], buffer.lengths[each, slot])
 
         return jax.vmap(draw)(bits, recent)
 
-    def _trajectory(self, env: TeamEnvironment, rows: jax.Array, length: jax.Array) -> Trajectory:
+    def _trajectory(self, rows: jax.Array, length: jax.Array) -> Trajectory:
         """The episode in the rows `(T + 1, bytes)`, of which `length` are steps."""
         # What lies behind the end is left from an older episode: the last state stands in for it.
-        rows = rows[jnp.minimum(jnp.arange(self.time_limit + 1), length)]
-        items = jax.vmap(lambda row: from_bytes(row, step_example(env)))(rows)
-        mask = jnp.arange(self.time_limit) < length  # (T,)
+        places = jnp.arange(self._time_limit + 1)
+        items = jax.vmap(lambda row: from_bytes(row, self._example))(rows[jnp.minimum(places, length)])
+        mask = places[:-1] < length  # (T,)
 
         def steps(leaf: jax.Array) -> jax.Array:
             """The first T entries, with zeros after the episode's end."""
             return jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf[:-1], 0)
 
         return Trajectory(
-            observation=jax.vmap(env.observe)(items["state"]),
-            actions=steps(widened(items["actions"])),
+            observation=jax.vmap(self._env.observe)(items["state"]),
+            first=places == 0,
+            carry=(),
+            actions=steps(widen(items["actions"])),
+            extras=jax.tree.map(steps, items["extras"]),
             reward=steps(items["reward"]),
             discount=steps(items["discount"]).astype(jnp.float32),
             mask=mask.astype(jnp.float32),

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from jaxmarl_fac.experiment import Experiment, seed_numbers, to_json
+from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.loop import Result, train
+from jaxmarl_fac.saved import to_json
 
 Scale = Literal["smoke", "quick", "paper"]
 Verdict = Literal["reproduced", "partly", "not reproduced"]

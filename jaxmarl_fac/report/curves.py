@@ -1,6 +1,5 @@
 """What figures do with learning curves: pictures, last returns, crossings, and what a scale changed."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from matplotlib.figure import Figure
 
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.figures import PALETTE, learning_curves, panels
+from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
 #: A seed's last return is its mean over this share of the evaluations, at the end.
@@ -25,10 +25,8 @@ def changes(experiment: Experiment, paper: Experiment, *games: tuple[str, Any, A
         for name in ("env_steps", "num_envs", "updates_per_step")
     ]
     pairs += games
-    pairs += [
-        (field.name, getattr(experiment.algorithm, field.name), getattr(paper.algorithm, field.name))
-        for field in dataclasses.fields(paper.algorithm)
-    ]
+    settings = leaves(experiment.algorithm)
+    pairs += [(name, settings[name].value, leaf.value) for name, leaf in leaves(paper.algorithm).items()]
     told = [f"{name} {ours} (paper: {theirs})" for name, ours, theirs in pairs if ours != theirs]
     return f"Changed for this scale: {', '.join(told)}. " if told else ""
 

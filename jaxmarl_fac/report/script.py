@@ -15,11 +15,12 @@ import jax
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import seed_numbers, to_json
+from jaxmarl_fac.experiment import seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.report.claims import Claim, Finished, Verdict, Workshop
 from jaxmarl_fac.report.figures import save
 from jaxmarl_fac.report.page import plain, print_table, write_report
+from jaxmarl_fac.saved import to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "distrax", "jumanji", "numpy", "scipy")
 
@@ -37,7 +38,7 @@ class Options:
         list: only list the figures, their claims and their cost.
     """
 
-    figures: tuple[str, ...] = ()
+    figures: tuple[str, ...] | None = None
     scale: str = "quick"
     seeds: int | None = None
     out: Path = Path("runs")
@@ -113,12 +114,16 @@ def read_records(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return records
 
 
-def _choose(claims: Sequence[Claim], ids: Sequence[str]) -> list[Claim]:
+def _choose(claims: Sequence[Claim], ids: Sequence[str] | None) -> list[Claim]:
     by_id = {claim.id: claim for claim in claims}
+    if ids is None:
+        return list(claims)
+    if not ids:
+        raise BadInputError(f"--figures needs ids: choose from {', '.join(by_id)}")
     for wanted in ids:
         if wanted not in by_id:
             raise BadInputError(f"unknown figure {wanted!r}: choose from {', '.join(by_id)}")
-    return [by_id[wanted] for wanted in ids] or list(claims)
+    return [by_id[wanted] for wanted in ids]
 
 
 def _is_done(path: Path, options: Options) -> bool:

@@ -10,18 +10,20 @@ import pytest
 
 import baselines
 import envs
-from baselines.actor_critic import Bound, Seen, Step, seen_by_all, turns
+from baselines.actor_critic import AgentTransition, AgentView, Networks, agent_orderings, agent_views
 from baselines.stein import stein_loss
 from envs.differential_game import DifferentialGame, differential_game
 from envs.matrix_games import matrix_game
 from envs.team_mdp import team_mdp
-from jaxmarl_fac.algorithm import Transition
+from jaxmarl_fac.experience import Step
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
-from jaxmarl_fac.memory.choice import memory_for
+from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.networks import SquashedNormal
 from jaxmarl_fac.soft.planning import TwoPlayerModel, soft_value_iteration
 from jaxmarl_fac.soft.stages import agent_outer
+from tests.helpers import clock_at, first_observation, transitions
 
 CONTINUOUS = ("ddpg", "ddpg-om", "maddpg", "masql", "sac", "pr2-ac", "rommeo-ac")
 DISCRETE = ("sac-discrete", "balancing-ac")
@@ -32,55 +34,66 @@ GAMMA = 0.8
 # What each network learns from
 
 
+def first_view(env, agent=0):
+    """The game's first observation as an agent knows it."""
+    return jax.tree.map(lambda leaf: leaf[agent], agent_views(first_observation(env)))
+
+
 def one_agent(algorithm, env, seed=0):
     """The networks of the first of all agents, with random parameters: fresh heads would be 0."""
-    shapes = jax.eval_shape(functools.partial(algorithm.init, env), jax.random.key(0)).params
+    game = GameSpec.of(env)
+    shapes = jax.eval_shape(algorithm.bind(game).init, jax.random.key(0)).params
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
         return jnp.asarray(0.5 * rng.normal(size=leaf.shape[1:]), jnp.float32)
 
-    return algorithm.network(env), jax.tree.map(draw, shapes), jax.tree.map(draw, shapes)
+    return algorithm.network(game), jax.tree.map(draw, shapes), jax.tree.map(draw, shapes)
 
 
-def step_of(env, **changes):
+def loss_of(algorithm, network, params, target, transition, progress=0.0, key=0):
+    """The loss of one transition, and what is logged of it."""
+    networks = Networks(*(network.bind(each) for each in (params, jax.lax.stop_gradient(params), target)))
+    clock = clock_at(progress=progress)
+    return algorithm.method.loss(networks, transition, algorithm.gamma, clock, jax.random.key(key))
+
+
+def transition_of(env, **changes):
     """A transition of the first of two agents that goes on."""
-    seen = jax.tree.map(lambda leaf: leaf[0], seen_by_all(env.observe(env.reset(jax.random.key(0))[0])))
-    numbers = env.num_actions == 0
-    step = Step(
-        seen=seen,
+    view, numbers = first_view(env), env.num_actions == 0
+    transition = AgentTransition(
+        view=view,
         own=jnp.float32(0.3) if numbers else jnp.int32(1),
         others=jnp.asarray([-0.6] if numbers else [0]),
         reward=jnp.float32(2.0),
         discount=jnp.float32(1.0),
-        next_seen=seen,
+        next_view=view,
         next_actions=jnp.asarray([0.1, -0.4] if numbers else [0, 1]),
     )
-    return step._replace(**changes)
+    return transition._replace(**changes)
 
 
 @functools.cache
 def differentiated(name, env):
-    """A jitted function of a step: gradients of the whole loss and of the critic's error, and that error."""
+    """A jitted function of a transition: gradients of the loss and of the critic's error, and that error."""
     algorithm = baselines.make(name, hidden=(4,), batch_size=2)
     network, params, target = one_agent(algorithm, env)
 
-    def losses(params, step):
-        bound = Bound(*(network.bind(p) for p in (params, jax.lax.stop_gradient(params), target)))
-        total, metrics = algorithm.loss(bound, step, jnp.float32(0.5), jax.random.key(1))
+    def losses(params, transition):
+        total, metrics = loss_of(algorithm, network, params, target, transition, progress=0.5, key=1)
         return jnp.stack([total, metrics["critic_loss"]])
 
     @jax.jit
-    def look(step):
-        values, pull = jax.vjp(lambda params: losses(params, step), params)
+    def differentiate(transition):
+        values, pull = jax.vjp(lambda params: losses(params, transition), params)
         return jax.vmap(pull)(jnp.eye(2))[0], values[1]
 
-    return look
+    return differentiate
 
 
-def gradients(name, env, step):
+def gradients(name, env, transition):
     """The gradient of the loss, and of the critic's error alone, by network and flat; and the error."""
-    both, error = differentiated(name, env)(step)
+    both, error = differentiated(name, env)(transition)
 
     def flat(which):
         return {
@@ -94,8 +107,8 @@ def gradients(name, env, step):
 @pytest.mark.parametrize("name", [*CONTINUOUS, *DISCRETE])
 def test_critics_learn_from_their_error_alone_and_actors_never_from_the_reward(name):
     env = GAME if name in CONTINUOUS else MATRIX
-    total, alone, error = gradients(name, env, step_of(env))
-    richer, _, other_error = gradients(name, env, step_of(env, reward=jnp.float32(7.0)))
+    total, alone, error = gradients(name, env, transition_of(env))
+    richer, _, other_error = gradients(name, env, transition_of(env, reward=jnp.float32(7.0)))
     np.testing.assert_allclose(total["critic"], alone["critic"], atol=1e-4)
     assert np.abs(alone["critic"]).max() > 1e-3
     assert error != pytest.approx(other_error)
@@ -112,36 +125,38 @@ def test_critics_learn_from_their_error_alone_and_actors_never_from_the_reward(n
 def test_what_the_critics_of_ddpgs_family_see(name, hears, asks):
     """`hears`: of the other's action in the sample; `asks`: for what the other's target policy does next."""
     env = GAME
-    plain = gradients(name, env, step_of(env))[2]
-    heard = gradients(name, env, step_of(env, others=jnp.asarray([0.9])))[2]
-    asked = gradients(name, env, step_of(env, next_actions=jnp.asarray([0.1, 0.9])))[2]
+    plain = gradients(name, env, transition_of(env))[2]
+    heard = gradients(name, env, transition_of(env, others=jnp.asarray([0.9])))[2]
+    asked = gradients(name, env, transition_of(env, next_actions=jnp.asarray([0.1, 0.9])))[2]
     assert (plain != heard) == hears
     assert (plain != asked) == asks
-    assert plain != gradients(name, env, step_of(env, own=jnp.float32(-0.8)))[2]
+    assert plain != gradients(name, env, transition_of(env, own=jnp.float32(-0.8)))[2]
 
 
 @pytest.mark.slow
 def test_models_learn_from_the_newest_transitions():
     """The prior has the maximum likelihood of the newest actions, whatever else is in the batch."""
-    env = differential_game()
+    game, observation = GameSpec.of(GAME), first_observation(GAME)
     algorithm = baselines.make("rommeo-ac", batch_size=64, hidden=(8,))
+    learner = algorithm.bind(game)
     rng = np.random.default_rng(0)
-    newest = np.tanh(0.5 + 0.3 * rng.normal(size=(64, 2)))
-    actions = 10 * np.concatenate([rng.uniform(-1, 1, (64, 2)), newest])
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    batch = Transition(observation, jnp.float32(actions), jnp.zeros(128), jnp.zeros(128), observation)
+    drawn, newest = rng.uniform(-1, 1, (64, 2)), np.tanh(0.5 + 0.3 * rng.normal(size=(64, 2)))
+    batch = {
+        name: transitions(observation, jnp.float32(10 * actions), jnp.zeros(64), jnp.zeros(64), observation)
+        for name, actions in (("replay", drawn), ("newest", newest))
+    }
 
     @jax.jit
     def fit(key):
-        def update(learner, key):
-            return algorithm.update(env, learner, batch, jnp.float32(1), key)[0], None
+        def update(state, key):
+            return learner.update(state, batch, clock_at(progress=1), key)[0], None
 
-        return jax.lax.scan(update, algorithm.init(env, key), jax.random.split(key, 300))[0]
+        return jax.lax.scan(update, learner.init(key), jax.random.split(key, 300))[0]
 
     params = fit(jax.random.key(0)).params
     raw = np.arctanh(newest)
     for agent in (0, 1):
-        network = algorithm.network(env).bind(jax.tree.map(lambda leaf, i=agent: leaf[i], params))
+        network = algorithm.network(game).bind(jax.tree.map(lambda leaf, i=agent: leaf[i], params))
         prior = network.prior(observation.agents_view[agent])
         found = prior.distribution.loc, prior.distribution.scale
         np.testing.assert_allclose(found, (raw[:, 1 - agent].mean(), raw[:, 1 - agent].std()), atol=0.02)
@@ -160,21 +175,18 @@ def test_masked_actions_change_no_gradient(algo):
             return leaf.reshape(*leaf.shape[:-1], 4, 4)[..., :3, :3].reshape(*leaf.shape[:-1], 9)
         return leaf[..., :3] if leaf.shape[-1] == 4 else leaf
 
-    def gradients(network, params, target, step):
+    def gradients(network, params, target, transition):
         def loss(params):
-            networks = Bound(
-                *(network.bind(each) for each in (params, jax.lax.stop_gradient(params), target))
-            )
-            return algorithm.loss(networks, step, jnp.float32(0), jax.random.key(0))[0]
+            return loss_of(algorithm, network, params, target, transition)[0]
 
         return jax.jit(jax.grad(loss))(params)
 
-    step = step_of(masked)
-    seen = step.seen._replace(masks=jnp.broadcast_to(jnp.arange(4) < 3, (2, 4)))
-    found = gradients(network, params, target, step._replace(seen=seen, next_seen=seen))
-    three = algorithm.network(alone), *(jax.tree.map(cut, each) for each in (params, target))
+    transition = transition_of(masked)
+    view = transition.view._replace(masks=jnp.broadcast_to(jnp.arange(4) < 3, (2, 4)))
+    found = gradients(network, params, target, transition._replace(view=view, next_view=view))
+    three = algorithm.network(GameSpec.of(alone)), *(jax.tree.map(cut, each) for each in (params, target))
     for leaf, expected in zip(
-        jax.tree.leaves(found), jax.tree.leaves(gradients(*three, step_of(alone))), strict=True
+        jax.tree.leaves(found), jax.tree.leaves(gradients(*three, transition_of(alone))), strict=True
     ):
         np.testing.assert_allclose(cut(leaf), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(jnp.sum(jnp.abs(leaf)), jnp.sum(jnp.abs(expected)), rtol=1e-5)
@@ -192,8 +204,7 @@ def test_masked_actions_and_vanishing_probabilities_leave_gradients_finite(algo)
     params = jax.tree.map(lambda leaf: scale * leaf, params)
 
     def loss(params):
-        networks = Bound(*(network.bind(each) for each in (params, jax.lax.stop_gradient(params), target)))
-        return algorithm.loss(networks, step_of(env), jnp.float32(0), jax.random.key(0))[0] / scale**6
+        return loss_of(algorithm, network, params, target, transition_of(env))[0] / scale**6
 
     value, gradients = jax.value_and_grad(loss)(params)
     assert np.isfinite(value)
@@ -203,38 +214,36 @@ def test_masked_actions_and_vanishing_probabilities_leave_gradients_finite(algo)
     assert (np.asarray(head["bias"])[2:] == 0).all()  # nothing is learned of what the agent does not have
 
 
-def test_the_newest_transitions_follow_the_drawn_ones():
-    env, algorithm = differential_game(), baselines.make("ddpg-om", batch_size=4, replay_size=5)
-    memory = memory_for(algorithm, env, num_envs=1, iterations=10**6)
-    buffer, (state, timestep) = memory.init(env), env.reset(jax.random.key(0))
-    timestep = jax.tree.map(lambda leaf: leaf[None], timestep)
-    states = jax.tree.map(lambda leaf: leaf[None], state)
+def test_a_batch_has_drawn_transitions_and_the_newest():
+    algorithm = baselines.make("ddpg-om", batch_size=4, replay_size=5)
+    memory = algorithm.bind(GameSpec.of(GAME)).memory.bind(GAME, plain_step(GAME), 1, 10**6)
+    buffer, (state, timestep) = memory.init(), GAME.reset(jax.random.key(0))
     for number in range(7):
-        actions = jnp.full((1, 2), float(number))
-        buffer = memory.add(env, buffer, jnp.int32(number), states, actions, timestep, states)
-        drawn = memory.sample(env, buffer, jnp.int32(number + 1), jax.random.key(number)).actions[:, 0]
-        assert drawn.shape == (8,)
-        assert set(drawn[:4].tolist()) <= set(range(max(0, number - 4), number + 1))
-        newest = [number - back % (number + 1) for back in range(4)]  # again from the start while too few
-        np.testing.assert_array_equal(drawn[4:], newest)
+        actions, last = jnp.full(2, float(number)), jnp.asarray(False)
+        step = Step(state, (), actions, (), timestep.reward, timestep.discount, last, ~last, state)
+        buffer = memory.add(buffer, jnp.int32(number), jax.tree.map(lambda leaf: leaf[None], step))
+        batch = memory.sample(buffer, jnp.int32(number + 1), jax.random.key(number))
+        drawn, newest = (batch[name].actions[:, 0, 0] for name in ("replay", "newest"))
+        assert set(batch) == {"replay", "newest"} and drawn.shape == (4,)
+        assert set(drawn.tolist()) <= set(range(max(0, number - 4), number + 1))
+        # Again from the start while they are too few.
+        np.testing.assert_array_equal(newest, [number - back % (number + 1) for back in range(4)])
 
 
 def test_targets_follow_by_a_hundredth():
-    env, algorithm = differential_game(), baselines.make("maddpg", batch_size=4, hidden=(4,))
-    learner = jax.jit(functools.partial(algorithm.init, env))(jax.random.key(0))
-    learner = learner.replace(target_params=jax.tree.map(lambda leaf: leaf + 1, learner.params))
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    batch = Transition(observation, jnp.ones((4, 2)), jnp.ones(4), jnp.ones(4), observation)
-    after, _ = jax.jit(functools.partial(algorithm.update, env))(
-        learner, batch, jnp.float32(0), jax.random.key(0)
-    )
+    learner = baselines.make("maddpg", batch_size=4, hidden=(4,)).bind(GameSpec.of(GAME))
+    state = jax.jit(learner.init)(jax.random.key(0))
+    state = state.replace(target_params=jax.tree.map(lambda leaf: leaf + 1, state.params))
+    observation = first_observation(GAME)
+    batch = transitions(observation, jnp.ones((4, 2)), jnp.ones(4), jnp.ones(4), observation)
+    after, _ = jax.jit(learner.update)(state, batch, clock_at(), jax.random.key(0))
     for old, new, target in zip(
-        *map(jax.tree.leaves, (learner.target_params, after.params, after.target_params)), strict=True
+        *map(jax.tree.leaves, (state.target_params, after.params, after.target_params)), strict=True
     ):
         np.testing.assert_allclose(target, 0.99 * old + 0.01 * new, atol=1e-6)
     assert any(
         np.abs(a - b).max() > 1e-3
-        for a, b in zip(jax.tree.leaves(learner.params), jax.tree.leaves(after.params), strict=True)
+        for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(after.params), strict=True)
     )
 
 
@@ -242,7 +251,7 @@ def test_targets_follow_by_a_hundredth():
 
 
 def test_agents_count_from_themselves():
-    np.testing.assert_array_equal(turns(3), [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
+    np.testing.assert_array_equal(agent_orderings(3), [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -250,7 +259,7 @@ def test_agents_count_from_themselves():
     [(0, 500.1), (10, 500.1), (60, 0.1 + 500 * math.exp(-5)), (200, 0.1 + 500 * math.exp(-19))],
 )
 def test_entropy_weight_is_that_of_rommeos_release(iteration, alpha):
-    found = baselines.make("rommeo-ac").alpha(jnp.float32(iteration / 200))
+    found = baselines.make("rommeo-ac").method.annealing.alpha(clock_at(progress=iteration / 200))
     assert float(found) == pytest.approx(alpha, rel=1e-4)
 
 
@@ -269,7 +278,7 @@ def test_squashed_normal_is_a_density():
     raw = (math.atanh(at) - loc) / scale
     by_hand = -0.5 * raw**2 - math.log(scale * math.sqrt(2 * math.pi)) - math.log(1 - at**2)
     assert float(distribution.log_prob(at)) == pytest.approx(by_hand, abs=1e-5)
-    assert float(module.apply(params, jnp.ones(2), method="middle")) == pytest.approx(math.tanh(loc))
+    assert float(module.apply(params, jnp.ones(2), method="median")) == pytest.approx(math.tanh(loc))
 
 
 def test_steins_loss_moves_half_of_the_particles():
@@ -298,35 +307,37 @@ def every_step(env, reward, following, zero_sum):
     """Every state and joint action once, as a batch."""
     state, *joint = (index.reshape(-1) for index in np.indices(reward.shape))
     start, _ = env.reset(jax.random.key(0))
-    see = jax.vmap(lambda number: env.observe(start.replace(state=number)))
+    observe = jax.vmap(lambda number: env.observe(start.replace(state=number)))
     pay = jnp.float32(reward.reshape(-1))
-    return Transition(
-        see(jnp.int16(state)),
+    return transitions(
+        observe(jnp.int16(state)),
         jnp.stack(joint, axis=1).astype(jnp.int32),
         jnp.stack([pay, -pay], axis=1) if zero_sum else pay,
         jnp.ones(len(state)),
-        see(jnp.int16(following.reshape(-1))),
+        observe(jnp.int16(following.reshape(-1))),
     )
 
 
 def learn(algorithm, env, batch, updates):
+    learner = algorithm.bind(GameSpec.of(env))
+
     @jax.jit
     def run(key):
-        def update(learner, number):
-            return algorithm.update(env, learner, batch, number / updates, key)
+        def update(state, number):
+            return learner.update(state, batch, clock_at(progress=number / updates), key)
 
-        learner, _ = jax.lax.scan(update, algorithm.init(env, key), jnp.arange(updates))
-        return learner.params
+        state, _ = jax.lax.scan(update, learner.init(key), jnp.arange(updates))
+        return state.params
 
     return run(jax.random.key(3))
 
 
 def networks_by_state(algorithm, env, params, agent):
-    """The networks of an agent, and what it sees in both states."""
-    network = algorithm.network(env).bind(jax.tree.map(lambda leaf: leaf[agent], params))
+    """The networks of an agent, and its views of both states."""
+    network = algorithm.network(GameSpec.of(env)).bind(jax.tree.map(lambda leaf: leaf[agent], params))
     start, _ = env.reset(jax.random.key(0))
     observations = [env.observe(start.replace(state=jnp.int16(number))) for number in (0, 1)]
-    return network, [jax.tree.map(lambda leaf: leaf[agent], seen_by_all(each)) for each in observations]
+    return network, [jax.tree.map(lambda leaf: leaf[agent], agent_views(each)) for each in observations]
 
 
 def exact(reward, following, beta_own, beta_other, agent, zero_sum=False):
@@ -370,11 +381,11 @@ def test_balancing_ac_is_the_tabular_solution_of_two_states(beta_own, beta_other
     for agent in (0, 1):
         q, backup = exact(reward, following, beta_own, beta_other, agent, zero_sum)
         network, states = networks_by_state(algorithm, env, params, agent)
-        for state, seen in enumerate(states):
-            assert float(network.v(seen)) == pytest.approx(float(backup.value[state]), abs=1e-2)
-            np.testing.assert_allclose(network.q(seen), q[state], atol=1e-2)
-            np.testing.assert_allclose(network.actor(seen).probs, backup.policy[state], atol=1e-2)
-            np.testing.assert_allclose(network.model(seen).probs, backup.second_policy[state], atol=1e-2)
+        for state, view in enumerate(states):
+            assert float(network.v(view)) == pytest.approx(float(backup.value[state]), abs=1e-2)
+            np.testing.assert_allclose(network.q(view), q[state], atol=1e-2)
+            np.testing.assert_allclose(network.actor(view).probs, backup.policy[state], atol=1e-2)
+            np.testing.assert_allclose(network.model(view).probs, backup.second_policy[state], atol=1e-2)
 
 
 @pytest.mark.slow
@@ -388,25 +399,25 @@ def test_sac_discrete_is_the_tabular_solution_of_two_states():
     q, backup = exact(reward, following, 1 / alpha, 1.0, agent=0)
     # Every step earns the bonus once more: q rises by γ bonus / (1 - γ).
     network, states = networks_by_state(algorithm, env, params, agent=0)
-    for state, seen in enumerate(states):
+    for state, view in enumerate(states):
         want = np.asarray(q)[state, :, 0] + GAMMA * bonus / (1 - GAMMA)
-        np.testing.assert_allclose(network.values(seen), [want, want], atol=1e-2)
-        np.testing.assert_allclose(network.actor(seen).probs, backup.policy[state], atol=1e-2)
+        np.testing.assert_allclose(network.values(view), [want, want], atol=1e-2)
+        np.testing.assert_allclose(network.actor(view).probs, backup.policy[state], atol=1e-2)
 
 
 def test_sac_discrete_on_two_actions():
     """FACTS 9: Q = (1, 2) and α = 1 make V = 2.313262 and π = (.268941, .731059)."""
     env = matrix_game([[1.0], [2.0]])
     algorithm = baselines.make("sac-discrete", alpha=1.0, batch_size=2, **FAST)
-    observation = env.observe(env.reset(jax.random.key(0))[0])
+    observation = first_observation(env)
     actions = jnp.asarray([[0, 0], [1, 0]], jnp.int32)
-    batch = Transition(observation, actions, jnp.asarray([1.0, 2.0]), jnp.zeros(2), observation)
+    batch = transitions(observation, actions, jnp.asarray([1.0, 2.0]), jnp.zeros(2), observation)
     params = learn(algorithm, env, batch, updates=400)
-    network = algorithm.network(env).bind(jax.tree.map(lambda leaf: leaf[0], params))
-    seen = jax.tree.map(lambda leaf: leaf[0], seen_by_all(observation))
-    probs = network.actor(seen).probs
+    network = algorithm.network(GameSpec.of(env)).bind(jax.tree.map(lambda leaf: leaf[0], params))
+    view = first_view(env)
+    probs = network.actor(view).probs
     np.testing.assert_allclose(probs[:2], [0.268941, 0.731059], atol=1e-3)
-    value = float(jnp.sum(probs * (network.values(seen)[0] - jnp.log(probs))))
+    value = float(jnp.sum(probs * (network.values(view)[0] - jnp.log(probs))))
     assert value == pytest.approx(2.313262, abs=1e-2)
 
 
@@ -429,7 +440,7 @@ def test_balancing_ac_finds_the_tables_by_playing(beta_other):
         for seed in range(8):
             lane = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params)
             network, states = networks_by_state(algorithm, env, lane, agent)
-            found.append([float(network.v(seen)) for seen in states])
+            found.append([float(network.v(view)) for view in states])
         np.testing.assert_allclose(np.mean(found, axis=0), backup.value, atol=1e-2)
 
 
@@ -473,32 +484,33 @@ def test_every_learner_climbs_a_hill(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_learners_of_numbers_refuse_discrete_games(name, bad_input):
-    with bad_input("chooses numbers"):
-        baselines.make(name).check(envs.make("matrix-qtran"))
-    baselines.make(name).check(differential_game())
+def test_learners_of_continuous_actions_refuse_discrete_games(name, bad_input):
+    with bad_input("the algorithm needs continuous actions, but MatrixGame has 3 discrete ones"):
+        baselines.make(name).bind(GameSpec.of(envs.make("matrix-qtran")))
+    baselines.make(name).bind(GameSpec.of(GAME))
 
 
 @pytest.mark.parametrize("name", DISCRETE)
-def test_discrete_learners_refuse_games_of_numbers(name, bad_input):
-    with bad_input("chooses among discrete actions"):
-        baselines.make(name).check(differential_game())
-    baselines.make(name).check(envs.make("matrix-qtran"))
+def test_learners_of_discrete_actions_refuse_continuous_games(name, bad_input):
+    with bad_input("the algorithm needs discrete actions, but DifferentialGame has continuous ones"):
+        baselines.make(name).bind(GameSpec.of(GAME))
+    baselines.make(name).bind(GameSpec.of(envs.make("matrix-qtran")))
 
 
 @pytest.mark.parametrize("name", ["ddpg-om", "masql", "pr2-ac", "rommeo-ac"])
 def test_models_of_one_other_agent_refuse_three(name, bad_input):
-    three = one_hill().replace(centres=jnp.zeros((1, 3)))
+    three = GameSpec.of(one_hill().replace(centres=jnp.zeros((1, 3))))
     with bad_input("models one other agent"):
-        baselines.make(name).check(three)
+        baselines.make(name).bind(three)
     for other in ("ddpg", "maddpg", "sac"):
-        baselines.make(other).check(three)
+        baselines.make(other).bind(three)
 
 
 def test_balancing_ac_refuses_three_agents(bad_input):
+    three = GameSpec.of(matrix_game(np.zeros((2, 2, 2))))
     with bad_input("models one other agent"):
-        baselines.make("balancing-ac").check(matrix_game(np.zeros((2, 2, 2))))
-    baselines.make("sac-discrete").check(matrix_game(np.zeros((2, 2, 2))))
+        baselines.make("balancing-ac").bind(three)
+    baselines.make("sac-discrete").bind(three)
 
 
 @pytest.mark.parametrize(
@@ -523,14 +535,13 @@ def test_impossible_settings(name, settings, part, bad_input):
 def test_masked_actions_are_never_played():
     """Agent 2 of a 3 x 2 game has no third action; its padding must not draw any probability."""
     env = matrix_game([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    seen: Seen = jax.tree.map(lambda leaf: leaf[1], seen_by_all(env.observe(env.reset(jax.random.key(0))[0])))
+    view: AgentView = first_view(env, agent=1)
     for name in DISCRETE:
-        algorithm = baselines.make(name, hidden=(4,))
+        network = baselines.make(name, hidden=(4,)).network(GameSpec.of(env))
 
         @jax.jit
-        def probabilities(key, algorithm=algorithm):
-            network = algorithm.network(env)
-            params = network.init(key, seen, jnp.int32(0), jnp.zeros(1, jnp.int32))
-            return network.bind(params).actor(seen).probs
+        def probabilities(key, network=network):
+            params = network.init(key, view, jnp.int32(0), jnp.zeros(1, jnp.int32))
+            return network.bind(params).actor(view).probs
 
         np.testing.assert_allclose(probabilities(jax.random.key(0)), [0.5, 0.5, 0], atol=1e-6)

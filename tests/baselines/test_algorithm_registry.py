@@ -3,51 +3,115 @@ import dataclasses
 import pytest
 
 import baselines
-from baselines.q_learning import QLearner
+from baselines.factored import VDN, Factored
+from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
-from baselines.registry import FAMILY_ENV_STEPS, lookup, make, own_settings
+from baselines.registry import (
+    ALGORITHM_SETTINGS,
+    ALGORITHMS,
+    FAMILY_ENV_STEPS,
+    FAMILY_SETTINGS,
+    id_of,
+    lookup,
+    make,
+    own_settings,
+)
+from jaxmarl_fac.settings import leaves
+from tests.helpers import flat
 
 
 @pytest.mark.parametrize("algorithm_id", ["iql", "vdn", "qmix", "qtran-base", "qtran-alt"])
 def test_every_algorithm_has_its_id(algorithm_id):
     algorithm = baselines.make(algorithm_id)
-    assert isinstance(algorithm, QLearner)
-    assert type(algorithm) is lookup(algorithm_id)
-    assert algorithm.consumes == "transitions"
+    assert isinstance(algorithm, QLearning)
+    assert algorithm == lookup(algorithm_id)
+    assert flat(algorithm).consumes == "transitions"
+
+
+def names_within(value):
+    """The names of all settings, as often as they occur."""
+    for field in dataclasses.fields(value):
+        part = getattr(value, field.name)
+        yield from names_within(part) if dataclasses.is_dataclass(part) else (field.name,)
+
+
+@pytest.mark.parametrize("algorithm_id", ALGORITHMS)
+def test_each_setting_has_one_name_and_a_line_about_it(algorithm_id):
+    """Names are flags and keys of sweeps: a second one of the same name could not be reached."""
+    names = list(names_within(lookup(algorithm_id)))
+    assert sorted(names) == sorted(set(names)) == sorted(leaves(lookup(algorithm_id)))
+    assert [name for name, leaf in leaves(lookup(algorithm_id)).items() if not leaf.about] == []
+    assert ALGORITHMS[algorithm_id].about.endswith(".")
+
+
+def test_tables_of_families_name_settings_that_there_are():
+    known = {name for algorithm_id in ALGORITHMS for name in leaves(lookup(algorithm_id))}
+    for family, settings in FAMILY_SETTINGS.items():
+        assert set(settings) <= known, family
+    for (algorithm_id, family), settings in ALGORITHM_SETTINGS.items():
+        assert family in FAMILY_SETTINGS
+        assert set(settings) <= set(leaves(lookup(algorithm_id)))
+
+
+#: Differ from another id in one setting.
+TWINS = {"rommeo-q-emp": {"model": "empirical"}, "gr2-q-mixture": {"mixture": True}}
+
+
+@pytest.mark.parametrize("algorithm_id", ALGORITHMS)
+def test_an_algorithms_id_is_found_whatever_its_settings(algorithm_id):
+    assert id_of(lookup(algorithm_id)) == algorithm_id
+    settings = {"gamma": 0.25, "hidden": (3,), "learning_rate": 0.01, "epsilon": 0.25, "batch_size": 7}
+    changed = make(algorithm_id, **own_settings(algorithm_id, settings))
+    assert changed != lookup(algorithm_id)
+    assert id_of(changed) == algorithm_id
+
+
+def test_ids_that_differ_in_settings_only():
+    for algorithm_id, settings in TWINS.items():
+        plain = algorithm_id.removesuffix("-emp").removesuffix("-mixture")
+        assert id_of(make(plain, **settings)) == algorithm_id
+
+
+def test_what_is_not_registered_has_no_id():
+    class Nothing:
+        def bind(self, game, num_envs=1): ...
+
+    assert id_of(Nothing()) is None
+    assert id_of(QLearning(method=Factored(mixing=VDN()))) == "vdn"
 
 
 def test_defaults_are_qtrans_table_3():
     for algorithm_id in ("vdn", "qmix", "qtran-base", "qtran-alt"):
-        algorithm = make(algorithm_id)
+        algorithm = flat(make(algorithm_id))
         assert (algorithm.learning_rate, algorithm.batch_size, algorithm.replay_size) == (5e-4, 32, 20_000)
         assert algorithm.hidden == (32, 32)
         assert (algorithm.epsilon_start, algorithm.epsilon_end) == (1, 1)
         assert (algorithm.target_period, algorithm.gamma) == (10_000, 0.99)
     for algorithm_id in ("qtran-base", "qtran-alt"):
-        algorithm = make(algorithm_id)
+        algorithm = flat(make(algorithm_id))
         assert (algorithm.opt_weight, algorithm.nopt_weight) == (1, 1)
         assert (algorithm.target, algorithm.aggregate, algorithm.state_value) == ("q_jt", "sum", "auto")
-    assert make("qtran-alt").nopt_min == "signed"
+    assert flat(make("qtran-alt")).nopt_min == "signed"
     assert FAMILY_ENV_STEPS["matrix"] == 20_000
 
 
 def test_families_have_the_settings_of_their_tables():
     for algorithm_id in ("iql", "vdn", "qmix", "qtran-base", "qtran-alt"):
-        algorithm = make(algorithm_id, "predator-prey")
+        algorithm = flat(make(algorithm_id, "predator-prey"))
         assert algorithm.hidden == (64, 64, 64)
         assert (algorithm.replay_size, algorithm.epsilon_end, algorithm.epsilon_steps) == (
             10**6,
             0.1,
             3 * 10**6,
         )
-    assert make("qtran-base", "predator-prey").joint_hidden == (64, 64)
-    assert make("qmix", "predator-prey").mixer_embed == 64
-    assert make("vdn", "squeeze").replay_size == 200_000
+    assert flat(make("qtran-base", "predator-prey")).joint_hidden == (64, 64)
+    assert flat(make("qmix", "predator-prey")).mixer_embed == 64
+    assert flat(make("vdn", "squeeze")).replay_size == 200_000
     assert make("vdn", "a family without a table") == make("vdn")
 
 
 def test_overrides_win():
-    algorithm = make("qmix", "predator-prey", hidden=(7,), mixer_embed=3, learning_rate=0.25)
+    algorithm = flat(make("qmix", "predator-prey", hidden=(7,), mixer_embed=3, learning_rate=0.25))
     assert (algorithm.hidden, algorithm.mixer_embed, algorithm.learning_rate) == ((7,), 3, 0.25)
     assert algorithm.replay_size == 10**6
 
@@ -134,3 +198,8 @@ def test_the_largest_and_smallest_settings_that_can_be():
     make("vdn", gamma=0.0, epsilon_start=0.0, epsilon_end=0.0, batch_size=1, replay_size=1, learning_starts=1)
     make("vdn", gamma=1.0, max_grad_norm=0.0, target_period=1, hidden=(1,))
     make("qtran-alt", opt_weight=0.0, nopt_weight=0.0, joint_hidden=(1,), target="q_max")
+
+
+def test_an_unknown_family_is_refused(bad_input):
+    with bad_input("unknown family 'nofamily': choose one of matrix, squeeze"):
+        make("iql", "nofamily")

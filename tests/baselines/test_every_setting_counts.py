@@ -1,156 +1,228 @@
-"""No algorithm takes a setting that changes nothing: tables as traced, networks as read in the source."""
+"""No algorithm has a setting that changes nothing, and float settings may be traced."""
 
-import ast
+import contextlib
 import dataclasses
 import functools
-import inspect
 import re
-import textwrap
 import typing
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
 import baselines
 import envs
+from baselines.factored import VDN, Factored
+from baselines.q_learning import QLearning
 from baselines.registry import ALGORITHMS, own_settings
-from baselines.tabular import TabularLearner
-from baselines.two_player import TwoPlayerLearner
-from jaxmarl_fac import experiment
-from jaxmarl_fac.algorithm import Transition
-from jaxmarl_fac.memory import choice
+from envs.errors import BadInputError
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.memory.packing import plain_step
+from jaxmarl_fac.program import step_example
+from jaxmarl_fac.settings import Settings, leaves, replaced
+from tests.helpers import clock_at, first_observation
 
-TABLES = [name for name, kind in ALGORITHMS.items() if issubclass(kind, TabularLearner | TwoPlayerLearner)]
-NETWORKS = [name for name in ALGORITHMS if name not in TABLES]
-#: Settings that belong to another one of the same class: what that must be for them to count.
-CONDITIONS = {"temperature": ("acting", "softmax"), "poisson_mean": ("mixture", True)}
+#: With a reward per agent, with a team's, and with actions that are numbers.
+GAMES = (
+    envs.make("matrix-pr2", stages=2),
+    envs.make("matrix-ltql", stages=2),
+    envs.make("differential"),
+)
+#: Small, and with exploration that leaves the agents something to choose.
+SETTINGS = {"hidden": (3,), "batch_size": 4, "epsilon_start": 0.5, "epsilon_end": 0.25}
+#: Settings that belong to another one: what that must be for them to count.
+CONDITIONS = {
+    "temperature": {"acting": "softmax", "model": "inferred"},
+    "poisson_mean": {"mixture": True},
+    "rmsprop_decay": {"optimiser": "rmsprop"},
+    "rmsprop_eps": {"optimiser": "rmsprop"},
+    "td_lambda": {"consumes": "episodes"},
+    "recurrent": {"consumes": "episodes"},
+    "last_actions": {"consumes": "episodes", "recurrent": True},
+    "consumes": {"recent_fraction": 0.0},
+}
 #: Settings that must stay as they are: the class is shared with learners that read them.
 REFUSED = {("soft-q", "other_prior")}
+#: Numbers that must be known before anything runs: 0 leaves something out, or they say how large a part is.
+SWITCHES = {
+    *("max_grad_norm", "weight_std", "q_bound"),
+    *("rate_half_life", "initial_spread", "recent_fraction"),
+}
+#: The actor-critic has another form where they are 0; in tables they are numbers like others.
+SWITCHES_OF = {"balancing-ac": {"beta_own", "beta_other"}}
+FLOATS = (float, float | None)
+#: Iterations of the run that memories are made for.
+ITERATIONS = 10**6
 
 
-#: Exploration that leaves the agents something to choose.
-SOME_EPSILON = {"epsilon_start": 0.5, "epsilon_end": 0.25}
+def plain_hint(leaf):
+    hint = leaf.hint
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
-def settings_of(algorithm):
-    """`(whose, name)` of every setting; a pair of rules has them in its one rule."""
-    if not hasattr(algorithm, "rule"):
-        return [(algorithm, field.name) for field in dataclasses.fields(algorithm)]
-    return [(algorithm.rule, field.name) for field in dataclasses.fields(algorithm.rule)] + [
-        (algorithm, "learn_from")
-    ]
-
-
-def another_value(kind, name, value):
-    hint = typing.get_type_hints(kind)[name]
+def another_value(name, leaf):
+    """A value that the setting can have besides the one that it has."""
+    hint, value = plain_hint(leaf), leaf.value
     if typing.get_origin(hint) is typing.Literal:
         return next(choice for choice in typing.get_args(hint) if choice != value)
-    changed = {bool: lambda: not value, int: lambda: value + 1, tuple: lambda: (0.25, 0.75)}
-    if type(value) in changed:
-        return changed[type(value)]()
-    return 0.75 if name not in ("beta_growth", "temperature") else value + 1  # the one is 1 at least
+    if hint is bool:
+        return not value
+    if hint is int:
+        return value + 2  # even ones stay even
+    if typing.get_origin(hint) is tuple:
+        return (*value, 5) if typing.get_args(hint)[0] is int else (0.25, 0.75)
+    return value + 1 if name == "beta_growth" else 0.75  # which is at least 1
 
 
-def program(algorithm, env):
-    """All that the algorithm computes, without what nothing depends on."""
-    n = env.num_agents
-    observation = jax.eval_shape(lambda: env.observe(env.reset(jax.random.key(0))[0]))
-    learner = jax.eval_shape(functools.partial(algorithm.init, env), jax.random.key(0))
+class Computed:
+    """What an algorithm computes in a game, as text without what nothing depends on.
 
-    def of(shape, dtype=jnp.float32):
-        return jax.ShapeDtypeStruct(shape, dtype)
+    Each part is traced when it is first read.
+    """
 
-    several = jax.tree.map(lambda leaf: of((2, *leaf.shape), leaf.dtype), observation)
-    reward = of((2, *env.reward_spec.shape))
-    batch = Transition(several, of((2, n), jnp.int32), reward, of((2,)), several)
+    #: The longest last.
+    PARTS = ("periods", "init", "act", "act_greedily", "memory", "update")
 
-    def everything(learner, observation, batch, number, key):
-        return (
-            algorithm.init(env, key),
-            algorithm.act(env, learner.params, (), observation, algorithm.epsilon(number), key),
-            algorithm.act_greedily(env, learner.params, (), observation),
-            algorithm.update(env, learner, batch, number, key),
-        )
+    def __init__(self, algorithm, env):
+        self.env, self.learner = env, algorithm.bind(GameSpec.of(env), 2)
+        self.observation = jax.eval_shape(lambda: first_observation(env))
+        self.clock, self.key = jax.eval_shape(clock_at), jax.eval_shape(jax.random.key, 0)
 
-    key = jax.eval_shape(jax.random.key, 0)
-    traced = jax.make_jaxpr(everything)(learner, observation, batch, of(()), key)
-    needed, _ = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars))
-    constants = [np.asarray(constant).tolist() for constant in traced.consts]
-    return re.sub(r"0x[0-9a-f]+", "", str(needed)) + str(constants)
+    @functools.cached_property
+    def periods(self):
+        return str(self.learner.periods)
+
+    @functools.cached_property
+    def init(self):
+        return self._init[0]
+
+    @functools.cached_property
+    def act(self):
+        return self._act[0]
+
+    @functools.cached_property
+    def act_greedily(self):
+        def begun(params, observation, key):
+            carry = self.learner.begin(params, observation, key)
+            return self.learner.act_greedily(params, carry, observation, key)
+
+        return traced(begun, self._init[1].params, self.observation, self.key)[0]
+
+    @functools.cached_property
+    def memory(self):
+        return self._memory[0]
+
+    @functools.cached_property
+    def update(self):
+        state, batch = self._init[1], self._memory[1][1]
+        return traced(self.learner.update, state, batch, self.clock, self.key)[0]
+
+    @functools.cached_property
+    def _init(self):
+        return traced(self.learner.init, self.key)
+
+    @functools.cached_property
+    def _act(self):
+        def begun(params, observation, clock, key):
+            carry = self.learner.begin(params, observation, key)
+            return carry, self.learner.act(params, carry, observation, clock, key)
+
+        return traced(begun, self._init[1].params, self.observation, self.clock, self.key)
+
+    @functools.cached_property
+    def _memory(self):
+        carry, (actions, _, extras) = self._act[1]
+        step = plain_step(self.env)._replace(carry=carry, actions=actions, extras=extras)
+        store = self.learner.memory.bind(self.env, step, 2, ITERATIONS)
+
+        def filled_and_drawn(steps, key):
+            buffer = store.add(store.init(), 0, steps)
+            return buffer, store.sample(buffer, 1, key)
+
+        steps = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), step)
+        return traced(filled_and_drawn, steps, self.key)
 
 
-#: The others have the same rule with another default.
-@pytest.mark.parametrize("algorithm_id", sorted({*TABLES} - {"rommeo-q-emp", "gr2-q-mixture"}))
-def test_every_setting_of_tables_changes_what_is_computed(bad_input, algorithm_id):
-    made = baselines.make(algorithm_id, **own_settings(algorithm_id, SOME_EPSILON))
-    env = envs.make("matrix-pr2" if made.general_sum else "matrix-ltql", stages=2)
-    plain = program(made, env)
-    for whose, name in settings_of(made):
-        value = another_value(type(whose), name, getattr(whose, name))
-        if (algorithm_id, name) in REFUSED:
-            with bad_input(f"{name} must be empty"):
-                dataclasses.replace(whose, **{name: value})
-            continue
-
-        def with_settings(whose=whose, **settings):
-            changed = dataclasses.replace(whose, **settings)
-            return changed if whose is made else dataclasses.replace(made, rule=changed)
-
-        condition = dict([CONDITIONS[name]]) if name in CONDITIONS else {}
-        condition = {other: needed for other, needed in condition.items() if hasattr(whose, other)}
-        before = program(with_settings(**condition), env) if condition else plain
-        after = program(with_settings(**condition, **{name: value}), env)
-        assert after != before, f"{algorithm_id} computes the same whatever {name} is"
+def traced(function, *shapes):
+    """A function's text, and the shapes that it returns."""
+    jaxpr, returned = jax.make_jaxpr(function, return_shape=True)(*shapes)
+    needed, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))
+    constants = [np.asarray(constant).tolist() for constant in jaxpr.consts]
+    return re.sub(r"0x[0-9a-f]+", "", str(needed)) + str(constants), returned
 
 
-@functools.cache
-def names_read(function):
-    """The attributes that a function's source reads, and the methods that it calls by `super()`."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-    above = {node.attr for node in attributes if ast.unparse(node.value) == "super()"}
-    return {node.attr for node in attributes if ast.unparse(node.value) in ("self", "settings")}, above
+def game_for(algorithm):
+    """The first of the games that it can play."""
+    for env in GAMES:
+        with contextlib.suppress(BadInputError):
+            algorithm.bind(GameSpec.of(env))
+            return env
+    raise AssertionError("it can play none of the games")
 
 
-def read_by(kind):
-    """The attributes that the methods of a class read, without those that a subclass has replaced."""
-    found, replaced = set(), set()
-    for base in kind.__mro__:
-        for name, member in vars(base).items():
-            function = getattr(member, "fget", member)
-            # What only checks a setting does not count.
-            if not inspect.isfunction(function) or name in replaced | {"check"} or name.startswith("__"):
+def differ(one, other):
+    return any(getattr(one, part) != getattr(other, part) for part in Computed.PARTS)
+
+
+def floats_that_count(algorithm, env, names):
+    """Those of the float settings on which what is computed depends, all of them traced at once."""
+
+    def act_and_learn(floats, key):
+        learner = replaced(algorithm, **floats).bind(GameSpec.of(env), 2)
+        store = learner.memory.bind(env, step_example(env, learner), 2, ITERATIONS)
+        state, observation = learner.init(key), first_observation(env)
+        carry = learner.begin(state.params, observation, key)
+        decision = learner.act(state.params, carry, observation, clock_at(1, progress=0.5), key)
+        greedy = learner.act_greedily(state.params, decision.carry, observation, key)
+        batch = store.sample(store.init(), 1, key)
+        return state, decision, greedy, learner.update(state, batch, clock_at(progress=0.5), key)
+
+    floats = {name: jax.ShapeDtypeStruct((), np.float32) for name in names}
+    jaxpr = jax.make_jaxpr(act_and_learn)(floats, jax.random.key(0)).jaxpr
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return {name for name, counts in zip(sorted(names), used[: len(names)], strict=True) if counts}
+
+
+@pytest.mark.parametrize("algorithm_id", ALGORITHMS)
+def test_every_setting_changes_what_is_computed(bad_input, algorithm_id):
+    """And every number but for switches may be traced."""
+    made = baselines.make(algorithm_id, **own_settings(algorithm_id, SETTINGS))
+    env, static = game_for(made), SWITCHES | SWITCHES_OF.get(algorithm_id, set())
+    found, groups = leaves(made), {}
+    for name in found:
+        conditions = own_settings(algorithm_id, CONDITIONS.get(name, {}))
+        groups.setdefault(tuple(conditions.items()), []).append(name)
+    for conditions, names in groups.items():
+        conditioned = replaced(made, **dict(conditions))
+        floats = {name for name in names if plain_hint(found[name]) in FLOATS} - static
+        assert floats_that_count(conditioned, env, floats) == floats
+        plain = Computed(conditioned, env)
+        assert not differ(plain, Computed(conditioned, env))  # the same settings give the same text
+        for name in [name for name in names if name not in floats]:
+            value = another_value(name, leaves(conditioned)[name])
+            if (algorithm_id, name) in REFUSED:
+                with bad_input(f"{name} must be empty"):
+                    replaced(made, **{name: value})
                 continue
-            read, above = names_read(function)
-            found |= read
-            if name not in above:
-                replaced.add(name)
-    return found
+            after = Computed(replaced(conditioned, **{name: value}), env)
+            assert differ(plain, after), f"{algorithm_id} computes the same whatever {name} is"
 
 
-@pytest.mark.parametrize("algorithm_id", NETWORKS)
-def test_every_setting_of_networks_is_read(algorithm_id):
-    """By a method that the algorithm has, by the memory, or by the schedule."""
-    read = read_by(ALGORITHMS[algorithm_id])
-    for module in (choice.memory_for, experiment.Experiment.schedule.fget):
-        tree = ast.parse(textwrap.dedent(inspect.getsource(module)))
-        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        read |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}  # by getattr
-    unread = [f.name for f in dataclasses.fields(ALGORITHMS[algorithm_id]) if f.name not in read]
-    assert unread == []
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Idle(Settings):
+    nothing: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithIdleParts(QLearning):
+    idle: Idle = Idle()
 
 
 def test_a_setting_that_nothing_reads_is_found():
-    class Above:
-        def used(self):
-            return self.one, self.two
-
-    class Below(Above):
-        def used(self):
-            return self.one
-
-    assert names_read(Above.used)[0] == {"one", "two"}
-    assert (read_by(Above), read_by(Below)) == ({"one", "two"}, {"one"})
+    made = WithIdleParts(method=Factored(mixing=VDN()))
+    plain = Computed(made, GAMES[1])
+    assert not differ(plain, Computed(replaced(made, nothing=0.75), GAMES[1]))
+    assert floats_that_count(made, GAMES[1], {"nothing", "gamma"}) == {"gamma"}
+    for settings in ({"gamma": 0.5}, {"target_period": 3}, {"replay_size": 99}, {"learning_rate": 0.75}):
+        assert differ(plain, Computed(replaced(made, **settings), GAMES[1]))

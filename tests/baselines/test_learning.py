@@ -10,7 +10,9 @@ from baselines.probes import joint_tables
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game, random_state_game, two_step_game
 from jaxmarl_fac.exact.projections import additive_fit
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
+from tests.helpers import first_observation
 
 PAYOFF = np.asarray(QTRAN_PAYOFF, float)
 #: Large steps that shrink to nothing; all exploration.
@@ -51,8 +53,8 @@ RNG = np.random.default_rng(0)
     "payoff",
     [
         PAYOFF,
-        np.asarray(LTQL_PAYOFF, float),
-        RNG.uniform(-5, 5, (3, 2, 3)),
+        pytest.param(np.asarray(LTQL_PAYOFF, float), marks=pytest.mark.slow),
+        pytest.param(RNG.uniform(-5, 5, (3, 2, 3)), marks=pytest.mark.slow),
         pytest.param(RNG.uniform(-5, 5, (2, 3, 2, 3)), marks=pytest.mark.slow),
     ],
     ids=["qtran", "ltql-2x3", "3-agents", "4-agents"],
@@ -83,12 +85,12 @@ def test_iql_learns_every_actions_mean_reward():
 def stage_0_values(experiment, learner):
     """Mean over seeds of Q_tot of the two-step game's first step, by agent 1's action, `(2,)`."""
     env, algorithm = experiment.environment, experiment.algorithm
-    observation = env.observe(env.reset(jax.random.key(0))[0])
+    game, observation = GameSpec.of(env), first_observation(env)
 
     def values(params):
         joints = jnp.asarray([[0, 0], [0, 1], [1, 0], [1, 1]])
-        look = jax.vmap(lambda joint: algorithm.joint_values(env, params, observation, joint)["q_tot"])
-        return look(joints).reshape(2, 2).mean(axis=1)
+        q_tot = jax.vmap(lambda joint: algorithm.joint_values(game, params, observation, joint)["q_tot"])
+        return q_tot(joints).reshape(2, 2).mean(axis=1)
 
     return np.asarray(jax.jit(jax.vmap(values))(learner.params)).mean(axis=0)
 
@@ -98,7 +100,7 @@ def stage_0_values(experiment, learner):
     ("algorithm_id", "pays", "values"), [("vdn", 7, (6.93, 6.435)), ("qmix", 8, (6.93, 7.92))]
 )
 def test_two_step_game(algorithm_id, pays, values):
-    """VDN cannot represent [[0, 1], [1, 8]] and takes the sure 7; QMIX can and takes 8 (FACTS 1.4(b))."""
+    """VDN cannot represent [[0, 1], [1, 8]] and takes the sure 7; QMIX can and takes 8."""
     experiment, learner, last = learn(
         algorithm_id,
         two_step_game(),
@@ -125,7 +127,7 @@ QTRAN = {"hidden": (16, 16), "joint_hidden": (16, 16), "learning_rate": 3e-3}
 
 @pytest.mark.parametrize("algorithm_id", [pytest.param("qtran-base", marks=pytest.mark.slow), "qtran-alt"])
 def test_qtran_solves_its_game(algorithm_id):
-    """FACTS R1: greedy (A, A), the joint value within .1 of the payoff, its gap at least -.05."""
+    """QTRAN, section 3.5: greedy (A, A), the joint value within .1 of the payoff, its gap at least -.05."""
     _, _, last = learn(algorithm_id, matrix_game(PAYOFF), seeds=32, env_steps=3000, **QTRAN)
     assert (last["greedy_actions"] == 0).all(axis=1).mean() >= 0.95
     assert (last["episode_return"] == 8).mean() >= 0.95
@@ -141,7 +143,7 @@ def test_qtran_solves_its_game(algorithm_id):
 
 @pytest.mark.slow
 def test_the_printed_loss_of_alt_goes_wrong():
-    """As in FACTS 2.3 on paper, so in training: with the loss as printed seeds end at wrong joint actions."""
+    """The loss as printed has zero-loss solutions whose greedy joint action is wrong, and seeds end there."""
     _, _, last = learn(
         "qtran-alt", matrix_game(PAYOFF), seeds=32, env_steps=3000, nopt_min="printed", **QTRAN
     )

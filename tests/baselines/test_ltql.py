@@ -9,9 +9,12 @@ import baselines
 import envs
 from envs.base import Observation
 from envs.matrix_games import LTQL_PAYOFF, matrix_game
-from jaxmarl_fac.algorithm import Transition
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
+from tests.baselines.learners import batch_loss, plain_transition, random_params
+from tests.baselines.learners import randomised as normal_numbers
+from tests.helpers import transitions
 from tests.reference import q_learners as reference
 
 GAMMA, N, FEATURES, ACTIONS = 0.9, 3, 2, 3
@@ -20,28 +23,23 @@ ENV = envs.make("team-mdp-random", states=FEATURES, agents=N, actions=ACTIONS)
 
 
 def randomised(params, seed):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.7 * rng.normal(size=leaf.shape), jnp.float32), params)
+    return normal_numbers(params, seed, scale=0.7)
 
 
-def transitions():
-    """Random observations and masks; rewards above and below what is expected; two ends."""
+def random_steps():
+    """Batches of one: random observations and masks; rewards above and below what is expected; ends."""
     rng = np.random.default_rng(5)
 
     def observation():
-        mask = rng.random((N, ACTIONS)) < 0.8
-        mask[:, 1] = True
-        view = rng.normal(size=(N, FEATURES))
-        return Observation(*map(jnp.asarray, (view.astype(np.float32), np.zeros(1), mask)), jnp.int32(0))
+        mask = rng.random((1, N, ACTIONS)) < 0.8
+        mask[..., 1] = True
+        view = rng.normal(size=(1, N, FEATURES)).astype(np.float32)
+        return Observation(*map(jnp.asarray, (view, np.zeros((1, 1)), mask)), jnp.zeros(1, jnp.int32))
 
     for i in range(40):
-        yield Transition(
-            observation(),
-            jnp.asarray(rng.integers(0, ACTIONS, N)),
-            jnp.float32(rng.normal()),
-            jnp.float32(i % 4 > 0),
-            observation(),
-        )
+        before, actions = observation(), rng.integers(0, ACTIONS, (1, N))
+        reward = np.asarray([rng.normal()], np.float32)
+        yield transitions(before, actions, reward, np.asarray([i % 4 > 0], np.float32), observation())
 
 
 def action_values(params, view, bound, shared, ids, shared_layers):
@@ -61,16 +59,15 @@ def action_values(params, view, bound, shared, ids, shared_layers):
 
 
 def ltql_loss(online, target, transition, alpha, second_if, *network):
-    def values(params, name, observation):
-        out = action_values(params["params"][name], np.asarray(observation.agents_view), *network)
-        return np.where(np.asarray(observation.action_mask), out, -1e9), out
+    now, actions, reward, discount, following = transition
 
-    now, following, actions = transition.observation, transition.next_observation, transition.actions.tolist()
+    def values(params, name, observation):
+        out = action_values(params["params"][name], observation[0], *network)
+        return np.where(observation[2], out, -1e9), out
+
     frozen, _ = values(target, "q_b", now)
     best = [frozen[k][u] == frozen[k].max() for k, u in enumerate(actions)]
-    y = float(transition.reward) + GAMMA * float(transition.discount) * values(target, "q_u", following)[
-        0
-    ].max(1)
+    y = reward + GAMMA * discount * values(target, "q_u", following)[0].max(1)
     q_b, q_u = values(online, "q_b", now)[1], values(online, "q_u", now)[1]
     losses = []
     for k, u in enumerate(actions):
@@ -80,6 +77,12 @@ def ltql_loss(online, target, transition, alpha, second_if, *network):
             loss += alpha * (y[k] - q_b[k][u]) ** 2
         losses.append(loss)
     return np.mean(losses)
+
+
+def two_sets(algorithm):
+    """Random parameters, and others for the target network."""
+    params = random_params(algorithm, ENV, 0)
+    return randomised(params, 1), randomised(params, 2)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +106,13 @@ def test_the_loss_of_ltql(second_if, bound, shared, ids, shared_layers):
         agent_ids=ids,
         shared_layers=shared_layers,
     )
-    fresh = algorithm.init(ENV, jax.random.key(0)).params
-    online, target = randomised(fresh, 1), randomised(fresh, 2)
-    network = algorithm.network(ENV)
-    look = jax.jit(lambda t: algorithm.loss(network.bind(online), network.bind(target), t))
+    online, target = two_sets(algorithm)
+    loss_of = jax.jit(batch_loss(algorithm, ENV))
     useful = []
-    for transition in transitions():
-        loss, logged = look(transition)
-        expected = ltql_loss(online, target, transition, 0.5, second_if, bound, shared, ids, shared_layers)
+    for step in random_steps():
+        loss, logged = loss_of(online, target, step)
+        network = bound, shared, ids, shared_layers
+        expected = ltql_loss(online, target, plain_transition(step), 0.5, second_if, *network)
         np.testing.assert_allclose(loss, expected, rtol=2e-4, atol=1e-5)
         useful.append(float(logged["useful_fraction"]))
     assert {0.0} < set(useful)  # some transitions are useful to somebody, some to nobody
@@ -118,17 +120,17 @@ def test_the_loss_of_ltql(second_if, bound, shared, ids, shared_layers):
 
 def test_a_policy_without_ids_plays_with_any_number_of_agents():
     algorithm = baselines.make("ltql", "pursuit", hidden=(4,))
-    params = randomised(algorithm.init(envs.make("catch-prey"), jax.random.key(0)).params, 3)
+    params = randomised(random_params(algorithm, envs.make("catch-prey"), 0), 3)
     for agents in (4, 13):
         env = envs.make("catch-prey", agents=agents)
-        observation = env.observe(env.reset(jax.random.key(1))[0])
-        look = jax.jit(lambda observation, env=env: algorithm.utilities(env, params, observation))
-        values = look(observation)
+        game, observation = GameSpec.of(env), env.observe(env.reset(jax.random.key(1))[0])
+        utilities = jax.jit(lambda observation, game=game: algorithm.utilities(game, params, observation))
+        values = utilities(observation)
         assert values.shape == (agents, 5)
         assert np.abs(values).max() < 74 / 75  # the bound
         # Agents that see the same think the same.
         alone = observation._replace(agents_view=jnp.roll(observation.agents_view, 1, axis=0))
-        np.testing.assert_allclose(look(alone), np.roll(values, 1, axis=0), atol=1e-5)
+        np.testing.assert_allclose(utilities(alone), np.roll(values, 1, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -137,31 +139,23 @@ def test_a_policy_without_ids_plays_with_any_number_of_agents():
 )
 def test_the_losses_of_independent_learners(algorithm_id, settings, ratio):
     algorithm = baselines.make(algorithm_id, **SETTINGS, **settings)
-    fresh = algorithm.init(ENV, jax.random.key(0)).params
-    online, target = randomised(fresh, 1), randomised(fresh, 2)
-    network = algorithm.network(ENV)
-    look = jax.jit(lambda t: algorithm.loss(network.bind(online), network.bind(target), t)[0])
-    for transition in transitions():
-        now, following = (
-            (np.asarray(o.agents_view), None, np.asarray(o.action_mask))
-            for o in (transition.observation, transition.next_observation)
-        )
+    online, target = two_sets(algorithm)
+    loss_of = jax.jit(batch_loss(algorithm, ENV))
+    for step in random_steps():
+        now, actions, reward, discount, following = plain_transition(step)
         q = reference.utilities(online["params"], now)
         next_q = reference.utilities(target["params"], following)
         best = reference.best_actions(reference.utilities(online["params"], following), following[2])
-        errors = [
-            float(transition.reward) + GAMMA * float(transition.discount) * next_q[k][best[k]] - q[k][u]
-            for k, u in enumerate(transition.actions.tolist())
-        ]
+        errors = [reward + GAMMA * discount * next_q[k][best[k]] - q[k][u] for k, u in enumerate(actions)]
         expected = np.mean([(1 if error > 0 else ratio) * error**2 for error in errors])
-        np.testing.assert_allclose(look(transition), expected, rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(loss_of(online, target, step)[0], expected, rtol=2e-4, atol=1e-5)
 
 
 def test_the_four_sets_of_parameters():
     """q_B and q_U start apart, are both learned, and the loop copies both."""
     algorithm = baselines.make("ltql", hidden=(4,))
-    learner = algorithm.init(matrix_game(LTQL_PAYOFF), jax.random.key(0))
-    for params in (learner.params, learner.target_params):
+    state = algorithm.bind(GameSpec.of(matrix_game(LTQL_PAYOFF))).init(jax.random.key(0))
+    for params in (state.params, state.target_params):
         assert set(params["params"]) == {"q_b", "q_u"}
         one, other = (jax.tree.leaves(params["params"][name]) for name in ("q_b", "q_u"))
         assert any(np.abs(np.asarray(a) - b).max() > 0.01 for a, b in zip(one, other, strict=True))

@@ -11,87 +11,44 @@ import pytest
 from flax import struct
 
 import baselines
-from envs.matrix_games import MatrixGame, matrix_game, staged_game
-from jaxmarl_fac.algorithm import Transition
+from baselines.factored import VDN, Factored
+from baselines.q_learning import Agents, EpsilonGreedy, Optimiser, QLearning, Replay
+from envs.matrix_games import QTRAN_PAYOFF, MatrixGame, matrix_game
+from jaxmarl_fac.experience import Step
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.memory.packing import plain_step
+from tests.baselines.learners import (
+    COUNTS,
+    GAMMA,
+    ONE_SHOT,
+    STAGED,
+    STEPS,
+    batch_loss,
+    concatenated,
+    plain_transition,
+    random_params,
+    random_state,
+    staged_steps,
+)
+from tests.helpers import clock_at, first_observation, transitions
 from tests.reference import q_learners as reference
 
-GAMMA = 0.9
 SMALL = {"hidden": (5, 4), "gamma": GAMMA, "batch_size": 16}
-#: Three agents with 2, 3 and 3 actions, on one of three stages.
-COUNTS = (2, 3, 3)
-STAGED = staged_game(np.zeros((3, *COUNTS)), np.full((3, *COUNTS), -1), np.full(3, 1 / 3), time_limit=1)
-ONE_SHOT = matrix_game(np.arange(18.0).reshape(COUNTS))
-
-
-def random_learner(algorithm, env, seed, target_seed=None):
-    """A learner with random parameters: fresh biases would be 0, and hide mistakes."""
-
-    def draw(tree, seed):
-        rng = np.random.default_rng(seed)
-        return jax.tree.map(lambda leaf: jnp.asarray(0.6 * rng.normal(size=leaf.shape), jnp.float32), tree)
-
-    shapes = jax.eval_shape(functools.partial(algorithm.init, env), jax.random.key(0))
-    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    params = draw(shapes.params, seed)
-    target_params = params if target_seed is None else draw(shapes.params, target_seed)
-    return fresh.replace(params=params, target_params=target_params)
-
-
-def random_params(algorithm, env, seed):
-    return random_learner(algorithm, env, seed).params
-
-
-def seen(env, stage):
-    state, _ = env.reset(jax.random.key(0))
-    return env.observe(state.replace(stage=jnp.int8(stage)))
-
-
-def plain(observation):
-    return tuple(np.asarray(leaf) for leaf in observation[:3])
-
-
-#: (stage, actions, reward, discount, next stage): ordinary steps, a truncation and a termination.
-STEPS = [
-    (0, (1, 2, 0), 1.5, 1.0, 1),
-    (1, (0, 1, 2), -0.5, 1.0, 2),
-    (2, (1, 0, 1), 2.0, 0.0, 2),
-    (1, (0, 2, 2), 0.0, 1.0, 0),
-]
-
-
-def transitions(env):
-    for stage, actions, reward, discount, following in STEPS:
-        yield Transition(
-            seen(env, stage),
-            jnp.asarray(actions),
-            jnp.float32(reward),
-            jnp.float32(discount),
-            seen(env, following),
-        )
 
 
 def check(algorithm, expected, metrics=()):
     """The losses on STEPS, and what is logged of them, are what `expected(online, target, step)` says."""
     online, target = random_params(algorithm, STAGED, 1), random_params(algorithm, STAGED, 2)
-    network = algorithm.network(STAGED)
-    look = jax.jit(lambda a, b, t: algorithm.loss(network.bind(a), network.bind(b), t))
+    loss_of = jax.jit(batch_loss(algorithm, STAGED))
     found = []
-    for transition in transitions(STAGED):
-        loss, logged = look(online, target, transition)
-        step = (
-            plain(transition.observation),
-            transition.actions.tolist(),
-            float(transition.reward),
-            float(transition.discount),
-            plain(transition.next_observation),
-        )
-        want = expected(online["params"], target["params"], step)
+    for step in staged_steps():
+        loss, logged = loss_of(online, target, step)
+        want = expected(online["params"], target["params"], plain_transition(step))
         np.testing.assert_allclose(loss, want["loss"], rtol=2e-4, atol=1e-5)
         for name in metrics:
             np.testing.assert_allclose(logged[name], want[name], rtol=2e-4, atol=1e-5, err_msg=name)
         found.append(float(loss))
     assert len({round(loss, 3) for loss in found}) == len(STEPS)
-    return found
 
 
 #: What the references read from the parameters' shapes.
@@ -202,23 +159,19 @@ def test_state_values_are_left_out_where_all_is_observed():
         (foggy, "off", False),
     ):
         algorithm = baselines.make("qtran-base", **SMALL, state_value=state_value)
-        params = jax.eval_shape(functools.partial(algorithm.init, env), jax.random.key(0)).params["params"]
-        assert ("value" in params) == there
+        assert ("value" in random_params(algorithm, env, 0)["params"]) == there
 
 
 # Batches
 
 
 def batch_of(env, count=16):
+    """Random transitions of a game that shows the same always, whose samples share the observation."""
     rng = np.random.default_rng(3)
     actions = np.stack([rng.integers(n, size=count) for n in COUNTS], axis=1)
-    return Transition(
-        env.observe(env.reset(jax.random.key(0))[0]),
-        jnp.asarray(actions),
-        jnp.asarray(rng.normal(size=count), jnp.float32),
-        jnp.asarray(rng.integers(2, size=count), jnp.float32),
-        env.observe(env.reset(jax.random.key(0))[0]),
-    )
+    reward = jnp.asarray(rng.normal(size=count), jnp.float32)
+    discount = jnp.asarray(rng.integers(2, size=count), jnp.float32)
+    return transitions(first_observation(env), actions, reward, discount, first_observation(env))
 
 
 @struct.dataclass(eq=False)
@@ -236,16 +189,15 @@ def test_one_observation_for_all_samples_equals_one_for_each(algorithm_id):
     """The same losses and gradients, and the same step, to float tolerance (sums in another order)."""
     extra = {"max_grad_norm": 1.0, "learning_rate": 0.1, "adam_eps": 0.1}
     algorithm = baselines.make(algorithm_id, **{**SMALL, **extra, "batch_size": 32})
-    learner = random_learner(algorithm, ONE_SHOT, 5, target_seed=6)
-    params = learner.params
+    state = random_state(algorithm, ONE_SHOT, 5, target_seed=6)
+    params = state.params
     batch = batch_of(ONE_SHOT, count=32)
     each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (32, *leaf.shape)), batch.observation)
-    explicit = batch._replace(observation=each, next_observation=each)
+    explicit = batch._replace(observation=each)
 
     def update(env, batch):
-        return jax.jit(functools.partial(algorithm.update, env))(
-            learner, batch, jnp.float32(0), jax.random.key(0)
-        )
+        learner = algorithm.bind(GameSpec.of(env))
+        return jax.jit(learner.update)(state, batch, clock_at(), jax.random.key(0))
 
     (shared, metrics), (single, other_metrics) = update(ONE_SHOT, batch), update(REPEATED, explicit)
     for name, value in metrics.items():
@@ -259,14 +211,14 @@ def test_one_observation_for_all_samples_equals_one_for_each(algorithm_id):
 
 def test_qtran_of_all_joint_actions_at_once_equals_one_at_a_time():
     """With more samples than joint actions (18), QTRAN computes all joint values and picks."""
-    observation = seen(ONE_SHOT, 0)
+    game, observation = GameSpec.of(ONE_SHOT), first_observation(ONE_SHOT)
     for algorithm_id in ("qtran-base", "qtran-alt"):
         few, many = (baselines.make(algorithm_id, **{**SMALL, "batch_size": size}) for size in (8, 64))
         params = random_params(few, ONE_SHOT, 4)
 
         def all_values(algorithm, params=params):
-            look = jax.vmap(lambda joint: algorithm.joint_values(ONE_SHOT, params, observation, joint))
-            return jax.jit(look)(jnp.asarray(list(itertools.product(*map(range, COUNTS)))))
+            of_each = jax.vmap(lambda joint: algorithm.joint_values(game, params, observation, joint))
+            return jax.jit(of_each)(jnp.asarray(list(itertools.product(*map(range, COUNTS)))))
 
         tables = all_values(few), all_values(many)
         for name, table in tables[0].items():
@@ -280,26 +232,23 @@ def test_qtran_of_all_joint_actions_at_once_equals_one_at_a_time():
 def test_an_update_is_adam_on_the_mean_loss():
     """One step against optax's own Adam, on gradients of the mean of the single losses."""
     algorithm = baselines.make("vdn", **{**SMALL, "batch_size": 4}, learning_rate=0.01, adam_eps=1e-4)
-    learner = random_learner(algorithm, STAGED, 1, target_seed=2)
-    params, target = learner.params, learner.target_params
-    network = algorithm.network(STAGED)
-    steps = list(transitions(STAGED))
+    state = random_state(algorithm, STAGED, 1, target_seed=2)
+    params, target = state.params, state.target_params
+    loss_of, steps = batch_loss(algorithm, STAGED), staged_steps()
 
     def mean_loss(params):
-        losses = [algorithm.loss(network.bind(params), network.bind(target), step)[0] for step in steps]
-        return sum(losses) / len(losses)
+        return sum(loss_of(params, target, step)[0] for step in steps) / len(steps)
 
     adam = optax.adam(0.01, eps=1e-4)
-    state, expected = adam.init(params), params
-    update = jax.jit(functools.partial(algorithm.update, STAGED))
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
+    adam_state, expected = adam.init(params), params
+    update = jax.jit(algorithm.bind(GameSpec.of(STAGED)).update)
     for _ in range(3):
-        directions, state = adam.update(jax.jit(jax.grad(mean_loss))(expected), state)
+        directions, adam_state = adam.update(jax.jit(jax.grad(mean_loss))(expected), adam_state)
         expected = optax.apply_updates(expected, directions)
-        learner, _ = update(learner, batch, jnp.float32(0), jax.random.key(0))
-    for a, b in zip(jax.tree.leaves(learner.params), jax.tree.leaves(expected), strict=True):
+        state, _ = update(state, concatenated(steps), clock_at(), jax.random.key(0))
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    for a, b in zip(jax.tree.leaves(learner.target_params), jax.tree.leaves(target), strict=True):
+    for a, b in zip(jax.tree.leaves(state.target_params), jax.tree.leaves(target), strict=True):
         np.testing.assert_array_equal(a, b)  # only the loop copies
 
 
@@ -307,19 +256,18 @@ def test_rmsprop_is_pymarls():
     """`v = .9 v + .1 g^2`, then a step of `rate g / (sqrt(v) + eps)`: epsilon outside the root."""
     settings = {"optimiser": "rmsprop", "rmsprop_decay": 0.9, "rmsprop_eps": 0.05, "learning_rate": 0.01}
     algorithm = baselines.make("vdn", **SMALL, **settings)
-    learner = random_learner(algorithm, STAGED, 1, target_seed=2)
-    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *transitions(STAGED))
-    update = jax.jit(functools.partial(algorithm.update, STAGED))
-    gradient_of = jax.jit(
-        jax.grad(lambda params: algorithm.batch_loss(STAGED, params, learner.target_params, batch)[0])
-    )
-    squares = [np.zeros(leaf.shape) for leaf in jax.tree.leaves(learner.params)]
+    state = random_state(algorithm, STAGED, 1, target_seed=2)
+    batch = concatenated(staged_steps())
+    update = jax.jit(algorithm.bind(GameSpec.of(STAGED)).update)
+    loss_of = batch_loss(algorithm, STAGED)
+    gradient_of = jax.jit(jax.grad(lambda params: loss_of(params, state.target_params, batch)[0]))
+    squares = [np.zeros(leaf.shape) for leaf in jax.tree.leaves(state.params)]
     for _ in range(2):
-        gradients = list(map(np.asarray, jax.tree.leaves(gradient_of(learner.params))))
+        gradients = list(map(np.asarray, jax.tree.leaves(gradient_of(state.params))))
         squares = [0.9 * v + 0.1 * np.square(g) for v, g in zip(squares, gradients, strict=True)]
-        before = jax.tree.leaves(learner.params)
-        learner, _ = update(learner, batch, jnp.float32(0), jax.random.key(0))
-        for a, b, g, v in zip(jax.tree.leaves(learner.params), before, gradients, squares, strict=True):
+        before = jax.tree.leaves(state.params)
+        state, _ = update(state, batch, clock_at(), jax.random.key(0))
+        for a, b, g, v in zip(jax.tree.leaves(state.params), before, gradients, squares, strict=True):
             np.testing.assert_allclose(a, b - 0.01 * g / (np.sqrt(v) + 0.05), rtol=1e-5, atol=1e-6)
 
 
@@ -343,15 +291,15 @@ def test_learning_rate_schedules(schedule, progress, share):
 
 @functools.cache
 def compiled_update(algorithm):
-    return jax.jit(functools.partial(algorithm.update, ONE_SHOT))
+    return jax.jit(algorithm.bind(GameSpec.of(ONE_SHOT)).update)
 
 
 def step_from_random(algorithm, progress=0.0, scale=1.0):
-    learner = random_learner(algorithm, ONE_SHOT, 5)
+    state = random_state(algorithm, ONE_SHOT, 5)
     batch = batch_of(ONE_SHOT)
     batch = batch._replace(reward=batch.reward * scale)
-    after, _ = compiled_update(algorithm)(learner, batch, jnp.float32(progress), jax.random.key(0))
-    return jax.tree.map(jnp.subtract, after.params, learner.params)
+    after, _ = compiled_update(algorithm)(state, batch, clock_at(progress=progress), jax.random.key(0))
+    return jax.tree.map(jnp.subtract, after.params, state.params)
 
 
 def test_gradients_are_clipped_by_their_global_norm():
@@ -377,7 +325,8 @@ def test_gradients_are_clipped_by_their_global_norm():
 def test_all_weights_start_normal_with_the_given_standard_deviation():
     """The release's start: N(0, .1) for every matrix, 0 for every bias, each its own numbers."""
     algorithm = baselines.make("qtran-alt", hidden=(64, 64), joint_hidden=(64, 64), weight_std=0.1)
-    params = jax.tree_util.tree_leaves_with_path(algorithm.init(STAGED, jax.random.key(3)).params)
+    state = algorithm.bind(GameSpec.of(STAGED)).init(jax.random.key(3))
+    params = jax.tree_util.tree_leaves_with_path(state.params)
     kernels = {jax.tree_util.keystr(path): leaf for path, leaf in params if leaf.ndim == 2}
     large = np.stack([np.ravel(leaf)[:1000] for leaf in kernels.values() if leaf.size >= 1000])
     assert len(large) >= 5
@@ -391,31 +340,111 @@ def test_all_weights_start_normal_with_the_given_standard_deviation():
 @pytest.mark.parametrize("algorithm_id", ["vdn", "qtran-base"])
 def test_masked_actions_are_never_played(algorithm_id):
     """Agent 1's third action, whatever the utilities; greedily and by chance."""
-    algorithm = baselines.make(algorithm_id, **SMALL, epsilon_end=0.5)
-    observation = seen(ONE_SHOT, 0)
-    params = random_params(algorithm, ONE_SHOT, 7)
+    learner = baselines.make(algorithm_id, **SMALL, epsilon_end=0.5).bind(GameSpec.of(ONE_SHOT))
+    observation, half = first_observation(ONE_SHOT), clock_at(env_steps=1)
+    params = random_params(baselines.make(algorithm_id, **SMALL), ONE_SHOT, 7)
     bias = params["params"]["agent"]["Dense_0"]["bias"]
     params["params"]["agent"]["Dense_0"]["bias"] = bias.at[2].set(1e6)  # by far the best, were it there
-    act = jax.jit(
-        jax.vmap(lambda key: algorithm.act(ONE_SHOT, params, (), observation, jnp.float32(0.5), key)[0])
-    )
+    act = jax.jit(jax.vmap(lambda key: learner.act(params, (), observation, half, key).actions))
     actions = np.asarray(act(jax.random.split(jax.random.key(0), 2000)))
     assert set(actions[:, 0]) == {0, 1}
     assert (actions[:, 1:] == 2).mean() > 0.6  # the others' best
-    greedy = algorithm.act_greedily(ONE_SHOT, params, (), observation)[0].tolist()
+    greedy = learner.act_greedily(params, (), observation, jax.random.key(0)).actions.tolist()
     assert greedy[0] < 2
     assert greedy[1:] == [2, 2]
+
+
+def test_exploration_falls_with_the_clock():
+    """Epsilon 1 at the start, .5 half-way and 0 at the end: so often a random one of three actions."""
+    settings = {**SMALL, "epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_steps": 100}
+    algorithm = baselines.make("vdn", **settings)
+    learner, observation = algorithm.bind(GameSpec.of(ONE_SHOT)), first_observation(ONE_SHOT)
+    params, keys = random_params(algorithm, ONE_SHOT, 7), jax.random.split(jax.random.key(2), 3000)
+    greedy = learner.act_greedily(params, (), observation, keys[0]).actions
+
+    @jax.jit
+    def actions_at(env_steps):
+        clock = clock_at()._replace(env_steps=env_steps)
+        return jax.vmap(lambda key: learner.act(params, (), observation, clock, key).actions)(keys)
+
+    for env_steps, epsilon in ((0, 1.0), (50, 0.5), (100, 0.0), (10_000, 0.0)):
+        best = np.asarray(actions_at(jnp.int32(env_steps)) == greedy)[:, 1:].mean()
+        assert best == pytest.approx(1 - epsilon * 2 / 3, abs=5 * 0.5 / np.sqrt(6000))
 
 
 def test_exploring_all_the_time_looks_at_no_utilities():
     """With epsilon constantly 1 actions are uniform over what is available, and utilities may be anything."""
     algorithm = baselines.make("vdn", **SMALL)
+    learner, observation = algorithm.bind(GameSpec.of(ONE_SHOT)), first_observation(ONE_SHOT)
     nothing = jax.tree.map(lambda leaf: leaf * jnp.nan, random_params(algorithm, ONE_SHOT, 0))
-    act = jax.jit(
-        jax.vmap(lambda key: algorithm.act(ONE_SHOT, nothing, (), seen(ONE_SHOT, 0), jnp.float32(1), key)[0])
-    )
+    act = jax.jit(jax.vmap(lambda key: learner.act(nothing, (), observation, clock_at(), key).actions))
     actions = np.asarray(act(jax.random.split(jax.random.key(1), 9000)))
     for agent, count in enumerate(COUNTS):
         shares = np.bincount(actions[:, agent], minlength=3) / 9000
         np.testing.assert_allclose(shares[:count], 1 / count, atol=5 * np.sqrt(0.25 / 9000))
         assert (shares[count:] == 0).all()
+
+
+# Settings that are known only when they run
+
+
+def trained_vdn(rate, key):
+    """Parameters and every action of 60 steps on QTRAN's game, by a loop of our own around the learner."""
+    env = matrix_game(QTRAN_PAYOFF)
+    algorithm = QLearning(
+        method=Factored(mixing=VDN()),
+        agents=Agents(hidden=(8,)),
+        replay=Replay(batch_size=16, replay_size=64),
+        optimiser=Optimiser(learning_rate=rate),
+        exploration=EpsilonGreedy(epsilon_end=0.2, epsilon_steps=40),
+        gamma=GAMMA,
+    )
+    learner = algorithm.bind(GameSpec.of(env))
+    store = learner.memory.bind(env, plain_step(env), 1, 60)
+    init_key, reset_key, loop_key = jax.random.split(key, 3)
+
+    def iteration(carry, number):
+        state, buffer, env_state = carry
+        act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(loop_key, number), 3)
+        clock = clock_at(progress=number / 60)._replace(env_steps=number, updates=number)
+        observation = env.observe(env_state)
+        memory = learner.begin(state.params, observation, reset_key)
+        decision = learner.act(state.params, memory, observation, clock, act_key)
+        after, timestep = env.step(env_state, decision.actions)
+        last = timestep.last()
+        step = Step(
+            state=env_state,
+            carry=memory,
+            actions=decision.actions,
+            extras=decision.extras,
+            reward=timestep.reward,
+            discount=timestep.discount,
+            last=last,
+            mask=jnp.ones_like(last),
+            next_state=after,
+        )
+        buffer = store.add(buffer, number, jax.tree.map(lambda leaf: leaf[None], step))
+        batch = store.sample(buffer, number + 1, sample_key)
+        state, metrics = learner.update(state, batch, clock, sample_key)
+        return (state, buffer, env.reset(reset_key)[0]), (decision.actions, metrics["loss"])
+
+    start = learner.init(init_key), store.init(), env.reset(reset_key)[0]
+    (state, _, _), (actions, losses) = jax.lax.scan(iteration, start, jnp.arange(60))
+    return {"params": state.params, "actions": actions, "losses": losses}
+
+
+def test_learning_rates_side_by_side():
+    """VDN, bound inside a vmap over 16 learning rates, is 16 runs with one rate each."""
+    rates, key = np.geomspace(1e-4, 0.1, 16).astype(np.float32), jax.random.key(4)
+    together = jax.jit(jax.vmap(trained_vdn, (0, None)))(jnp.asarray(rates), key)
+    alone = jax.jit(trained_vdn)
+    for place, rate in enumerate(rates):
+        found, want = jax.tree.map(lambda leaf, place=place: leaf[place], together), alone(rate, key)
+        np.testing.assert_array_equal(found["actions"], want["actions"])
+        # A batch of matrix products is added up in another order than a single one.
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, want)
+        if place in (5, 15):  # and bit for bit what a plain number gives
+            plain = jax.jit(functools.partial(trained_vdn, float(rate)))(key)
+            jax.tree.map(np.testing.assert_array_equal, plain, want)
+    last = np.asarray(together["losses"])[:, -1]
+    assert len({round(float(loss), 3) for loss in last}) == 16  # each learns at a pace of its own

@@ -1,6 +1,5 @@
 """Recurrent agents: their networks, memory in the loop, losses along episodes, and what they learn."""
 
-import dataclasses
 import functools
 
 import jax
@@ -10,15 +9,17 @@ import pytest
 from flax import struct
 
 import baselines
-from baselines.q_learning import TrajectoryLearner
-from baselines.registry import ALGORITHMS
+from baselines.registry import ALGORITHMS, lookup, own_settings
 from envs.base import Observation, TeamEnvironment
-from jaxmarl_fac.algorithm import Trajectory
+from jaxmarl_fac.experience import Trajectory, over_batch
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.networks import NO_ACTION
 from jaxmarl_fac.program import Program
-from tests.baselines.test_q_learners import GAMMA, STAGED, random_params, seen
+from jaxmarl_fac.settings import leaves
+from tests.baselines.learners import GAMMA, STAGED, at_stage, batch_loss, concatenated, random_params
+from tests.helpers import clock_at, flat
 from tests.reference import q_learners, recurrent
 
 RECURRENT = {"consumes": "episodes", "recurrent": True}
@@ -34,13 +35,13 @@ SMALL = {
     "heads": 2,
     "head_embed": 3,
 }
-LEARNERS = [name for name, learner in ALGORITHMS.items() if issubclass(learner, TrajectoryLearner)]
+#: All that can have agents with a memory.
+LEARNERS = [name for name in ALGORITHMS if "recurrent" in leaves(lookup(name))]
 
 
 def small(algorithm_id, **settings):
     """A small recurrent algorithm, without the settings that it does not have."""
-    fields = {field.name for field in dataclasses.fields(baselines.registry.lookup(algorithm_id))}
-    return baselines.make(algorithm_id, **{k: v for k, v in SMALL.items() if k in fields}, **settings)
+    return baselines.make(algorithm_id, **own_settings(algorithm_id, SMALL), **settings)
 
 
 #: Steps of the longest episode below.
@@ -49,7 +50,7 @@ LONGEST = 4
 
 def random_episode(rng, length, terminates):
     """One of STAGED's shape, unlike anything that happens there; some actions are not available."""
-    shapes = jax.tree.map(lambda leaf: (length + 1, *leaf.shape), seen(STAGED, 0))
+    shapes = jax.tree.map(lambda leaf: (length + 1, *leaf.shape), at_stage(STAGED, 0))
     _, n, count = shapes.action_mask
     actions = rng.integers(count, size=(length, n))
     masks = rng.random(shapes.action_mask) < 0.6
@@ -68,36 +69,34 @@ def random_episode(rng, length, terminates):
 
 
 def padded(episode, rng, size=LONGEST):
-    """The episode as a trajectory of `size` steps, with random nonsense after its end."""
+    """A batch of the one episode as a trajectory of `size` steps, with random nonsense after its end."""
     missing = size - len(episode.actions)
 
     def longer(array, nonsense):
-        return jnp.asarray(np.concatenate([array, nonsense(size=(missing, *array.shape[1:]))]))
+        return jnp.asarray(np.concatenate([array, nonsense(size=(missing, *array.shape[1:]))]))[None]
 
     normal = functools.partial(rng.normal, scale=10.0)
     masks = longer(episode.masks, functools.partial(rng.integers, 2)).astype(bool)
-    observation = Observation(
-        agents_view=longer(episode.views, normal).astype(jnp.float32),
-        global_state=longer(episode.states, normal).astype(jnp.float32),
-        action_mask=masks.at[..., 0].set(masks[..., 0] | ~masks.any(axis=-1)),
-        step_count=jnp.arange(size + 1),
-    )
     return Trajectory(
-        observation,
-        longer(episode.actions, functools.partial(rng.integers, 3)).astype(jnp.int32),
-        longer(episode.rewards, normal).astype(jnp.float32),
-        longer(episode.discounts, functools.partial(rng.integers, 2)).astype(jnp.float32),
-        (jnp.arange(size) < len(episode.actions)).astype(jnp.float32),
+        observation=Observation(
+            agents_view=longer(episode.views, normal).astype(jnp.float32),
+            global_state=longer(episode.states, normal).astype(jnp.float32),
+            action_mask=masks.at[..., 0].set(masks[..., 0] | ~masks.any(axis=-1)),
+            step_count=jnp.arange(size + 1)[None],
+        ),
+        first=jnp.arange(size + 1)[None] == 0,
+        carry=(),
+        actions=longer(episode.actions, functools.partial(rng.integers, 3)).astype(jnp.int32),
+        extras=(),
+        reward=longer(episode.rewards, normal).astype(jnp.float32),
+        discount=longer(episode.discounts, functools.partial(rng.integers, 2)).astype(jnp.float32),
+        mask=(jnp.arange(size) < len(episode.actions)).astype(jnp.float32)[None],
     )
-
-
-def stacked(trees):
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def batch_of(episodes, seed):
     rng = np.random.default_rng(seed)
-    return stacked([padded(episode, rng) for episode in episodes])
+    return concatenated([padded(episode, rng) for episode in episodes])
 
 
 #: Of all lengths; of each, one that terminates and one that is cut off.
@@ -114,40 +113,81 @@ EPISODES = [
 def test_an_unroll_is_the_formula():
     """Of a GRU between Dense layers, with last actions that start from nothing."""
     algorithm = small("vdn")
-    params = random_params(algorithm, STAGED, 1)
-    unroll = jax.jit(lambda params, trajectory: algorithm.network(STAGED).bind(params).unroll(trajectory))
+    params, network = random_params(algorithm, STAGED, 1), algorithm.network(GameSpec.of(STAGED))
+    unroll = jax.jit(lambda params, trajectory: network.bind(params).unroll(trajectory))
     for episode in EPISODES[-2:]:
         expected = recurrent.utilities(params["params"]["agent"], episode)
-        found = unroll(params, padded(episode, np.random.default_rng(0)))
+        found = unroll(params, only(padded(episode, np.random.default_rng(0))))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def only(batch):
+    """The trajectory of a batch of one."""
+    return jax.tree.map(lambda leaf: leaf[0], batch)
 
 
 def test_an_unroll_is_acting_step_by_step():
     """Along an episode that was played with exploration: the same greedy actions, utilities and memories."""
-    algorithm = small("qmix")
-    params = random_params(algorithm, STAGED, 2)
-    observations = padded(EPISODES[-1], np.random.default_rng(0)).observation
-    act = jax.jit(functools.partial(algorithm.act, STAGED))
-    act_greedily = jax.jit(functools.partial(algorithm.act_greedily, STAGED))
-    carry, played, hidden, greedy = algorithm.initial_carry(STAGED), [], [], []
-    assert not carry.hidden.any()
-    assert (carry.last_actions == NO_ACTION).all()
+    algorithm = small("qmix", epsilon_start=0.7, epsilon_end=0.7)
+    game, params = GameSpec.of(STAGED), random_params(algorithm, STAGED, 2)
+    learner, trajectory = algorithm.bind(game), only(padded(EPISODES[-1], np.random.default_rng(0)))
+    observations = trajectory.observation
+    act, act_greedily = jax.jit(learner.act), jax.jit(learner.act_greedily)
+    carry, played, hidden, greedy = None, [], [], []
     for t in range(LONGEST + 1):
         observation = jax.tree.map(lambda leaf, t=t: leaf[t], observations)
-        best, after = act_greedily(params, carry, observation)
-        actions, carry = act(params, carry, observation, jnp.float32(0.7), jax.random.key(t))
+        if carry is None:
+            carry = learner.begin(params, observation, jax.random.key(0))
+            assert not carry.hidden.any()
+            assert (carry.last_actions == NO_ACTION).all()
+        best, after = act_greedily(params, carry, observation, jax.random.key(t))[:2]
+        actions, carry = act(params, carry, observation, clock_at(), jax.random.key(t))[:2]
         np.testing.assert_array_equal(after.hidden, carry.hidden)  # both have seen the same
         np.testing.assert_array_equal(after.last_actions, best)
         np.testing.assert_array_equal(carry.last_actions, actions)
         hidden.append(carry.hidden)
         greedy.append(best)
         played.append(actions)
-    agent = algorithm.network(STAGED).bind(params).agent
-    utilities, features = agent.unroll(observations.agents_view, jnp.stack(played[:-1]))
+    agent = algorithm.network(game).bind(params).agent
+    utilities, features = agent.unroll(trajectory._replace(actions=jnp.stack(played[:-1])))
     np.testing.assert_allclose(features, jnp.stack(hidden), rtol=1e-5, atol=1e-6)
     masked = jnp.where(observations.action_mask, utilities, -jnp.inf)
     np.testing.assert_array_equal(jnp.argmax(masked, axis=-1), jnp.stack(greedy))
     assert np.ptp(np.asarray(features), axis=0).min() > 1e-3  # everything moves
+
+
+def test_an_unroll_may_begin_within_an_episode_and_run_into_the_next():
+    """As a rollout does: from the memory that agents had there, which is fresh at the next beginning."""
+    algorithm = small("vdn")
+    game, params = GameSpec.of(STAGED), random_params(algorithm, STAGED, 3)
+    network = algorithm.network(game)
+    unroll = jax.jit(lambda trajectory: network.bind(params).agent.unroll(trajectory))
+    one, other = (only(padded(episode, np.random.default_rng(0))) for episode in EPISODES[-2:])
+    whole, features = unroll(one)
+    learner = algorithm.bind(game)
+    start = jax.tree.map(lambda leaf: leaf[0], one.observation)
+    fresh = learner.begin(params, start, jax.random.key(0))
+    second = fresh._replace(hidden=features[1], last_actions=one.actions[1])  # before observation 2
+
+    # Observations 2 to 4 of the one episode, then the other from its start, and a row for the reset between.
+    def joined(ours, theirs):
+        return jnp.concatenate([ours[2:], theirs])
+
+    rollout = Trajectory(
+        observation=jax.tree.map(joined, one.observation, other.observation),
+        first=jnp.arange(8) == 3,
+        carry=second,
+        actions=jnp.concatenate([one.actions[2:], jnp.full((1, 3), 2), other.actions]),
+        extras=(),
+        reward=jnp.zeros(7),
+        discount=jnp.ones(7),
+        mask=jnp.ones(7).at[2].set(0),
+    )
+    found, _ = unroll(rollout)
+    np.testing.assert_allclose(found[:3], whole[2:], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[3:], unroll(other)[0], rtol=1e-5, atol=1e-6)
+    without, _ = unroll(rollout._replace(carry=fresh))
+    assert np.abs(without[:3] - whole[2:]).max() > 0.01
 
 
 # Losses along episodes
@@ -155,16 +195,16 @@ def test_an_unroll_is_acting_step_by_step():
 
 def losses_of(algorithm, online, target, batch):
     """Every step's loss by itself `(B, T)`, and what is logged of it."""
-    network = algorithm.network(STAGED)
+    network, gamma = algorithm.network(GameSpec.of(STAGED)), algorithm.gamma
 
-    def look(trajectory):
-        parts = network.bind(online), network.bind(target), trajectory
-        if hasattr(algorithm, "terms"):
-            terms = algorithm.terms(*parts)
+    def losses(trajectory):
+        parts = network.bind(online), network.bind(target), trajectory, gamma
+        if hasattr(algorithm.method, "terms"):
+            terms = algorithm.method.terms(*parts)
             return jnp.square(terms.q_tot - terms.target), {}
-        return algorithm.losses(*parts)
+        return algorithm.method.losses(*parts)
 
-    return jax.vmap(look)(batch)
+    return over_batch(losses, batch)
 
 
 def check(algorithm, expected):
@@ -173,11 +213,11 @@ def check(algorithm, expected):
     batch = batch_of(EPISODES, 0)
 
     @jax.jit
-    def look(online, target):
-        mean, _ = algorithm.batch_loss(STAGED, online, target, batch)
+    def each_and_mean(online, target):
+        mean, _ = batch_loss(algorithm, STAGED)(online, target, batch)
         return (*losses_of(algorithm, online, target, batch), mean)
 
-    losses, metrics, mean = look(online, target)
+    losses, metrics, mean = each_and_mean(online, target)
     total, steps = 0.0, 0
     for row, episode in enumerate(EPISODES):
         want = expected(online["params"], target["params"], episode)
@@ -235,10 +275,10 @@ def test_what_comes_after_an_episodes_end_changes_nothing(algorithm_id):
     """Neither the loss nor its gradient, to the bit."""
     algorithm = small(algorithm_id, td_lambda=0.6)
     params, target = random_params(algorithm, STAGED, 1), random_params(algorithm, STAGED, 2)
-    look = jax.jit(jax.value_and_grad(functools.partial(algorithm.batch_loss, STAGED), has_aux=True))
+    loss_and_gradient = jax.jit(jax.value_and_grad(batch_loss(algorithm, STAGED), has_aux=True))
     batches = batch_of(EPISODES, 0), batch_of(EPISODES, 1)
     assert (batches[0].reward != batches[1].reward).any()
-    one, other = (look(params, target, batch) for batch in batches)
+    one, other = (loss_and_gradient(params, target, batch) for batch in batches)
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert any(leaf.any() for leaf in jax.tree.leaves(one[1]))
 
@@ -253,11 +293,12 @@ def test_recurrent_ow_with_alpha_1_has_qmixs_loss_bit_for_bit():
     def of_qmix(params):
         return {"params": {name: params["params"][name] for name in ("agent", "mixer")}}
 
-    network = ow.network(STAGED)
-    terms = jax.vmap(lambda one: ow.terms(network.bind(params), network.bind(target), one))(batch)
+    network = ow.network(GameSpec.of(STAGED))
+    parts = network.bind(params), network.bind(target)
+    terms = over_batch(lambda one: ow.method.terms(*parts, one, ow.gamma), batch)
     silent = terms._replace(other=jnp.zeros_like(terms.other))
-    plain, _ = qmix.batch_loss(STAGED, of_qmix(params), of_qmix(target), batch)
-    np.testing.assert_array_equal(ow.combined(silent, batch.mask)[0], plain)
+    plain, _ = batch_loss(qmix, STAGED)(of_qmix(params), of_qmix(target), batch)
+    np.testing.assert_array_equal(ow.method.combined(silent, batch.mask)[0], plain)
     assert (terms.weight == 1).all()
 
 
@@ -267,7 +308,7 @@ def test_recurrent_remix_without_factors_is_ow_bit_for_bit():
     batch = batch_of(EPISODES, 0)
     params, target = random_params(ow, STAGED, 1), random_params(ow, STAGED, 2)
     (one, metrics), (other, other_metrics) = (
-        algorithm.batch_loss(STAGED, params, target, batch) for algorithm in (ow, bare)
+        batch_loss(algorithm, STAGED)(params, target, batch) for algorithm in (ow, bare)
     )
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(metrics["mean_weight"], other_metrics["mean_weight"])
@@ -279,11 +320,10 @@ def test_the_unrestricted_value_has_recurrent_agents_of_its_own():
     params = random_params(algorithm, STAGED, 1)["params"]
     assert set(params["central_agent"]) == set(params["agent"]) == {"encoder", "cell", "head"}
     batch = batch_of(EPISODES, 0)
-    gradient = jax.jit(
-        jax.grad(
-            lambda params: algorithm.batch_loss(STAGED, {"params": params}, {"params": params}, batch)[0]
-        )
-    )(params)
+    loss_of = batch_loss(algorithm, STAGED)
+    gradient = jax.jit(jax.grad(lambda params: loss_of({"params": params}, {"params": params}, batch)[0]))(
+        params
+    )
     for agent in ("agent", "central_agent"):  # through every gate
         assert all(leaf.any() for leaf in jax.tree.leaves(gradient[agent]["cell"]))
 
@@ -362,7 +402,7 @@ def test_agents_forget_between_episodes_and_never_within():
     @functools.partial(jax.vmap, in_axes=(0, 0, 0))
     def remembered(params, state, hidden):
         """The hidden states after seeing the state, of one lane."""
-        agent = algorithm.network(env).bind(params).agent
+        agent = algorithm.network(GameSpec.of(env)).bind(params).agent
         views = jax.vmap(env.observe)(state).agents_view
         return jax.vmap(lambda view, h, last: agent(view, (h, last))[1])(
             views, hidden, state.played.astype(jnp.int32)
@@ -440,8 +480,9 @@ def test_recurrent_agents_take_episodes(bad_input, algorithm_id):
 
 @pytest.mark.parametrize("algorithm_id", LEARNERS)
 def test_weighted_qmixs_release_on_the_stag_hunt(algorithm_id):
-    """FACTS 1.2 and 13.2."""
-    algorithm = baselines.make(algorithm_id, "stag-hunt")
+    """Its code's settings (arXiv 2006.10800), and those of its QTRAN."""
+    assert baselines.make(algorithm_id, "stag-hunt").recurrent
+    algorithm = flat(baselines.make(algorithm_id, "stag-hunt"))
     assert (algorithm.consumes, algorithm.recurrent, algorithm.hidden) == ("episodes", True, (64,))
     assert (algorithm.optimiser, algorithm.learning_rate) == ("rmsprop", 5e-4)
     assert (algorithm.rmsprop_decay, algorithm.rmsprop_eps, algorithm.max_grad_norm) == (0.99, 1e-5, 10)

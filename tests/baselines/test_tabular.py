@@ -11,22 +11,24 @@ from baselines import probes
 from baselines.tabular import TabularStep, tabular_steps
 from envs.base import Observation
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game
-from envs.team_mdp import line_world, random_team_mdp
-from jaxmarl_fac.algorithm import LearnerState, Transition
+from envs.team_mdp import TeamMDP, line_world, random_team_mdp
+from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
+from tests.helpers import clock_at, first_observation, flat, transitions
 from tests.reference import tabular as reference
 
 IDS = ("ltql-tabular", "hysteretic-tabular", "distributed-tabular", "iql-tabular")
 COUNTS = np.array([2, 3, 3])
-SEEN = 4
+OBSERVATIONS = 4
 RATE, GAMMA = 0.25, 0.5
 
 
 def as_step(step):
     mask = jnp.arange(COUNTS.max()) < jnp.asarray(COUNTS)[:, None]
     return TabularStep(
-        jnp.asarray(step["seen"]),
+        jnp.asarray(step["observed"]),
         mask,
         jnp.asarray(step["actions"]),
         jnp.full(len(COUNTS), step["reward"], jnp.float32),
@@ -38,18 +40,18 @@ def as_step(step):
 
 def learn_beside(algorithm, check, count=300):
     """Feeds random transitions to the algorithm, and its tables and each transition to `check`."""
-    env = random_team_mdp(states=SEEN, agents=3, actions=3)
-    tables = algorithm.init(env, jax.random.key(0)).params
-    learn = jax.jit(algorithm.learn)
-    for step in reference.draw_steps(1, count, SEEN, COUNTS):
-        tables = learn(tables, as_step(step), jnp.float32(RATE), jax.random.key(0))
+    game = GameSpec.of(random_team_mdp(states=OBSERVATIONS, agents=3, actions=3))
+    tables = algorithm.bind(game).init(jax.random.key(0)).params
+    learn = jax.jit(lambda tables, step, rate: algorithm.rule.learn(tables, step, rate, algorithm.gamma))
+    for step in reference.draw_steps(1, count, OBSERVATIONS, COUNTS):
+        tables = learn(tables, as_step(step), jnp.float32(RATE))
         check(tables, step)
 
 
 @pytest.mark.parametrize("second_if", ["elif", "if"])
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
 def test_ltql_beside_plain_numpy(second_if, alpha):
-    q_b = np.zeros((3, SEEN, 3))
+    q_b = np.zeros((3, OBSERVATIONS, 3))
     q_u = q_b.copy()
 
     def check(tables, step):
@@ -71,7 +73,7 @@ def test_ltql_beside_plain_numpy(second_if, alpha):
     ids=["iql", "hysteretic", "distributed"],
 )
 def test_independent_learners_beside_plain_numpy(algorithm, ratio):
-    table = np.zeros((3, SEEN, 3))
+    table = np.zeros((3, OBSERVATIONS, 3))
 
     def check(tables, step):
         reference.independent(table, step, RATE, GAMMA, ratio)
@@ -93,30 +95,31 @@ def batch_of(env, seed, size):
         state, first = env.reset(reset_key)
         actions = jax.random.randint(action_key, (env.num_agents,), 0, 2)
         _, after = env.step(state, actions)
-        return Transition(first.observation, actions, after.reward, after.discount, after.observation)
+        return first.observation, actions, after.reward, after.discount, after.observation
 
-    return jax.vmap(one)(keys)
+    return transitions(*jax.vmap(one)(keys))
 
 
 def test_a_batch_is_learned_one_after_the_other():
     env = line_world()
-    algorithm = baselines.make("ltql-tabular", step_size=0.5)
-    learner = algorithm.init(env, jax.random.key(0))
+    learner = baselines.make("ltql-tabular", step_size=0.5).bind(GameSpec.of(env))
+    state = learner.init(jax.random.key(0))
     batch = batch_of(env, 3, 5)
-    update = jax.jit(lambda learner, batch: algorithm.update(env, learner, batch, 0.0, jax.random.key(0))[0])
-    at_once = update(learner, batch)
+    update = jax.jit(lambda state, batch: learner.update(state, batch, clock_at(), jax.random.key(0))[0])
+    at_once = update(state, batch)
     for i in range(5):
-        learner = update(learner, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch))
-    np.testing.assert_allclose(at_once.params.q_b, learner.params.q_b, atol=1e-6)
-    assert np.abs(learner.params.q_b).max() > 0.5
+        state = update(state, jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], batch))
+    np.testing.assert_allclose(at_once.params.q_b, state.params.q_b, atol=1e-6)
+    assert np.abs(state.params.q_b).max() > 0.5
 
 
 def test_the_step_size_may_fall_to_nothing():
     env = line_world()
     algorithm = baselines.make("iql-tabular", step_size=0.5, step_size_schedule="linear")
-    learner, batch = algorithm.init(env, jax.random.key(0)), batch_of(env, 3, 1)
+    learner, batch = algorithm.bind(GameSpec.of(env)), batch_of(env, 3, 1)
+    state = learner.init(jax.random.key(0))
     full, half, none = (
-        algorithm.update(env, learner, batch, jnp.float32(progress), jax.random.key(0))[0].params
+        learner.update(state, batch, clock_at(progress=progress), jax.random.key(0))[0].params
         for progress in (0.0, 0.5, 1.0)
     )
     assert np.abs(full).max() > 0.1
@@ -125,11 +128,10 @@ def test_the_step_size_may_fall_to_nothing():
 
 
 def test_observations_of_stateless_games_are_repeated():
-    env = matrix_game(LTQL_PAYOFF)
-    observation = env.observe(env.reset(jax.random.key(0))[0])
+    observation = first_observation(matrix_game(LTQL_PAYOFF))
     actions = jnp.array([[0, 1], [1, 2], [0, 0]])
     steps = tabular_steps(
-        Transition(observation, actions, jnp.array([2.0, 2.0, 0.0]), jnp.zeros(3), observation)
+        transitions(observation, actions, jnp.array([2.0, 2.0, 0.0]), jnp.zeros(3), observation)
     )
     assert steps.observed.tolist() == [[0, 0]] * 3
     assert steps.action_mask.tolist() == [[[True, True, False], [True, True, True]]] * 3
@@ -137,19 +139,18 @@ def test_observations_of_stateless_games_are_repeated():
 
 
 def test_rewards_may_be_the_agents_own():
-    env = matrix_game(LTQL_PAYOFF)
-    observation = env.observe(env.reset(jax.random.key(0))[0])
+    observation = first_observation(matrix_game(LTQL_PAYOFF))
     rewards = jnp.array([[1.0, -1.0], [3.0, 5.0]])
-    batch = Transition(observation, jnp.zeros((2, 2), int), rewards, jnp.zeros(2), observation)
+    batch = transitions(observation, jnp.zeros((2, 2), int), rewards, jnp.zeros(2), observation)
     assert tabular_steps(batch).reward.tolist() == rewards.tolist()
 
 
 @pytest.mark.parametrize("algorithm_id", IDS)
 def test_tables_refuse_what_cannot_be_counted(algorithm_id, bad_input):
     with bad_input("a table cannot hold the observations of CatchPrey: take a matrix game or a team MDP"):
-        baselines.make(algorithm_id).check(envs.make("catch-prey"))
-    baselines.make(algorithm_id).check(envs.make("team-mdp-line"))
-    baselines.make(algorithm_id).check(envs.make("two-step"))
+        baselines.make(algorithm_id).bind(GameSpec.of(envs.make("catch-prey")))
+    baselines.make(algorithm_id).bind(GameSpec.of(envs.make("team-mdp-line")))
+    baselines.make(algorithm_id).bind(GameSpec.of(envs.make("two-step")))
 
 
 @pytest.mark.parametrize(
@@ -181,25 +182,27 @@ def test_settings_that_cannot_be(algorithm_id, settings, says, bad_input):
 
 def test_families_have_the_releases_constants():
     """FACTS 6.2, 6.3 and 6.5."""
-    line = baselines.make("ltql-tabular", "team-mdp")
+    algorithm = baselines.make("ltql-tabular", "team-mdp")
+    line = flat(algorithm)
     assert (line.step_size, line.alpha, line.gamma, line.second_if) == (0.025, 1.0, 0.99, "elif")
     for step in (0, 40_000, 100_000, 190_000, 10**6):
-        assert float(line.epsilon(jnp.float32(step))) == pytest.approx(max(0.05, 1 - step / 2e5), abs=1e-6)
-    hysteretic = baselines.make("hysteretic-tabular", "team-mdp")
+        epsilon = float(algorithm.exploration.epsilon(clock_at(env_steps=step)))
+        assert epsilon == pytest.approx(max(0.05, 1 - step / 2e5), abs=1e-6)
+    hysteretic = flat(baselines.make("hysteretic-tabular", "team-mdp"))
     assert hysteretic.step_size * hysteretic.ratio == pytest.approx(0.01)
-    matrix = baselines.make("ltql-tabular", "matrix")
+    matrix = flat(baselines.make("ltql-tabular", "matrix"))
     assert (matrix.step_size, matrix.alpha, matrix.epsilon_end) == (0.1, 1.0, 1.0)
-    hunt = baselines.make("ltql", "pursuit")
+    hunt = flat(baselines.make("ltql", "pursuit"))
     assert (hunt.batch_size, hunt.replay_size, hunt.learning_starts) == (1024, 200_000, 2048)
     assert (hunt.hidden, hunt.learning_rate, hunt.gamma, hunt.target_period) == ((50, 50), 1e-5, 0.99, 50)
     assert hunt.q_bound == pytest.approx(0.98667, abs=1e-5)
-    assert baselines.make("hysteretic", "pursuit").ratio == 0.1
+    assert flat(baselines.make("hysteretic", "pursuit")).ratio == 0.1
 
 
 # Acting
 
 
-def seen_by_two(numbers, mask=None):
+def observation_of_two(numbers, mask=None):
     view = jax.nn.one_hot(jnp.asarray(numbers), 2)
     mask = jnp.ones((2, 3), bool) if mask is None else jnp.asarray(mask)
     return Observation(view, jnp.zeros(1), mask, jnp.int32(0))
@@ -209,11 +212,10 @@ TABLE = jnp.array([[[0.0, 1.0, 1.0], [5.0, 0.0, 0.0]], [[0.0, 0.0, 3.0], [-1.0, 
 
 
 def test_greedy_play_reads_each_agents_row():
-    algorithm = baselines.make("iql-tabular")
-    env = line_world()
+    learner = baselines.make("iql-tabular").bind(GameSpec.of(line_world()))
 
     def greedy(*args):
-        return algorithm.act_greedily(env, TABLE, (), seen_by_two(*args))[0].tolist()
+        return learner.act_greedily(TABLE, (), observation_of_two(*args), jax.random.key(0)).actions.tolist()
 
     assert greedy((0, 0)) == [1, 2]  # of equal ones the lowest
     assert greedy((1, 1)) == [0, 1]
@@ -221,17 +223,18 @@ def test_greedy_play_reads_each_agents_row():
 
 
 def test_ltql_acts_by_its_optimistic_table():
-    env = line_world()
-    algorithm = baselines.make("ltql-tabular")
-    tables = algorithm.init(env, jax.random.key(0)).params._replace(q_b=TABLE, q_u=-TABLE)
-    assert algorithm.act_greedily(env, tables, (), seen_by_two((1, 1)))[0].tolist() == [0, 1]
+    learner = baselines.make("ltql-tabular").bind(GameSpec.of(line_world()))
+    tables = learner.init(jax.random.key(0)).params._replace(q_b=TABLE, q_u=-TABLE)
+    found = learner.act_greedily(tables, (), observation_of_two((1, 1)), jax.random.key(0))
+    assert found.actions.tolist() == [0, 1]
 
 
-def shares_of(algorithm, epsilon, mask):
+def shares_of(epsilon, mask, **settings):
+    """How often each action is played, `(2, A)`, at an epsilon that is reached after one step."""
+    algorithm = baselines.make("iql-tabular", epsilon_end=epsilon, epsilon_steps=1, **settings)
+    learner, late = algorithm.bind(GameSpec.of(line_world())), clock_at(env_steps=1)
     act = jax.jit(
-        jax.vmap(
-            lambda key: algorithm.act(line_world(), TABLE, (), seen_by_two((1, 1), mask), epsilon, key)[0]
-        )
+        jax.vmap(lambda key: learner.act(TABLE, (), observation_of_two((1, 1), mask), late, key).actions)
     )
     actions = np.asarray(act(jax.random.split(jax.random.key(2), 20_000)))
     return np.stack([np.bincount(actions[:, agent], minlength=3) / 20_000 for agent in range(2)])
@@ -243,16 +246,12 @@ CLOSE = 5 * np.sqrt(0.25 / 20_000)
 
 def test_epsilon_greedy_and_softmax_play_as_often_as_they_should():
     mask = [[True, True, True], [True, False, True]]
-    greedy = shares_of(baselines.make("iql-tabular"), 0.3, mask)
+    greedy = shares_of(0.3, mask)
     np.testing.assert_allclose(greedy, [[0.8, 0.1, 0.1], [0.85, 0, 0.15]], atol=CLOSE)
-    soft = shares_of(
-        baselines.make("iql-tabular", acting="softmax", temperature=2.0, epsilon_end=0.0), 0.0, mask
-    )
+    soft = shares_of(0.0, mask, acting="softmax", temperature=2.0)
     weights = np.exp([[2.5, 0, 0], [-0.5, -np.inf, -1]])
     np.testing.assert_allclose(soft, weights / weights.sum(1, keepdims=True), atol=CLOSE)
-    mixed = shares_of(
-        baselines.make("iql-tabular", acting="softmax", temperature=2.0, epsilon_end=0.0), 0.5, mask
-    )
+    mixed = shares_of(0.5, mask, acting="softmax", temperature=2.0)
     uniform = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0, 0.5]])
     np.testing.assert_allclose(mixed, (soft + uniform) / 2, atol=2 * CLOSE)
     assert (mixed[1, 1], soft[1, 1]) == (0, 0)
@@ -338,32 +337,34 @@ def test_optimists_are_not_misled_by_negative_rewards(algorithm_id, least, raise
 
 def test_where_optimists_start():
     env = matrix_game(NEGATIVE)
-    tables = baselines.make("distributed-tabular").init(env, jax.random.key(0)).params
+    game, observation = GameSpec.of(env), first_observation(env)
+    tables = baselines.make("distributed-tabular").bind(game).init(jax.random.key(0)).params
     assert (np.asarray(tables) == -9).all()
-    chosen = baselines.make("distributed-tabular", initial_value=-3).init(env, jax.random.key(0)).params
-    assert (np.asarray(chosen) == -3).all()
+    given = baselines.make("distributed-tabular", initial_value=-3).bind(game).init(jax.random.key(0)).params
+    assert (np.asarray(given) == -3).all()
+    available = np.asarray(observation.action_mask)
     for settings in ({}, {"consumes": "episodes", "recurrent": True}):
-        deep = baselines.make("distributed", hidden=(8,), **settings)
-        plain = baselines.make("iql", hidden=(8,), **settings)
-        observation = env.observe(env.reset(jax.random.key(0))[0])
         found, other = (
-            np.asarray(each.recall(env, each.init(env, jax.random.key(3)).params, carry, observation)[0])
-            for each in (deep, plain)
-            for carry in [each.initial_carry(env)]
+            np.asarray(each.utilities(game, each.bind(game).init(jax.random.key(3)).params, observation))
+            for each in (baselines.make(name, hidden=(8,), **settings) for name in ("distributed", "iql"))
         )
-        np.testing.assert_allclose(found[env_mask(env)], other[env_mask(env)] - 9, atol=1e-5)
+        np.testing.assert_allclose(found[available], other[available] - 9, atol=1e-5)
 
 
-def test_deep_optimists_are_told_where_to_start_in_games_that_do_not_say(bad_input):
-    env = envs.make("stag-hunt-p2")
+def test_deep_optimists_need_a_start_in_games_that_do_not_say(bad_input):
+    game = GameSpec.of(envs.make("stag-hunt-p2"))
     with bad_input("give an initial_value below which no best return lies"):
-        baselines.make("distributed").check(env)
-    baselines.make("distributed", initial_value=-50).check(env)
-    baselines.make("distributed", "stag-hunt").check(env)  # by the family's settings: a team can always stay
+        baselines.make("distributed").bind(game)
+    baselines.make("distributed", initial_value=-50).bind(game)
+    baselines.make("distributed", "stag-hunt").bind(game)  # by the family's settings: a team can always stay
 
 
-def env_mask(env):
-    return np.asarray(env.observe(env.reset(jax.random.key(0))[0]).action_mask)
+def test_tables_of_optimists_need_a_start_too(bad_input, monkeypatch):
+    monkeypatch.setattr(TeamMDP, "least_return", lambda env, gamma: None)
+    game = GameSpec.of(line_world())
+    with bad_input("TeamMDP does not say what it pays at least: give an initial_value"):
+        baselines.make("distributed-tabular").bind(game)
+    baselines.make("distributed-tabular", initial_value=0.0).bind(game)
 
 
 @pytest.mark.slow
@@ -404,7 +405,7 @@ def test_noise_free_return_of_a_known_policy():
 
 
 def test_tables_keep_their_names():
-    learner = baselines.make("ltql-tabular").init(line_world(), jax.random.key(0))
-    assert isinstance(learner, LearnerState)
-    assert set(probes.tables(None, line_world(), learner.params)) == {"q_b", "q_u"}
+    state = baselines.make("ltql-tabular").bind(GameSpec.of(line_world())).init(jax.random.key(0))
+    assert isinstance(state, LearnerState)
+    assert set(probes.tables(None, line_world(), state.params)) == {"q_b", "q_u"}
     assert list(probes.tables(None, line_world(), TABLE)) == ["table"]

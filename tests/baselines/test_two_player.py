@@ -9,21 +9,20 @@ import pytest
 
 import baselines
 import envs
-from baselines.equilibrium_q import FoeQ, FoeRule, FriendRule, NashQ, NashRule
+from baselines.equilibrium_q import FoeRule, FriendRule, NashRule
 from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule, hill_climb
 from baselines.opponent_modelling import (
     BalancingRule,
     GR2Rule,
     PR2Rule,
     ProbabilisticBalancingRule,
-    RommeoQ,
     RommeoRule,
     RommeoThesisRule,
     SoftQRule,
 )
 from baselines.probes import joint_policy
-from baselines.rules import Experience, Seat
-from baselines.two_player import Match
+from baselines.rules import PlayerSpec, PlayerStep
+from baselines.two_player import Match, SelfPlay
 from envs.matrix_games import (
     CLIMBING_PAYOFF,
     THESIS_PAYOFF,
@@ -33,9 +32,11 @@ from envs.matrix_games import (
     zero_sum_game,
 )
 from envs.team_mdp import from_matrix_game
-from jaxmarl_fac.algorithm import Transition
-from jaxmarl_fac.experiment import Experiment, from_json, to_json
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
+from jaxmarl_fac.saved import from_json, to_json
+from tests.helpers import clock_at, first_observation, transitions
 from tests.reference import two_player as reference
 from tests.reference.equilibria import max_min_value
 
@@ -47,9 +48,9 @@ IDS = (
 )
 INF = math.inf
 #: Two states; two actions against three.
-SEAT = Seat(first=True, states=2, own=2, other=3)
+PLAYER = PlayerSpec(first=True, states=2, own=2, other=3)
 #: At the thesis's game, from either side.
-ROW, COLUMN = Seat(True, 1, 3, 3), Seat(False, 1, 3, 3)
+ROW, COLUMN = PlayerSpec(True, 1, 3, 3), PlayerSpec(False, 1, 3, 3)
 
 
 @pytest.fixture
@@ -58,55 +59,53 @@ def float64():
         yield
 
 
-def experiences(count, seed=0):
+def player_steps(count, seed=0):
     """Random transitions, one in five of them a termination; rewards that repeat, for FMQ."""
     rng = np.random.default_rng(seed)
-    return Experience(
-        state=rng.integers(0, SEAT.states, count),
-        own=rng.integers(0, SEAT.own, count),
-        other=rng.integers(0, SEAT.other, count),
+    return PlayerStep(
+        state=rng.integers(0, PLAYER.states, count),
+        own=rng.integers(0, PLAYER.own, count),
+        other=rng.integers(0, PLAYER.other, count),
         rewards=rng.integers(-3, 4, (count, 2)).astype(float),
         discount=(rng.random(count) > 0.2).astype(float),
-        next_state=rng.integers(0, SEAT.states, count),
+        next_state=rng.integers(0, PLAYER.states, count),
     )
 
 
-def live(rule, seat, lessons):
-    """The policy in every state before each lesson, `(T, S, A)`, and the tables after all."""
+def learn_by_rule(rule, player, steps):
+    """The policy in every state before each step, `(T, S, A)`, and the tables after all."""
 
-    def step(carry, lesson):
-        memory, time = carry
-        states = jnp.arange(seat.states)
-        played = jax.vmap(lambda state: rule.policy(seat, memory, state, time))(states)
-        return (rule.learn(seat, memory, lesson, time), time + 1), played
+    def learn(carry, step):
+        tables, time = carry
+        policies = jax.vmap(lambda state: rule.policy(player, tables, state, time))(jnp.arange(player.states))
+        return (rule.learn(player, tables, step, time), time + 1), policies
 
-    start = rule.init(seat, jax.random.key(0)), jnp.zeros((), jnp.int32)
-    (memory, _), played = jax.jit(lambda lessons: jax.lax.scan(step, start, lessons))(
-        jax.tree.map(jnp.asarray, lessons)
+    start = rule.init(player, jax.random.key(0)), jnp.zeros((), jnp.int32)
+    (tables, _), policies = jax.jit(lambda steps: jax.lax.scan(learn, start, steps))(
+        jax.tree.map(jnp.asarray, steps)
     )
-    return np.asarray(played), jax.tree.map(np.asarray, memory)
+    return np.asarray(policies), jax.tree.map(np.asarray, tables)
 
 
-def relive(learner, lessons):
-    """The same of a slow version."""
-    played = []
-    for lesson in zip(*lessons, strict=True):
-        played.append([learner.policy(s) for s in range(SEAT.states)])
-        state, own, other, rewards, discount, following = lesson
-        learner.learn(state, own, other, rewards, discount, following)
-    return played
+def learn_by_reference(learner, steps):
+    """The policies of a plain NumPy version, which is left as it is after all steps."""
+    policies = []
+    for step in zip(*steps, strict=True):
+        policies.append([learner.policy(state) for state in range(PLAYER.states)])
+        learner.learn(*step)
+    return policies
 
 
-# Each rule beside its slow version
+# Each rule beside plain NumPy
 
 
 COMMON = {"learning_rate": 0.6, "rate_half_life": 30.0, "gamma": 0.9}
-SLOW = {"rate": 0.6, "half_life": 30.0, "gamma": 0.9}
+PLAIN = {"rate": 0.6, "half_life": 30.0, "gamma": 0.9}
 PRIORS = {"own_prior": (0.3, 0.7), "other_prior": (0.2, 0.5, 0.3)}
 SOFT = {**COMMON, **PRIORS, "beta": 0.4, "beta_growth": 1.02}
-SLOW_SOFT = {**SLOW, **PRIORS, "beta": 0.4, "beta_other": 0.4, "growth": 1.02}
+PLAIN_SOFT = {**PLAIN, **PRIORS, "beta": 0.4, "beta_other": 0.4, "growth": 1.02}
 POISSON = (8 / 17, 6 / 17, 3 / 17)
-SIZE = SEAT[1:4]
+SIZE = PLAYER[1:4]
 
 
 def harmonic(time):
@@ -122,16 +121,16 @@ def exponential(time):
     [
         (
             SoftQRule(**{**SOFT, "other_prior": ()}),
-            lambda: reference.SoftQ(*SIZE, order="", **SLOW_SOFT),
+            lambda: reference.SoftQ(*SIZE, order="", **PLAIN_SOFT),
             "values",
         ),
-        (PR2Rule(**SOFT), lambda: reference.Soft(*SIZE, order="agent", **SLOW_SOFT), "q"),
-        (RommeoThesisRule(**SOFT), lambda: reference.Soft(*SIZE, order="opponent", **SLOW_SOFT), "q"),
+        (PR2Rule(**SOFT), lambda: reference.Soft(*SIZE, order="agent", **PLAIN_SOFT), "q"),
+        (RommeoThesisRule(**SOFT), lambda: reference.Soft(*SIZE, order="opponent", **PLAIN_SOFT), "q"),
         *(
             (
                 kind(**SOFT, beta_other=beta_other),
                 lambda beta_other=beta_other: reference.Soft(
-                    *SIZE, order="agent", **{**SLOW_SOFT, "beta_other": beta_other}
+                    *SIZE, order="agent", **{**PLAIN_SOFT, "beta_other": beta_other}
                 ),
                 "q",
             )
@@ -139,12 +138,12 @@ def exponential(time):
         ),
         (
             GR2Rule(**SOFT, mixture=True),
-            lambda: reference.Levels(*SIZE, order="", weights=POISSON, **SLOW_SOFT),
+            lambda: reference.Levels(*SIZE, order="", weights=POISSON, **PLAIN_SOFT),
             "tables",
         ),
         (
             RommeoRule(**COMMON, initial_spread=0.0, temperature=0.8, window=7),
-            lambda: reference.Rommeo(*SIZE, alpha=harmonic, empirical=False, window=7, **SLOW),
+            lambda: reference.Rommeo(*SIZE, alpha=harmonic, empirical=False, window=7, **PLAIN),
             "q",
         ),
         (
@@ -156,48 +155,48 @@ def exponential(time):
                 window=7,
                 model="empirical",
             ),
-            lambda: reference.Rommeo(*SIZE, alpha=exponential, empirical=True, window=7, **SLOW),
+            lambda: reference.Rommeo(*SIZE, alpha=exponential, empirical=True, window=7, **PLAIN),
             "q",
         ),
         (
             JointActionRule(**COMMON, initial_spread=0.0, window=7),
-            lambda: reference.JointAction(*SIZE, window=7, **SLOW),
+            lambda: reference.JointAction(*SIZE, window=7, **PLAIN),
             "q",
         ),
-        (FriendRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=False, **SLOW), "q"),
-        (FoeRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=True, **SLOW), "q"),
+        (FriendRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=False, **PLAIN), "q"),
+        (FoeRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=True, **PLAIN), "q"),
         (
             WoLFRule(**COMMON, initial_spread=0.0, step_winning=0.03, step_losing=0.07),
-            lambda: reference.WoLF(*SIZE, winning=0.03, losing=0.07, **SLOW),
+            lambda: reference.WoLF(*SIZE, winning=0.03, losing=0.07, **PLAIN),
             "values",
         ),
         (
             FMQRule(**COMMON, initial_spread=0.0, weight=2.0, temperature=5.0),
-            lambda: reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=0.0, **SLOW),
+            lambda: reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=0.0, **PLAIN),
             "values",
         ),
     ],
 )
-def test_rules_live_as_their_slow_versions(float64, rule, learner, table):
-    lessons, slow = experiences(60), learner()
-    played, memory = live(rule, SEAT, lessons)
-    replayed = relive(slow, lessons)
-    np.testing.assert_allclose(memory["q"], getattr(slow, table), rtol=1e-9, atol=1e-10)
+def test_rules_beside_plain_numpy(float64, rule, learner, table):
+    steps, plain = player_steps(60), learner()
+    policies, tables = learn_by_rule(rule, PLAYER, steps)
+    expected = learn_by_reference(plain, steps)
+    np.testing.assert_allclose(tables["q"], getattr(plain, table), rtol=1e-9, atol=1e-10)
     if not isinstance(rule, FoeRule):
-        np.testing.assert_allclose(played, replayed, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(policies, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_fmq_counts_best_rewards_from_the_floor_of_its_seat(float64):
+def test_fmq_counts_best_rewards_from_its_players_floor(float64):
     rule = FMQRule(**COMMON, initial_spread=0.0, weight=2.0, temperature=5.0)
-    lessons = experiences(60)
-    slow = reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=-2.5, **SLOW)
-    played, _ = live(rule, SEAT._replace(floor=-2.5), lessons)
-    np.testing.assert_allclose(played, relive(slow, lessons), rtol=1e-9, atol=1e-10)
+    steps = player_steps(60)
+    plain = reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=-2.5, **PLAIN)
+    policies, _ = learn_by_rule(rule, PLAYER._replace(floor=-2.5), steps)
+    np.testing.assert_allclose(policies, learn_by_reference(plain, steps), rtol=1e-9, atol=1e-10)
 
 
-def test_the_floor_of_a_seat_is_the_best_reward_of_its_worst_action():
+def test_a_players_floor_is_the_best_reward_of_its_worst_action():
     def floors(env):
-        return [float(seat.floor) for _, _, seat in baselines.make("fmq").sides(env)]
+        return [float(player.floor) for _, _, player in baselines.make("fmq").sides(GameSpec.of(env))]
 
     rising, falling = [[-5.0, -1, -9, -7], [-3, -8, -2, -6]], [[9.0, 8, 7, 6], [-5, -4, -3, -2]]
     assert floors(matrix_game(rising)) == [-2, -6]
@@ -215,9 +214,9 @@ def test_the_floor_of_a_seat_is_the_best_reward_of_its_worst_action():
 # Policies on the papers' games (FACTS 9, 10)
 
 
-def stage_policy(rule, payoff, seat=ROW, time=0, **memory):
-    tables = {"q": jnp.asarray(payoff)[None], **memory}
-    return rule.policy(seat, tables, jnp.asarray(0), jnp.asarray(time, jnp.int32))
+def stage_policy(rule, payoff, player=ROW, time=0, **more):
+    tables = {"q": jnp.asarray(payoff)[None], **more}
+    return rule.policy(player, tables, jnp.asarray(0), jnp.asarray(time, jnp.int32))
 
 
 @pytest.mark.parametrize(
@@ -281,8 +280,8 @@ def test_limits_of_balancing_q(float64, kind, beta, beta_other, value, policy):
     rule = kind(beta=beta, beta_other=beta_other, gamma=1.0, learning_rate=1.0)
     for time in (0, 10**6):
         np.testing.assert_allclose(stage_policy(rule, THESIS, time=time), policy, atol=1e-9)
-    lesson = Experience(*map(jnp.asarray, (0, 1, 2, jnp.zeros(2), 1.0, 0)))
-    learned = rule.learn(ROW, {"q": jnp.asarray(THESIS)[None]}, lesson, jnp.asarray(0))["q"]
+    step = PlayerStep(*map(jnp.asarray, (0, 1, 2, jnp.zeros(2), 1.0, 0)))
+    learned = rule.learn(ROW, {"q": jnp.asarray(THESIS)[None]}, step, jnp.asarray(0))["q"]
     np.testing.assert_allclose(learned[0, 1, 2], value, atol=1e-9)
 
 
@@ -291,7 +290,7 @@ def test_temperatures_keep_their_sign_and_never_become_nan(beta):
     """In float32 too, and when ω has overflowed."""
     rule = SoftQRule(beta=beta)
     for time in (0, 50, 10**4, 10**6):
-        grown = float(rule.at(beta, jnp.asarray(time)))
+        grown = float(rule.beta_at(beta, jnp.asarray(time)))
         assert not math.isnan(grown)
         assert np.sign(grown) in (np.sign(beta), 0)  # subnormal numbers are 0 to XLA
         if abs(beta) >= 0.1:
@@ -305,11 +304,11 @@ def test_policies_are_greedy_in_the_end(kind):
     """After ω has overflowed float32 they are distributions still, and learning leaves finite tables."""
     shape = {SoftQRule: (1, 3), GR2Rule: (2, 1, 3, 3)}.get(kind, (1, 3, 3))
     values = np.random.default_rng(1).normal(scale=30, size=shape).astype(np.float32)
-    memory, time = {"q": jnp.asarray(values)}, jnp.asarray(10**5)
-    policy = np.asarray(kind().policy(ROW, memory, jnp.asarray(0), time))
+    tables, time = {"q": jnp.asarray(values)}, jnp.asarray(10**5)
+    policy = np.asarray(kind().policy(ROW, tables, jnp.asarray(0), time))
     assert sorted(policy) == [0, 0, 1]
-    lesson = Experience(*map(jnp.asarray, (0, 1, 2, np.ones(2, np.float32), 1.0, 0)))
-    assert np.isfinite(kind().learn(ROW, memory, lesson, time)["q"]).all()
+    step = PlayerStep(*map(jnp.asarray, (0, 1, 2, np.ones(2, np.float32), 1.0, 0)))
+    assert np.isfinite(kind().learn(ROW, tables, step, time)["q"]).all()
 
 
 def test_both_sides_of_a_tie_pick_the_same_joint_action():
@@ -317,31 +316,26 @@ def test_both_sides_of_a_tie_pick_the_same_joint_action():
     payoff = np.asarray(penalty_payoff(-10.0))
     friends = stage_policy(FriendRule(), payoff), stage_policy(FriendRule(), payoff.T, COLUMN)
     pair = {"q": jnp.asarray(np.stack([payoff, payoff]))[:, None]}
-    nash = [NashRule().policy(seat, pair, jnp.asarray(0), jnp.asarray(0)) for seat in (ROW, COLUMN)]
+    nash = [NashRule().policy(player, pair, jnp.asarray(0), jnp.asarray(0)) for player in (ROW, COLUMN)]
     for row, column in (friends, nash):
         np.testing.assert_array_equal(row, [1, 0, 0])
         np.testing.assert_array_equal(column, [1, 0, 0])
     # Row-major order seen from both sides: (1, 0) comes before (0, 1) only in the column's own table.
     other = np.array([[0.0, 5.0], [5.0, 0.0]])
-    row, column = Seat(True, 1, 2, 2), Seat(False, 1, 2, 2)
+    row, column = PlayerSpec(True, 1, 2, 2), PlayerSpec(False, 1, 2, 2)
     np.testing.assert_array_equal(stage_policy(FriendRule(), other, row), [1, 0])
     np.testing.assert_array_equal(stage_policy(FriendRule(), other.T, column), [0, 1])
 
 
 def test_both_nash_learners_keep_the_same_tables(float64):
     """Each sees the other's actions and rewards, so both solve the same game."""
-    lessons = jax.tree.map(jnp.asarray, experiences(20))
-    mirrored = lessons._replace(own=lessons.other, other=lessons.own, rewards=lessons.rewards[:, ::-1])
+    steps = jax.tree.map(jnp.asarray, player_steps(20))
+    mirrored = steps._replace(own=steps.other, other=steps.own, rewards=steps.rewards[:, ::-1])
 
-    def tables(seat, lessons):
-        rule, time = NashRule(**COMMON), jnp.zeros((), jnp.int32)
-        start = rule.init(seat, jax.random.key(0))
-        return jax.lax.scan(lambda m, lesson: (rule.learn(seat, m, lesson, time), None), start, lessons)[0][
-            "q"
-        ]
+    def learned(player, steps):
+        return learn_by_rule(NashRule(**COMMON), player, steps)[1]["q"]
 
-    rows = jax.jit(lambda lessons: tables(SEAT, lessons))(lessons)
-    columns = jax.jit(lambda lessons: tables(Seat(False, 2, 3, 2), lessons))(mirrored)
+    rows, columns = learned(PLAYER, steps), learned(PlayerSpec(False, 2, 3, 2), mirrored)
     assert np.abs(rows).max() > 1
     np.testing.assert_array_equal(rows, columns)
 
@@ -388,7 +382,7 @@ def test_pr2_against_an_adversary_as_in_the_thesis():
 @pytest.mark.slow
 def test_nash_q_mixes_half_and_half_in_pr2s_game():
     """FACTS 10.3: the only equilibrium of the game."""
-    result = run(NashQ(rule=NashRule(learning_rate=1.0)), envs.make("matrix-pr2"), 8, 60)
+    result = run(SelfPlay(rule=NashRule(learning_rate=1.0)), envs.make("matrix-pr2"), 8, 60)
     np.testing.assert_allclose(result.history.last["row_policy"][:, 0], np.full((8, 2), 0.5), atol=1e-5)
     np.testing.assert_allclose(result.history.last["column_policy"][:, 0], np.full((8, 2), 0.5), atol=1e-5)
 
@@ -399,7 +393,7 @@ def test_foe_q_on_a_batch_of_games():
     payoffs = np.random.default_rng(5).uniform(-1, 1, (12, 2, 3)).astype(np.float32)
     games = [zero_sum_game(payoff) for payoff in payoffs]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *games)
-    result = run(FoeQ(rule=FoeRule(learning_rate=1.0)), batch, 2, 80, games=12)
+    result = run(SelfPlay(rule=FoeRule(learning_rate=1.0)), batch, 2, 80, games=12)
     row, column = (
         result.history.last[f"{side}_policy"][:, 0].reshape(12, 2, -1) for side in ("row", "column")
     )
@@ -413,14 +407,13 @@ def test_learning_from_all_roll_outs_is_learning_one_by_one():
     """Two environments at a time teach "all" both transitions and "first" the first."""
     env, key = matrix_game(THESIS), jax.random.key(3)
     rule = PR2Rule(gamma=0.5)
-    observation = env.observe(env.reset(key)[0])
+    observation = first_observation(env)
+    actions, reward = [[0, 2], [2, 1]], [3.0, 0.5]
+    batch = transitions(observation, actions, reward, [0.0, 0.0], observation)
     from_two = {}
     for learn_from in ("all", "first"):
-        algorithm = Match(row=rule, column=rule, learn_from=learn_from)
-        learner = algorithm.init(env, key)
-        actions, reward = jnp.asarray([[0, 2], [2, 1]]), jnp.asarray([3.0, 0.5])
-        batch = one_shot_batch(observation, actions, reward)
-        learned, metrics = algorithm.update(env, learner, batch, jnp.zeros(()), key)
+        learner = Match(row=rule, column=rule, learn_from=learn_from).bind(GameSpec.of(env), num_envs=2)
+        learned, metrics = learner.update(learner.init(key), batch, clock_at(), key)
         from_two[learn_from] = learned.params
         assert float(metrics["row_reward"]) == float(metrics["column_reward"]) == 1.75
         assert int(learned.params["time"]) == 1
@@ -433,11 +426,6 @@ def test_learning_from_all_roll_outs_is_learning_one_by_one():
     np.testing.assert_allclose(from_two["all"]["column"]["q"][0].T, from_two["all"]["row"]["q"][0], rtol=1e-6)
 
 
-def one_shot_batch(observation, actions, reward):
-    """A batch as the loop makes it for a stateless game."""
-    return Transition(observation, actions, reward, jnp.zeros(len(reward)), observation)
-
-
 @pytest.mark.parametrize(
     ("algorithm_id", "env_id"),
     list(zip(IDS, itertools.cycle(["matrix-ltql", "matrix-pr2", "two-step", "team-mdp-line"]), strict=False)),
@@ -445,20 +433,20 @@ def one_shot_batch(observation, actions, reward):
 def test_every_id_takes_small_games(algorithm_id, env_id):
     """Shapes only, without running: one-shot and staged games, unequal actions, one reward or two."""
     algorithm, env = baselines.make(algorithm_id), envs.make(env_id)
-    algorithm.check(env)
+    learner = algorithm.bind(GameSpec.of(env))
 
     def once(key):
-        learner = algorithm.init(env, key)
+        start = learner.init(key)
         state, _ = env.reset(key)
         observation = env.observe(state)
-        actions, _ = algorithm.act(env, learner.params, (), observation, jnp.zeros(()), key)
+        actions = learner.act(start.params, (), observation, clock_at(), key).actions
         _, timestep = env.step(state, actions)
-        batch = jax.tree.map(
-            lambda leaf: leaf[None],
-            Transition(observation, actions, timestep.reward, timestep.discount, timestep.observation),
-        )
-        after, _ = algorithm.update(env, learner, batch, jnp.zeros(()), key)
-        return learner, after, actions, joint_policy(algorithm, env, after.params)
+        after = timestep.observation
+        if not env.stateless:  # which memories show once, for the whole batch
+            observation, after = jax.tree.map(lambda leaf: leaf[None], (observation, after))
+        batch = transitions(observation, actions[None], timestep.reward[None], timestep.discount[None], after)
+        learned, _ = learner.update(start, batch, clock_at(), key)
+        return start, learned, actions, joint_policy(algorithm, env, learned.params)
 
     before, after, actions, policies = jax.eval_shape(once, jax.random.key(0))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), before) == jax.tree.map(
@@ -491,10 +479,14 @@ def test_experiments_with_rules_are_saved_and_read():
 @pytest.mark.parametrize(
     ("algorithm", "env_id", "says"),
     [
-        (RommeoQ(), "differential", "RommeoQ chooses among discrete actions"),
-        (RommeoQ(), "predator-prey-2", "a table cannot hold the observations of PredatorPrey"),
-        (FoeQ(), "differential-grid", "a 41x41 game is too large"),
-        (NashQ(), "matrix-21x21", "a 21x21 game is too large"),
+        (SelfPlay(rule=RommeoRule()), "differential", "the algorithm needs discrete actions"),
+        (
+            SelfPlay(rule=RommeoRule()),
+            "predator-prey-2",
+            "a table cannot hold the observations of PredatorPrey",
+        ),
+        (SelfPlay(rule=FoeRule()), "differential-grid", "a 41x41 game is too large"),
+        (SelfPlay(rule=NashRule()), "matrix-21x21", "a 21x21 game is too large"),
         (
             Match(row=PR2Rule(own_prior=(0.5, 0.6, 0.1)), column=PR2Rule()),
             "matrix-thesis",
@@ -514,20 +506,20 @@ def test_experiments_with_rules_are_saved_and_read():
 )
 def test_games_that_cannot_be_played(bad_input, algorithm, env_id, says):
     with bad_input(says):
-        algorithm.check(envs.make(env_id))
+        algorithm.bind(GameSpec.of(envs.make(env_id)))
 
 
 def test_three_players_are_refused(bad_input):
-    with bad_input("PR2Q is for two players, and this MatrixGame has 3 agents"):
-        baselines.make("pr2-q").check(envs.make("matrix-random", agents=3))
+    with bad_input("the algorithm is for two players, and this MatrixGame has 3 agents"):
+        baselines.make("pr2-q").bind(GameSpec.of(envs.make("matrix-random", agents=3)))
 
 
 def test_team_learners_refuse_a_reward_per_agent(bad_input):
     for algorithm_id in ("vdn", "qmix", "qtran-base", "qtran-alt"):
         with bad_input("learns from a reward of the whole team"):
-            baselines.make(algorithm_id).check(envs.make("matrix-pr2"))
-        with bad_input("chooses among discrete actions"):
-            baselines.make(algorithm_id).check(envs.make("differential"))
+            baselines.make(algorithm_id).bind(GameSpec.of(envs.make("matrix-pr2")))
+        with bad_input("needs discrete actions"):
+            baselines.make(algorithm_id).bind(GameSpec.of(envs.make("differential")))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from envs.registry import ENVIRONMENTS
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.program import Program
+from jaxmarl_fac.settings import leaves
 
 #: One of each kind; the others are slow.
 FAMILIES = (
@@ -60,9 +61,10 @@ def test_what_jumanji_cannot_play_is_refused(bad_input, env_id):
 def cases():
     for algorithm_id in baselines.ALGORITHMS:
         marks = () if algorithm_id in FAMILIES else pytest.mark.slow
-        continuous = getattr(baselines.make(algorithm_id), "continuous", False)
+        algorithm = baselines.make(algorithm_id)
+        continuous = getattr(getattr(algorithm, "method", None), "continuous", False)
         yield pytest.param(algorithm_id, "differential" if continuous else "two-step", {}, marks=marks)
-        if hasattr(baselines.make(algorithm_id), "recurrent"):
+        if "recurrent" in leaves(algorithm):
             yield pytest.param(algorithm_id, "two-step", RECURRENT, marks=marks)
 
 

@@ -17,9 +17,10 @@ import baselines
 from envs.matrix_games import matrix_game
 from jaxmarl_fac import checkpoints
 from jaxmarl_fac.checkpoints import Checkpoints, read_params
-from jaxmarl_fac.experiment import Experiment, load_experiment, save_experiment, to_json
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import locked, prepare_folder
 from jaxmarl_fac.parallel import seed_mesh, seed_sharding, shard
+from jaxmarl_fac.saved import load_experiment, save_experiment, to_json
 from jaxmarl_fac.tracking import History
 
 EXPERIMENT = Experiment(
@@ -134,7 +135,7 @@ def test_the_experiment_stands_beside_it(folder):
 def test_a_record_from_before_a_setting_is_of_the_same_experiment(folder, bad_input):
     """What is missing has its default."""
     record = json.loads((folder / "experiment.json").read_text())
-    for place, name in ((record, "bitwise_seeds"), (record["algorithm"], "recurrent")):
+    for place, name in ((record, "bitwise_seeds"), (record["algorithm"]["agents"], "recurrent")):
         del place[name]
     (folder / "experiment.json").write_text(json.dumps(record))
     assert restore(folder)[1] == 50
@@ -150,8 +151,8 @@ def test_a_record_from_before_a_setting_is_of_the_same_experiment(folder, bad_in
         ({"seeds": (0, 1, 2, 4)}, "it differs in seeds)"),
         ({"seeds": (3, 2, 1, 0), "env_steps": 200}, "it differs in env_steps, seeds)"),
         ({"seeds": (0, 1, 2), "root_key": 1}, "it differs in root_key, seeds)"),
-        ({"algorithm": baselines.make("vdn", learning_rate=0.1)}, "it differs in algorithm.learning_rate)"),
-        ({"algorithm": baselines.make("iql")}, "algorithm.type"),
+        ({"algorithm": baselines.make("vdn", learning_rate=0.1)}, "algorithm.optimiser.learning_rate)"),
+        ({"algorithm": baselines.make("iql")}, "algorithm.method.type"),
         ({"environment": matrix_game([[1, 2], [3, 5]])}, "it differs in environment.payoff.data)"),
     ],
 )

@@ -10,43 +10,49 @@ import numpy as np
 import pytest
 
 from envs.matrix_games import two_step_game
-from jaxmarl_fac import checkpoints, growth, loop, program
-from jaxmarl_fac.algorithm import Algorithm, LearnerState
+from jaxmarl_fac import checkpoints, growth, loop
+from jaxmarl_fac.algorithm import Learner, LearnerState, no_memory, periods
 from jaxmarl_fac.checkpoints import Checkpoints
+from jaxmarl_fac.experience import Decision
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import InterruptedRunError, train
+from jaxmarl_fac.memory import Episodes, Rollout, Transitions
 from jaxmarl_fac.tracking import History
 from tests.engine.test_loop import Listener, assert_same_result
 
 
 @dataclasses.dataclass(frozen=True)
-class Marked(Algorithm):
+class Marked:
     """Learns a number of its seed's own, times the rewards it sees."""
 
     consumes: str = "latest"
     replay_size: int = 1000
     batch_size: int = 4
-    learning_starts: int = 4
-    target_period: int = 7
-    update_period: int = 1
 
-    def init(self, env, key):
-        params = {"mark": jax.random.uniform(key), "sum": jnp.zeros(())}
-        return LearnerState(params, params, ())
+    def bind(self, game, num_envs=1):
+        memory = {
+            "latest": Rollout(),
+            "transitions": Transitions(self.replay_size, self.batch_size),
+            "episodes": Episodes(self.replay_size, self.batch_size),
+        }[self.consumes]
 
-    def initial_carry(self, env):
-        return ()
+        def init(key):
+            params = {"mark": jax.random.uniform(key), "sum": jnp.zeros(())}
+            return LearnerState(params, params, ())
 
-    def act(self, env, params, carry, observation, epsilon, key):
-        return jax.random.randint(key, (env.num_agents,), 0, env.num_actions), carry
+        def act(params, carry, observation, clock, key):
+            return Decision(jax.random.randint(key, (game.num_agents,), 0, game.num_actions))
 
-    def act_greedily(self, env, params, carry, observation):
-        return jnp.zeros((env.num_agents,), jnp.int32), carry
+        def act_greedily(params, carry, observation, key):
+            return Decision(jnp.zeros((game.num_agents,), jnp.int32))
 
-    def update(self, env, learner, batch, progress, key):
-        change = jnp.max(batch.reward) * learner.params["mark"]
-        params = {**learner.params, "sum": learner.params["sum"] + change}
-        return learner.replace(params=params), {"moved": change}
+        def update(state, batch, clock, key):
+            change = jnp.max(batch.reward) * state.params["mark"]
+            params = {**state.params, "sum": state.params["sum"] + change}
+            return state.replace(params=params), {"moved": change}
+
+        when = periods(memory, game, num_envs, learning_starts=4, target_period=7)
+        return Learner(memory, when, init, no_memory, act, act_greedily, update)
 
 
 BASE = Experiment(algorithm=Marked(), environment=two_step_game(), seeds=(4, 5), env_steps=40, evaluations=4)
@@ -126,9 +132,9 @@ def test_a_ring_that_has_wrapped_goes_on(tmp_path):
 def test_more_rows_than_steps_as_older_code_stored_them(tmp_path, monkeypatch):
     """It said nothing of seeds and steps."""
     replaying = changed(algorithm=Marked(consumes="transitions"))
-    memory_for, numbers = program.memory_for, checkpoints._numbers
+    bind, numbers = Transitions.bind, checkpoints._numbers
     with monkeypatch.context() as patch:
-        patch.setattr(program, "memory_for", lambda *args: memory_for(*args[:3], 300))
+        patch.setattr(Transitions, "bind", lambda self, *given, **more: bind(self, *given[:3], 300, **more))
         patch.setattr(checkpoints, "_numbers", lambda *args: dict(list(numbers(*args).items())[:2]))
         with pytest.raises(InterruptedRunError):
             train(replaying, tmp_path, tracker=Listener(stop_at=20))

@@ -21,14 +21,17 @@ from envs import memory
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game, two_step_game
 from envs.predator_prey import predator_prey
 from jaxmarl_fac import loop, parallel, progress
-from jaxmarl_fac.algorithm import Algorithm, LearnerState
+from jaxmarl_fac.algorithm import Learner, LearnerState, periods
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import Experiment, save_experiment
+from jaxmarl_fac.experience import Decision
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import locked
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import InterruptedRunError, train
-from jaxmarl_fac.memory.packing import from_bytes, transition_example
+from jaxmarl_fac.memory import Rollout
 from jaxmarl_fac.parallel import AXIS
 from jaxmarl_fac.program import Program
+from jaxmarl_fac.saved import save_experiment
 
 SMALL = {
     "hidden": (8,),
@@ -233,7 +236,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("feed-forward", marks=pytest.mark.slow), "recurrent", "tabular", "actor-critic"]
+    "kind", [kind if kind == "tabular" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
 def test_bitwise_seeds_are_the_same_bits_alone_among_others_and_on_other_devices(kind, monkeypatch):
     """The default is only the same but for rounding: SAC's 60 steps already differ in the first digits."""
@@ -307,8 +310,7 @@ import jaxmarl_fac.all_cores
 import os, signal
 import jax
 from jaxmarl_fac import loop, parallel, progress
-from jaxmarl_fac.algorithm import Algorithm, LearnerState
-from jaxmarl_fac.experiment import load_experiment
+from jaxmarl_fac.saved import load_experiment
 
 out, devices, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 assert len(jax.devices()) == devices, jax.devices()
@@ -507,19 +509,29 @@ def test_several_environments_and_updates_in_a_step():
     np.testing.assert_array_equal(row["loss"], np.asarray(lanes.sums["loss"]) / np.float32(14))
 
 
+def greedy_actions(experiment, params):
+    """The greedy joint action of every lane at the start, `(lanes, n)`."""
+    env, learner = experiment.environment, experiment.bind()
+    key = jax.random.key(0)
+    observation = env.observe(env.reset(key)[0])
+    greedy = jax.vmap(lambda params: learner.act_greedily(params, (), observation, key).actions)
+    return np.asarray(greedy(params))
+
+
+def stored_actions(program, buffer):
+    """The joint actions in every row of replay, `(lanes, size, n)`."""
+    _, store = program.bind(program.experiment.environment)
+    return np.asarray(jax.jit(jax.vmap(jax.vmap(store.unpack)))(buffer)["actions"])
+
+
 def test_epsilon_is_that_of_the_environment_steps():
     """MANY's goes from 0 to 1 in 4 steps, which are its first iteration: greedy there, then uniform."""
     program = Program(MANY)
     start = program.initial_lanes()
-    env, algorithm = MANY.environment, MANY.algorithm
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    greedy = jax.vmap(lambda params: algorithm.act_greedily(env, params, (), observation)[0])(
-        start.learner.params
-    )
+    greedy = greedy_actions(MANY, start.learner.params)
     lanes, _ = program.chunk(start, 0, 3)
-    decode = jax.vmap(jax.vmap(lambda row: from_bytes(row, transition_example(env))))
-    actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, size, n)
-    is_greedy = (actions == np.asarray(greedy)[:, None]).all(axis=-1)
+    actions = stored_actions(program, lanes.buffer)  # (lanes, size, n)
+    is_greedy = (actions == greedy[:, None]).all(axis=-1)
     assert is_greedy[:, :4].all()
     # 512 joint actions, each greedy by chance with 1/9
     assert abs(is_greedy[:, 4:12].mean() - 1 / 9) < 5 * np.sqrt(8 / 81 / 512)
@@ -528,20 +540,16 @@ def test_epsilon_is_that_of_the_environment_steps():
 def test_beyond_32_bits_exploration_stays_at_its_end_and_replay_in_its_rows():
     """From iteration 2^29 on the count of four environments' steps no longer fits into 32 bits."""
     settings = {**SMALL, "epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_steps": 4, "learning_rate": 1e-9}
+    settings["target_period"] = 6  # a multiple of the updates in a step
     far = changed(MANY, algorithm=baselines.make("vdn", **settings), env_steps=2**33 - 80)
     program = Program(far)
     lanes, _ = program.chunk(program.initial_lanes(), 0, 4)
-    env, start = far.environment, 2**29 + 5
+    start = 2**29 + 5
     lanes = lanes.replace(buffer=jnp.zeros_like(lanes.buffer).at[..., :2].set(2))  # the joint action (2, 2)
     lanes, healthy = program.chunk(lanes, start, start + 3)
     assert healthy.all()
-    greedy = far.algorithm.act_greedily
-    observation = env.observe(env.reset(jax.random.key(0))[0])
-    best = jax.vmap(lambda params: greedy(env, params, (), observation)[0])(
-        lanes.learner.params
-    )  # (lanes, n)
-    decode = jax.vmap(jax.vmap(lambda row: from_bytes(row, transition_example(env))))
-    actions = np.asarray(jax.jit(decode)(lanes.buffer)["actions"])  # (lanes, 64, n)
+    best = greedy_actions(far, lanes.learner.params)  # (lanes, n)
+    actions = stored_actions(program, lanes.buffer)  # (lanes, 64, n)
     slots = [4 * ((start + i) % 16) for i in range(3)]
     written = sorted(slot + i for slot in slots for i in range(4))
     assert (actions[:, written] == best[:, None]).all()
@@ -558,11 +566,12 @@ def test_the_newest_step_is_sampled_too():
     lanes = program.initial_lanes()
     params = jax.tree.map(np.asarray, lanes.learner.params)
     lanes, _ = program.chunk(lanes, 0, 2)
-    observation = env.observe(env.reset(jax.random.key(0))[0])
+    observation, game = env.observe(env.reset(jax.random.key(0))[0]), GameSpec.of(env)
+    _, store = program.bind(env)
 
     def loss(params, row):
-        item = from_bytes(row, transition_example(env))
-        value = algorithm.joint_values(env, params, observation, item["actions"].astype(jnp.int32))["q_tot"]
+        item = store.unpack(row)
+        value = algorithm.joint_values(game, params, observation, item["actions"].astype(jnp.int32))["q_tot"]
         return jnp.square(value - item["reward"])
 
     both = np.asarray(jax.jit(jax.vmap(jax.vmap(loss, (None, 0))))(params, lanes.buffer[:, :2]))  # (lanes, 2)
@@ -670,35 +679,46 @@ def test_every_seed_that_diverges_is_named():
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Clerk(Algorithm):
+class Clerk:
     """Writes down what the loop does with it. Agents play the number of steps they remember, modulo 2."""
 
-    consumes = "latest"
     learning_starts: int = 0
     target_period: int = 0
     update_period: int = 1
 
-    def init(self, env, key):
-        params = {"updates": jnp.zeros(()), "seen": jnp.zeros((40,))}
-        return LearnerState(params, params, ())
+    def bind(self, game, num_envs=1):
+        def init(key):
+            params = {"updates": jnp.zeros(()), "seen": jnp.zeros((40,))}
+            return LearnerState(params, params, ())
 
-    def initial_carry(self, env):
-        return jnp.zeros((), jnp.int32)
+        def begin(params, observation, key):
+            return jnp.zeros((), jnp.int32)
 
-    def act(self, env, params, carry, observation, epsilon, key):
-        return jnp.full((env.num_agents,), carry % 2), carry + 1
+        def act(params, carry, observation, clock, key):
+            return Decision(jnp.full((game.num_agents,), carry % 2), carry + 1)
 
-    def act_greedily(self, env, params, carry, observation):
-        return self.act(env, params, carry, observation, 0, None)
+        def act_greedily(params, carry, observation, key):
+            return act(params, carry, observation, None, key)
 
-    def update(self, env, learner, batch, progress, key):
-        count = learner.params["updates"].astype(int)
-        code = 10 * batch.actions[0, 0] + batch.reward[0]
-        params = {
-            "updates": learner.params["updates"] + 1,
-            "seen": learner.params["seen"].at[count].set(code),
-        }
-        return learner.replace(params=params), {"code": code.astype(jnp.float32)}
+        def update(state, batch, clock, key):
+            count = state.params["updates"].astype(int)
+            code = 10 * batch.actions[0, 0, 0] + batch.reward[0, 0]
+            params = {
+                "updates": state.params["updates"] + 1,
+                "seen": state.params["seen"].at[count].set(code),
+            }
+            return state.replace(params=params), {"code": code.astype(jnp.float32)}
+
+        memory = Rollout()
+        return Learner(
+            memory,
+            periods(memory, game, num_envs, **dataclasses.asdict(self)),
+            init,
+            begin,
+            act,
+            act_greedily,
+            update,
+        )
 
 
 #: Two steps to an episode. Agents that remember play (0, 0), which leads to the stage that pays 7 for
@@ -793,16 +813,18 @@ def test_the_first_update_may_be_the_last_step():
 
 
 def test_an_algorithm_for_team_rewards_refuses_a_game_with_one_per_agent(bad_input):
-    @dataclasses.dataclass(frozen=True)
-    class Selfish:
-        num_actions: int = 2
-        reward_spec: object = dataclasses.field(default_factory=lambda: jnp.zeros((2,)))
+    selfish = GameSpec.of(envs.make("matrix-pr2"))
+    with bad_input("the algorithm learns from a reward of the whole team, and MatrixGame has one per agent"):
+        baselines.make("vdn").bind(selfish)
+    baselines.make("iql").bind(selfish)
+    with bad_input("the algorithm needs discrete actions, but DifferentialGame has continuous ones"):
+        baselines.make("vdn").bind(GameSpec.of(envs.make("differential")))
 
-    with bad_input("VDN learns from a reward of the whole team, and Selfish has one per agent"):
-        baselines.make("vdn").check(Selfish())
-    baselines.make("iql").check(Selfish())
-    with bad_input("VDN chooses among discrete actions, which Selfish has not"):
-        baselines.make("vdn").check(Selfish(num_actions=0))
+
+def test_targets_are_not_copied_amid_the_updates_of_an_iteration(bad_input):
+    algorithm = baselines.make("vdn", **{**SMALL, "target_period": 7})
+    with bad_input("target_period must be a multiple of updates_per_step (2), not 7"):
+        train(changed(algorithm=algorithm, updates_per_step=2))
 
 
 # What a person sees meanwhile
@@ -851,3 +873,8 @@ def test_a_short_run_needs_no_large_replay():
     lanes = Program(short).abstract_lanes()
     assert lanes.buffer.shape[1] == 200
     assert lanes.buffer.size < 4e6  # bytes
+
+
+def test_a_finished_run_keeps_its_time(tmp_path):
+    first = train(CLERK, tmp_path)
+    assert train(CLERK, tmp_path).seconds == train(CLERK, tmp_path).seconds == first.seconds

@@ -231,7 +231,11 @@ def test_nothing_pulls_on_the_joint_value_or_the_target():
         def alt(q_prime, q_jt, v, signed=signed):
             return qtran_nopt_min_loss(q_prime, q_jt, v, mask, signed)
 
-        for loss in (alt, lambda *x: jnp.sum(qtran_opt_loss(*x)), lambda *x: jnp.sum(qtran_nopt_loss(*x))):
+        def total(loss):
+            each = jax.vmap(jax.vmap(loss, (0, 0, None)), (0, 0, None))
+            return lambda *given: jnp.sum(each(*given))
+
+        for loss in (alt, total(qtran_opt_loss), total(qtran_nopt_loss)):
             by_prime, by_jt, by_v = jax.grad(loss, argnums=(0, 1, 2))(q_prime, q_jt, v)
             np.testing.assert_array_equal(by_jt, 0)
             assert np.abs(by_prime).max() > 0.1

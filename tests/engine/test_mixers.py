@@ -10,9 +10,10 @@ from absl.testing import parameterized
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.qtran import QTranBase
+import baselines
 from envs.matrix_games import QTRAN_PAYOFF, matrix_game
 from jaxmarl_fac.exact.projections import additive_fit
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.mixers import (
     CentralMixer,
     MixerInputs,
@@ -23,6 +24,7 @@ from jaxmarl_fac.mixers import (
     dueling_mix,
     monotone_mix,
 )
+from tests.helpers import first_observation
 
 STATE, VIEW = 4, 3
 
@@ -224,17 +226,17 @@ def test_the_central_mixer_has_it_not(n):
 def test_an_unrestricted_joint_value_has_it_not():
     """QTRAN's Q_jt may put its best joint action anywhere, and its random initial ones do."""
     env = matrix_game(np.zeros((3, 3)))
-    algorithm = QTranBase()
-    observation = env.observe(env.reset(jax.random.key(0))[0])
+    game, algorithm = GameSpec.of(env), baselines.make("qtran-base")
+    learner = algorithm.bind(game)
     joints = jnp.asarray(list(itertools.product(range(3), repeat=2)))
 
     @jax.jit
     @jax.vmap
     def look(key):
-        params = algorithm.init(env, key).params
-        values = jax.vmap(lambda joint: algorithm.joint_values(env, params, observation, joint))(joints)
+        params, observation = learner.init(key).params, first_observation(env)
+        values = jax.vmap(lambda joint: algorithm.joint_values(game, params, observation, joint))(joints)
         best_jt, best_prime = jnp.argmax(values["q_jt"]), jnp.argmax(values["q_prime"])
-        return best_jt, best_prime, algorithm.act_greedily(env, params, (), observation)[0]
+        return best_jt, best_prime, learner.act_greedily(params, (), observation, key).actions
 
     q_jt, q_prime, greedy = map(np.asarray, look(jax.random.split(jax.random.key(0), 200)))
     place = np.ravel_multi_index(tuple(greedy.T), (3, 3))

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmarl_fac.networks import AgentMemory, AgentNetwork, RecurrentAgentNetwork
+from envs.base import Observation
+from jaxmarl_fac.experience import Trajectory
+from jaxmarl_fac.networks import NO_ACTION, AgentMemory, AgentNetwork, RecurrentAgentNetwork
 from tests.reference import q_learners, recurrent
 
 T, N, FEATURES, ACTIONS, WIDTHS = 4, 3, 2, 5, (6, 4)
@@ -15,6 +17,13 @@ EITHER = (True, False)
 RNG = np.random.default_rng(0)
 VIEWS = RNG.normal(size=(T + 1, N, FEATURES)).astype(np.float32)
 PLAYED = RNG.integers(ACTIONS, size=(T, N))
+
+
+def trajectory(views, actions, first=None, carry=()):
+    """Of agents that saw and did this; an episode from its start on unless `first` says otherwise."""
+    length = len(views)
+    first = np.arange(length) == 0 if first is None else np.asarray(first)
+    return Trajectory(Observation(views, None, None, None), first, carry, actions, (), None, None, None)
 
 
 def randomised(shapes):
@@ -45,7 +54,7 @@ def test_feed_forward_agents(shared, ids):
     kernel = params["params"]["MLP_0"]["Dense_0"]["kernel"]
     assert kernel.shape == (*leading, FEATURES + ids * N, WIDTHS[0])
     for length in (2, T + 1):  # a transition, and an episode
-        unrolled = network.apply(params, VIEWS[:length], PLAYED[: length - 1], method="unroll")
+        unrolled = network.apply(params, trajectory(VIEWS[:length], PLAYED[: length - 1]), method="unroll")
         want = [network.apply(params, view) for view in VIEWS[:length]]
         for got, expected in zip(unrolled, zip(*want, strict=True), strict=True):
             np.testing.assert_allclose(got, jnp.stack(expected), rtol=1e-5, atol=1e-6)
@@ -56,7 +65,7 @@ def test_recurrent_agents(shared, ids, last_actions):
     network, params = with_memory(shared, ids, last_actions)
     episode = recurrent.Episode(VIEWS, None, np.ones((T + 1, N, ACTIONS)), PLAYED, None, None)
     expected = recurrent.unroll(params["params"], episode, ids, last_actions)
-    found = network.apply(params, VIEWS, PLAYED, method="unroll")
+    found = network.apply(params, trajectory(VIEWS, PLAYED), method="unroll")
     memory = network.fresh(N)
     for t in range(T + 1):
         want = [np.stack(part) for part in zip(*expected[t], strict=True)]
@@ -68,6 +77,35 @@ def test_recurrent_agents(shared, ids, last_actions):
     width = FEATURES + last_actions * ACTIONS + ids * N
     leading = () if shared else (N,)
     assert params["params"]["encoder"]["Dense_0"]["kernel"].shape == (*leading, width, WIDTHS[0])
+
+
+@pytest.mark.parametrize("starts", [(), (0,), (2,), (0, 3), (1, 4), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize(("shared", "ids", "last_actions"), [(True, True, True), (False, False, True)])
+def test_recurrent_agents_across_the_borders_of_episodes(shared, ids, last_actions, starts):
+    """A rollout unrolled again from what was stored at its start, against acting step by step.
+
+    Agents forget where an episode begins and nowhere else, and carry on from the memory that is stored.
+    """
+    network, params = with_memory(shared, ids, last_actions)
+    first = np.isin(np.arange(T + 1), starts)
+    rng = np.random.default_rng(3)
+    hidden = jnp.asarray(rng.uniform(-1, 1, size=(N, WIDTHS[-1])), jnp.float32)
+    stored = AgentMemory(hidden, jnp.asarray(rng.integers(ACTIONS, size=N)))
+    found = network.apply(params, trajectory(VIEWS, PLAYED, first, stored), method="unroll")
+    memory = stored
+    for t in range(T + 1):
+        if first[t]:
+            memory = AgentMemory(jnp.zeros_like(hidden), jnp.full(N, NO_ACTION))
+        stepwise = network.apply(params, VIEWS[t], memory)
+        for got, want in zip(found, stepwise, strict=True):
+            np.testing.assert_allclose(got[t], want, rtol=1e-5, atol=1e-6)
+        memory = AgentMemory(stepwise[1], jnp.asarray(PLAYED[min(t, T - 1)]))
+    # And what is stored counts, until an episode begins.
+    other = network.apply(
+        params, trajectory(VIEWS, PLAYED, first, AgentMemory(hidden + 0.3, stored[1])), method="unroll"
+    )
+    changed = np.abs(np.asarray(other[0]) - found[0]).max(axis=(1, 2)) > 1e-6
+    np.testing.assert_array_equal(changed, np.arange(T + 1) < min(starts, default=T + 1))
 
 
 @pytest.mark.parametrize("memory", EITHER)
@@ -99,7 +137,7 @@ def test_only_agents_that_see_their_last_actions_depend_on_them():
     for last_actions in EITHER:
         network, params = with_memory(True, True, last_actions)
         one, other = (
-            network.apply(params, VIEWS, actions, method="unroll")[0]
+            network.apply(params, trajectory(VIEWS, actions), method="unroll")[0]
             for actions in (PLAYED, (PLAYED + 1) % ACTIONS)
         )
         np.testing.assert_array_equal(one[0], other[0])

@@ -123,3 +123,9 @@ def test_a_run_without_a_checkpoint_and_a_damaged_one(run, tmp_path, bad_input):
     (damaged / "experiment.json").write_text("[]")
     with bad_input("holds no experiment"):
         load_player(damaged)
+
+
+@pytest.mark.parametrize("step", ["last", 1.5, [1]])
+def test_steps_that_are_none(tmp_path, bad_input, step):
+    with bad_input("step must be a number of environment steps or 'best'"):
+        load_player(tmp_path, step=step)

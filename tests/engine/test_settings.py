@@ -1,8 +1,9 @@
 import dataclasses
 import doctest
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
+import docstring_parser
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,9 @@ from jaxmarl_fac.settings import (
     Settings,
     Widths,
     above,
+    flags_class,
+    leaves,
+    replaced,
 )
 
 
@@ -131,15 +135,179 @@ def test_a_traced_number_is_left_alone():
 def test_no_algorithm_takes_numbers_that_no_device_can_hold(bad_input, algorithm_id):
     """Of every algorithm every number: infinite, not a number, beyond 32 bits."""
     made = baselines.make(algorithm_id)
-    for where in (made, getattr(made, "rule", None)):
-        for field in dataclasses.fields(where) if where else ():
-            value = getattr(where, field.name)
-            wrong = {int: [2**31, -(2**40)], float: [math.nan]}.get(type(value), [])
-            if not field.name.startswith("beta") or field.name == "beta_growth":
-                wrong = [*wrong, math.inf] if isinstance(value, float) else wrong
-            for bad in wrong:
-                with bad_input(f"{field.name} must be"):
-                    dataclasses.replace(where, **{field.name: bad})
+    for name, leaf in leaves(made).items():
+        wrong = {int: [2**31, -(2**40)], float: [math.nan]}.get(type(leaf.value), [])
+        if not name.startswith("beta") or name == "beta_growth":
+            wrong = [*wrong, math.inf] if isinstance(leaf.value, float) else wrong
+        for bad in wrong:
+            with bad_input(f"{name} must be"):
+                replaced(made, **{name: bad})
+
+
+# Settings within settings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wheel(Settings):
+    """What it rolls on.
+
+    Attributes:
+        spokes: how many
+            in each wheel.
+        size: in inches.
+    """
+
+    spokes: Count = 32
+    size: Annotated[float, above(0)] = 28.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tandem:
+    """Of somebody else, without the base class.
+
+    Attributes:
+        wheel: both.
+        seats: to sit on.
+    """
+
+    wheel: Wheel = Wheel()
+    seats: int = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmallWheel(Wheel):
+    """As `Wheel`.
+
+    Attributes:
+        tube: whether it has one.
+    """
+
+    spokes: int = 20
+    tube: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Brakes(Settings):
+    """What stops it.
+
+    Attributes:
+        brakes: of which kind.
+        force: of the hand.
+    """
+
+    brakes: Literal["rim", "disc"] = "rim"
+    force: Probability = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fleet(Settings):
+    """Three levels deep.
+
+    Attributes:
+        count: of bicycles.
+        bicycle: each of them.
+        brakes: a part that has a setting of its own name.
+        colours: undescribed elsewhere.
+    """
+
+    count: Count = 3
+    bicycle: Tandem = Tandem()
+    brakes: Brakes = Brakes()
+    colours: tuple[str, ...] = ("red",)
+
+
+FLEET = Fleet(bicycle=Tandem(wheel=SmallWheel(size=20)))
+
+
+def test_leaves_are_all_settings_in_their_order():
+    values = {name: leaf.value for name, leaf in leaves(FLEET).items()}
+    assert list(values.items()) == [
+        ("count", 3),
+        ("spokes", 20),
+        ("size", 20.0),
+        ("tube", True),
+        ("seats", 2),
+        ("brakes", "rim"),
+        ("force", 0.5),
+        ("colours", ("red",)),
+    ]
+
+
+def test_leaves_have_the_ranges_and_the_words_of_their_classes():
+    found = leaves(FLEET)
+    # A subclass that has another default only keeps the range.
+    assert (found["spokes"].hint, found["seats"].hint, found["count"].hint) == (Count, int, Count)
+    assert found["size"].hint is get_type_hints(Wheel, include_extras=True)["size"]
+    assert found["spokes"].about == "how many in each wheel."  # of the class that it builds on, in one line
+    assert found["tube"].about == "whether it has one."
+    assert found["brakes"].about == "of which kind."
+
+
+def test_what_is_no_dataclass_has_no_leaves():
+    """An algorithm needs no settings."""
+    assert leaves(object()) == {}
+    plain = object()
+    assert replaced(plain) is plain
+    with pytest.raises(KeyError, match="count"):
+        replaced(plain, count=1)
+
+
+def test_replaced_changes_what_it_is_given_wherever_it_is():
+    changed = replaced(FLEET, spokes=24, seats=3, count=5, force=1)
+    wheel = SmallWheel(spokes=24, size=20)
+    assert changed == Fleet(count=5, bicycle=Tandem(wheel=wheel, seats=3), brakes=Brakes(force=1.0))
+    assert type(changed.bicycle.wheel) is SmallWheel
+    assert leaves(FLEET)["spokes"].value == 20  # the original is as it was
+    assert replaced(FLEET, tube=True) == FLEET
+    assert replaced(FLEET) is FLEET
+
+
+def test_replaced_may_change_a_whole_part():
+    assert replaced(FLEET, bicycle=Tandem()) == Fleet()
+    assert replaced(FLEET, bicycle=Tandem(seats=1), count=1) == Fleet(count=1, bicycle=Tandem(seats=1))
+    # A setting that has the name of the part that it is in.
+    assert replaced(FLEET, brakes="disc").brakes == Brakes(brakes="disc")
+    assert replaced(FLEET, brakes=Brakes(force=0)).brakes == Brakes(force=0)
+
+
+def test_replaced_refuses_what_cannot_be(bad_input):
+    with bad_input("spokes must be at least 1, not 0"):
+        replaced(FLEET, spokes=0)
+    with bad_input("brakes must be rim or disc, not drum"):
+        replaced(FLEET, brakes="drum")
+    for name in ("wheels", "bell"):
+        with pytest.raises(KeyError, match=name):
+            replaced(FLEET, count=5, **{name: 1})
+
+
+def test_replaced_takes_traced_numbers():
+    sizes = jnp.asarray([16.0, 20])
+    doubled = jax.vmap(lambda size: 2 * replaced(FLEET, size=size).bicycle.wheel.size)(sizes)
+    assert doubled.tolist() == [32, 40]
+
+
+def test_flags_are_all_settings_side_by_side():
+    kind = flags_class("Flags", FLEET)
+    flags = kind()
+    assert vars(flags) == {name: leaf.value for name, leaf in leaves(FLEET).items()}
+    assert {field.name: field.type for field in dataclasses.fields(kind)} == {
+        name: leaf.hint for name, leaf in leaves(FLEET).items()
+    }
+    help_texts = {each.arg_name: each.description for each in docstring_parser.parse(kind.__doc__).params}
+    assert help_texts == {name: leaf.about for name, leaf in leaves(FLEET).items()}
+    assert kind.__name__ == "Flags"
+    assert replaced(FLEET, **vars(flags)) == FLEET
+    assert replaced(FLEET, **vars(kind(spokes=24))) == replaced(FLEET, spokes=24)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        flags.spokes = 5
+
+
+@pytest.mark.parametrize("algorithm_id", list(baselines.ALGORITHMS))
+def test_the_flags_of_every_algorithm_make_it_again(algorithm_id):
+    for family in ("matrix", "stag-hunt"):
+        made = baselines.make(algorithm_id, family)
+        flags = flags_class("Algorithm", made)()
+        assert replaced(baselines.make(algorithm_id), **vars(flags)) == made
 
 
 def experiment(**fields):

@@ -19,9 +19,10 @@ import baselines
 import envs
 from envs.adapters import ADAPTED_IDS, REMIX_MAPS, from_jaxmarl, from_jumanji
 from envs.adapters.from_jumanji import JumanjiTeam, connector, level_based_foraging, robot_warehouse
-from jaxmarl_fac.experiment import Experiment, from_json, to_json
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.memory.packing import from_bytes, to_bytes
+from jaxmarl_fac.saved import from_json, to_json
 
 FORAGING = level_based_foraging(grid_size=5, fov=2, agents=2, food=1, time_limit=20, penalty=0.25)
 WAREHOUSE = robot_warehouse(
@@ -219,8 +220,10 @@ def test_settings_reach_jumanji() -> None:
 def test_bad_ids_and_settings(bad_input: Any) -> None:
     with bad_input("unknown environment 'jumanji:Snake-v1': choose one of jumanji:LevelBasedForaging-v0"):
         envs.make("jumanji:Snake-v1")
-    with bad_input("unknown environment 'gym:CartPole': with a colon there are jumanji:"):
+    with bad_input("gym:CartPole: gym cannot be imported: No module named 'gym'"):
         envs.make("gym:CartPole")
+    with bad_input("unknown environment 'gym:CartPole-v1': choose one of matrix-qtran"):
+        envs.make("gym:CartPole-v1")
     with bad_input("Jumanji refuses these settings: Grid size must be greater than 5"):
         envs.make("jumanji:LevelBasedForaging-v0", grid_size=3)
     with bad_input("must be an odd number"):

@@ -18,9 +18,11 @@ import baselines
 import envs
 from envs.adapters import REMIX_MAPS, from_jaxmarl
 from envs.adapters.from_jaxmarl import JaxMARLTeam, simple_spread, smax
-from jaxmarl_fac.experiment import Experiment, from_json, to_json
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
-from jaxmarl_fac.memory.transitions import Replay
+from jaxmarl_fac.memory import Transitions
+from jaxmarl_fac.memory.packing import plain_step
+from jaxmarl_fac.saved import from_json, to_json
 
 BATTLE = smax("3s_vs_5z", max_steps=40)
 SPREAD = simple_spread()
@@ -204,7 +206,8 @@ def test_replay_keeps_states_that_are_much_smaller_than_what_is_seen() -> None:
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.replace(key=None)))
     seen = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(timestep.observation))
     assert kept < 400 < 1500 < seen
-    assert Replay(8, 4).bytes_per_transition(BATTLE) == 2 * kept + 3 + 4 + 1  # int8 actions, reward, discount
+    store = Transitions(8, 4).bind(BATTLE, plain_step(BATTLE), num_envs=1, iterations=8)
+    assert store.bytes_per_transition == 2 * kept + 3 + 4 + 1  # int8 actions, reward, discount
 
 
 @every_game

@@ -11,6 +11,8 @@ import pytest
 
 import baselines
 import envs
+from jaxmarl_fac.game import GameSpec
+from tests.helpers import clock_at
 
 STEPS = 100_000
 #: One id of every environment in which actions may be unavailable, and how many times `STEPS` its games may
@@ -24,26 +26,28 @@ MASKED = {
     "jumanji:Connector-v3": 1.6,
     **({"smax:3s_vs_5z": 3.0} if importlib.util.find_spec("jaxmarl") else {}),
 }
-#: From greedy to uniform; half of the games explore as training does when it is over.
-EPSILONS = np.asarray([0.0, 0.05, 0.05, 0.05, 0.05, 0.3, 0.7, 1.0])
+#: From greedy to uniform, over this many steps; half of the games explore as training does when it is over.
+EPSILONS, EPSILON_STEPS = np.asarray([0.0, 0.05, 0.05, 0.05, 0.05, 0.3, 0.7, 1.0]), 1000
 
 
 def play(env: Any, algorithm: Any, games: int, episodes: int) -> Any:
     """Random learners, each with an epsilon of its own, in `games` side by side, `episodes` times over.
 
+    Epsilon must fall from 1 to 0 in `EPSILON_STEPS`.
+
     Returns how many steps they played before their games were over, how many actions they chose that were
     not available, how often each action was chosen, `(A,)`, and was not available, `(n, A)`.
     """
-    epsilons = jnp.asarray(np.resize(EPSILONS, games))
-    params = jax.vmap(lambda key: algorithm.init(env, key).params)(jax.random.split(jax.random.key(0), games))
-    carry = algorithm.initial_carry(env)
-    carries = jax.tree.map(lambda leaf: jnp.stack([leaf] * games), carry)
+    learner = algorithm.bind(GameSpec.of(env))
+    env_steps = np.resize(np.round((1 - EPSILONS) * EPSILON_STEPS), games).astype(np.int32)
+    clocks = jax.vmap(clock_at)(env_steps)
+    params = jax.vmap(lambda key: learner.init(key).params)(jax.random.split(jax.random.key(0), games))
 
     def step(carry: Any, key: jax.Array) -> Any:
         state, memory, going = carry
         seen = jax.vmap(env.observe)(state)
-        act = jax.vmap(lambda *given: algorithm.act(env, *given))
-        actions, memory = act(params, memory, seen, epsilons, jax.random.split(key, games))
+        decisions = jax.vmap(learner.act)(params, memory, seen, clocks, jax.random.split(key, games))
+        actions, memory = decisions.actions, decisions.carry
         hot = jax.nn.one_hot(actions, env.num_actions, dtype=bool)  # (games, n, A)
         counts = jnp.where(going[:, None, None], jnp.stack([hot, hot & ~seen.action_mask]), False)
         shut = (going[:, None, None] & ~seen.action_mask).sum(0)
@@ -53,7 +57,9 @@ def play(env: Any, algorithm: Any, games: int, episodes: int) -> Any:
     def episode(_: None, key: jax.Array) -> Any:
         reset_key, key = jax.random.split(key)
         state, timestep = jax.vmap(env.reset)(jax.random.split(reset_key, games))
-        start = state, carries, ~timestep.last()
+        begin_keys = jax.random.split(key, games)
+        memory = jax.vmap(learner.begin)(params, jax.vmap(env.observe)(state), begin_keys)
+        start = state, memory, ~timestep.last()
         _, sums = jax.lax.scan(step, start, jax.random.split(key, env.time_limit))
         return None, jax.tree.map(lambda leaf: leaf.sum(0), sums)
 
@@ -72,7 +78,8 @@ def test_unavailable_actions_are_never_chosen(env_id: str) -> None:
     episodes = math.ceil(MASKED[env_id] * STEPS / (games * env.time_limit))
     # Recurrent agents on one of them; they choose from the same mask.
     memory = {"recurrent": True, "consumes": "episodes"} if env_id == "stag-hunt-p2" else {}
-    algorithm = baselines.make("vdn", hidden=(8,), epsilon_end=0.05, **memory)
+    exploration = {"epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_steps": EPSILON_STEPS}
+    algorithm = baselines.make("vdn", hidden=(8,), **exploration, **memory)
     run = jax.jit(lambda env: play(env, algorithm, games, episodes))
     steps, wrong, chosen, shut = map(np.asarray, run(env))
     assert wrong == 0

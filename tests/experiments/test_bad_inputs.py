@@ -25,9 +25,10 @@ from experiments import (
     train,
 )
 from jaxmarl_fac import cli, program
-from jaxmarl_fac.experiment import Experiment, to_json
+from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.play import Player
 from jaxmarl_fac.report import script
+from jaxmarl_fac.saved import to_json
 from jaxmarl_fac.tracking import History
 
 REPRODUCTIONS = {
@@ -92,6 +93,9 @@ PAYOFFS = {
     "scalar-payoffs.json": b'{"payoffs": 5}',
     "one-payoff.json": b'{"payoffs": [[[1]]]}',
     "two-shapes.json": b'{"payoffs": [[[1, 2]], [[1, 2], [3, 4]]]}',
+    "deep.json": b"[" * 100_000,
+    "400-digits.json": b"[[" + b"9" * 400 + b", 1], [2, 3]]",
+    "broken-zip.npy": b"PK\x03\x04" + b"\x00" * 40,
     "empty.npy": b"",
     "cut.npy": b"\x93NUMPY",
     "payoff.txt": b"[[1, 2], [3, 4]]",
@@ -298,10 +302,19 @@ def cases():
     yield ["train", "--algo", "iql", "--env", BYTES], r"unknown environment '\udcff'"
     yield ["train", "--algo", "iql", "--env", "jumanji:Snake-v1"], "unknown environment 'jumanji:Snake-v1'"
     yield ["train", "--algo", "iql", "--env", ":"], "unknown environment ':'"
+    yield ["train", "--algo", ":", "--env", "two-step"], "unknown algorithm ':'"
+    yield ["train", "--algo", "no_module:X", "--env", "two-step"], "no_module cannot be imported"
+    yield ["train", "--algo", "iql", "--env", "no_module:x"], "no_module cannot be imported"
+    yield ["train", "--algo", "json:loads", "--env", "two-step"], "must have a method bind"
+    yield ["train", "--algo", "iql", "--env", "json:loads"], "json:loads"
+    yield trains("--learning-rate", "1e-50"), "learning_rate must be 0 or at least 1.2e-38"
+    yield trains("--adam-eps", "1e-60"), "adam_eps must be 0 or at least 1.2e-38"
+    yield trains("--out", ""), "--out"
+    yield trains("--out", "~nobody-at-all/x"), "--out"
     yield ["train", "--algo"], "--algo"
-    yield ["train", "--algo", "qmix", "--env", "differential"], "QMIX"
-    yield ["train", "--algo", "sac", "--env", "two-step"], "SAC"
-    yield ["train", "--algo", "vdn", "--env", "matrix-pr2"], "VDN"
+    yield ["train", "--algo", "qmix", "--env", "differential"], "the algorithm needs discrete actions"
+    yield ["train", "--algo", "sac", "--env", "two-step"], "the algorithm needs continuous actions"
+    yield ["train", "--algo", "vdn", "--env", "matrix-pr2"], "a reward of the whole team"
     yield trains("--seedz", "3"), "--seedz"
     yield trains("more"), "more"
     yield trains("--seeds"), "--seeds"
@@ -389,6 +402,7 @@ def cases():
     yield ["plot", "@/run", "--out", "x.svg"], "must end in .png, .pdf or .csv"
     yield ["plot", "@/run", "--out", "@/folder.png"], "Is a directory"
     yield ["plot", "@/run", "--labels", "a", "b"], "--labels needs a name of its own"
+    yield ["plot", "@/run", "--labels", ""], "--labels must be text that can be seen"
     yield ["plot", "@/run", "--smooth", "0"], "--smooth must be at least 1, not 0"
     yield ["plot", "@/nothing"], "there is no @/nothing/experiment.json"
     yield ["plot", BYTES], r"there is no \udcff/experiment.json"
@@ -401,9 +415,9 @@ def cases():
     yield ["sweep", "@/sweep.yaml", "more"], "more"
     yield ["benchmark", "chess"], "chess"
     yield ["benchmark", "--env", "chess"], "unknown environment 'chess'"
-    yield ["benchmark", "--env", "differential"], "VDN"
+    yield ["benchmark", "--env", "differential"], "the algorithm needs discrete actions"
     yield ["benchmark", "--algos", "chess"], "unknown algorithm 'chess'"
-    yield ["benchmark", "--algos", "sac"], "SAC"
+    yield ["benchmark", "--algos", "sac"], "the algorithm needs continuous actions"
     yield ["benchmark", "--algos"], "--seeds and --algos need at least one each"
     yield ["benchmark", "--seeds"], "--seeds and --algos need at least one each"
     yield ["benchmark", "--seeds", "0"], "seeds must be at least 1, not 0"
@@ -414,6 +428,7 @@ def cases():
     for name in REPRODUCTIONS:
         yield [name, "--scale", "huge"], "unknown scale 'huge': choose smoke, quick or paper"
         yield [name, "--figures", "fig0"], "unknown figure 'fig0'"
+        yield [name, "--figures"], "--figures needs ids"
         yield [name, "--seeds", "0"], "seeds must be at least 1, not 0"
         yield [name, "--seeds", "1000000000000"], "seeds must be at most 1048576, not 1000000000000"
         yield [name, "--seeds", "many"], "--seeds"
@@ -460,7 +475,7 @@ def nothing_runs(monkeypatch):
     monkeypatch.setattr(script, "_make", run)
     monkeypatch.setattr(sweep, "find_problems", run)
     monkeypatch.setattr(benchmark, "matrix_product", run)
-    learner = jax.eval_shape(RUN.algorithm.init, RUN.environment, jax.random.key(0))
+    learner = jax.eval_shape(RUN.bind().init, jax.random.key(0))
 
     def load(folder, *given):
         real = load_player(folder, *given) if folder.name != "run" else None

@@ -6,6 +6,7 @@ import pytest
 import baselines
 from envs.errors import BadInputError
 from experiments import benchmark
+from tests.helpers import flat
 
 
 def test_the_benchmark_writes_a_table_that_adds_up(tmp_path, capsys):
@@ -65,8 +66,10 @@ def test_the_suite_of_mpe_has_jaxmarls_settings():
     """Issue 4, point 6."""
     suite = benchmark.SUITES["mpe"]
     assert (suite.env, suite.algos, suite.seeds) == ("mpe:simple_spread", ("qmix", "vdn"), (1, 8))
-    qmix = baselines.make("qmix", **{k: v for k, v in suite.settings["qmix"].items() if k != "num_envs"})
-    vdn = baselines.make("vdn", **{k: v for k, v in suite.settings["vdn"].items() if k != "num_envs"})
+    qmix, vdn = (
+        flat(baselines.make(name, **{k: v for k, v in suite.settings[name].items() if k != "num_envs"}))
+        for name in ("qmix", "vdn")
+    )
     assert (suite.settings["qmix"]["num_envs"], suite.settings["vdn"]["num_envs"]) == (8, 32)
     assert (qmix.update_period, qmix.batch_size, qmix.consumes, qmix.recurrent) == (26, 32, "episodes", True)
     assert (qmix.hidden, qmix.mixer_embed, qmix.hypernet_hidden) == ((64,), 32, (128,))

@@ -9,7 +9,8 @@ from matplotlib.image import imread
 import baselines
 import envs
 from experiments import plot
-from jaxmarl_fac.experiment import Experiment, save_experiment
+from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.saved import save_experiment
 from jaxmarl_fac.tracking import History
 
 #: Four evaluations of three seeds; the IQM of three is their mean without any dropped.

@@ -345,7 +345,7 @@ def test_what_cannot_be_played_is_listed_and_the_rest_runs(sweeping, capsys):
     assert table[2]["reason"] == "vdn on matrix-qtran has no --opt_weight"
     text = "method: grid\nparameters: {env: matrix-qtran, algo: {values: [sac, vdn]}}"
     _, table, _ = sweeping(text.replace("sac, vdn", "vdn, sac"), [[1.0]])
-    assert "run 001  not playable: SAC chooses numbers" in capsys.readouterr().out
+    assert "run 001  not playable: the algorithm needs continuous actions" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -360,12 +360,15 @@ def test_what_cannot_be_played_is_listed_and_the_rest_runs(sweeping, capsys):
         ),
         (
             "algo: vdn, env: matrix-qtran, learning_rate: {values: [.1, -1]}",
-            "run 1: Error parsing algorithm: learning_rate must be above 0",
+            "run 1: learning_rate must be above 0",
         ),
         ("algo: vdn, env: matrix-qtran, learning_rate: fast", "run 0: Error parsing --learning-rate"),
         ("algo: vdn, env: matrix-qtran, hidden: {value: [16, a]}", "run 0: Error parsing --hidden"),
         ("algo: vdn, env: matrix-qtran, env_steps: 1.5", "run 0: Error parsing --env-steps"),
-        ("algo: {values: [sac, ddpg]}, env: matrix-qtran", "no run can be played: SAC chooses numbers"),
+        (
+            "algo: {values: [sac, ddpg]}, env: matrix-qtran",
+            "no run can be played: the algorithm needs continuous actions",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_any_run(sweeping, bad_input, parameters, said):

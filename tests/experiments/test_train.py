@@ -10,6 +10,8 @@ from envs.errors import BadInputError
 from envs.matrix_games import load_game
 from experiments import train
 from jaxmarl_fac import cli
+from jaxmarl_fac.saved import from_json
+from jaxmarl_fac.settings import leaves
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--env-steps", "64", "--evaluations", "4", "--evaluation-episodes", "1", "--seeds", "2"]
@@ -37,7 +39,7 @@ def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path):
     for name, rows in np.load(tmp_path / "metrics.npz").items():
         np.testing.assert_array_equal(rows, first[name])
     with pytest.raises(
-        BadInputError, match=r"holds another experiment \(it differs in algorithm.learning_rate\)"
+        BadInputError, match=r"holds another experiment \(it differs in algorithm.optimiser.learning_rate\)"
     ):
         run(*flags, "--learning-rate", "0.1")
 
@@ -126,7 +128,7 @@ def test_family_defaults_and_environment_parameters(tmp_path):
     assert run(*flags, "--out", tmp_path) == 0
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert -7 in np.ravel(record["environment"]["payoff"]["data"])
-    assert record["algorithm"]["replay_size"] == 20_000  # table 3
+    assert record["algorithm"]["replay"]["replay_size"] == 20_000  # table 3
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,8 @@ def test_as_wandb_agent_runs_it(fake_wandb, tmp_path, monkeypatch):
     saved = json.loads(Path("runs/train/first/experiment.json").read_text())
     config = json.loads(json.dumps(options["config"]))
     own = {"algo": "iql-tabular", "env": "matrix-penalty", "seeds": 2, "first_seed": 3, "k": -7.0}
-    for name, value in {**saved.pop("algorithm"), **saved, **own}.items():
+    settings = {name: leaf.value for name, leaf in leaves(from_json(saved.pop("algorithm"))).items()}
+    for name, value in {**settings, **saved, **own}.items():
         if name not in ("type", "probe"):
             assert config[name] == value, name
     assert [step for step, _ in fake_wandb.logged] == [0, 16, 32, 48, 64]

@@ -46,8 +46,8 @@ def agent(params: Params, view: np.ndarray, i: int, n: int) -> tuple[np.ndarray,
     if layers["Dense_0"]["kernel"].ndim == 3:
         layers = own_part(layers, i)
     ids = layers["MLP_0"]["Dense_0"]["kernel"].shape[0] > view.shape[1]
-    seen = np.concatenate([view[i], np.eye(n)[i]]) if ids else view[i]
-    features = mlp(layers["MLP_0"], seen, last_is_linear=False)
+    inputs = np.concatenate([view[i], np.eye(n)[i]]) if ids else view[i]
+    features = mlp(layers["MLP_0"], inputs, last_is_linear=False)
     return linear(layers["Dense_0"], features), features
 
 
@@ -102,7 +102,7 @@ def mixed_loss(
 
 
 class QTran:
-    """QTRAN's networks with one set of parameters, looking at one observation.
+    """QTRAN's networks with one set of parameters, at one observation.
 
     `lower` has every agent's utilities and features, if they come from elsewhere.
     """

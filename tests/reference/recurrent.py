@@ -47,7 +47,7 @@ def unroll(
     count, width = episode.masks.shape[2], agent["cell"]["hr"]["kernel"].shape[-1]
     shared = agent["head"]["kernel"].ndim == 2
     each = [agent if shared else own_part(agent, i) for i in range(n)]
-    seen = []
+    found = []
     hidden = [np.zeros(width)] * n
     for t in range(steps + 1):
         for i in range(n):
@@ -58,8 +58,8 @@ def unroll(
                 x.append(np.eye(n)[i])
             encoded = mlp(each[i]["encoder"], np.concatenate(x), last_is_linear=False)
             hidden[i] = gru(each[i]["cell"], hidden[i], encoded)
-        seen.append([(linear(own["head"], h), h) for own, h in zip(each, hidden, strict=True)])
-    return seen
+        found.append([(linear(own["head"], h), h) for own, h in zip(each, hidden, strict=True)])
+    return found
 
 
 def utilities(agent: Params, episode: Episode) -> np.ndarray:
@@ -121,11 +121,11 @@ def qtran_losses(
 ) -> dict[str, np.ndarray]:
     """QTRAN-base's three losses of every step, with sums of features, bootstrapping from Q_jt."""
 
-    def looks(params: Params) -> list[QTran]:
+    def estimators(params: Params) -> list[QTran]:
         lower = unroll(params["agent"], episode)
         return [QTran(params, episode.observation(t), "sum", False, lower[t]) for t in range(len(lower))]
 
-    now, then = looks(online), looks(target)
+    now, then = estimators(online), estimators(target)
     values = [then[t].q_jt((now if double else then)[t].best()) for t in range(1, len(then))]
     y = lambda_returns(episode.rewards, episode.discounts, values, gamma, lambda_)
     losses: dict[str, list] = {"td_loss": [], "opt_loss": [], "nopt_loss": []}

@@ -12,18 +12,20 @@ def target(table, agent, step, gamma):
 def independent(table, step, rate, gamma, ratio=1.0):
     """IQL; with `ratio` below 1 hysteretic, with 0 distributed Q-learning."""
     before = table.copy()
-    for agent, (o, u) in enumerate(zip(step["seen"], step["actions"], strict=True)):
+    for agent, (o, u) in enumerate(zip(step["observed"], step["actions"], strict=True)):
         error = target(before, agent, step, gamma) - before[agent, o, u]
         table[agent, o, u] += rate * (1 if error > 0 else ratio) * error
 
 
 def logical(q_b, q_u, step, rate, gamma, alpha, second_if):
     """LTQL. All conditions on what the others did are looked up before anyone learns."""
-    seen, actions, counts = step["seen"], step["actions"], step["counts"]
-    best = [q_b[k, seen[k], actions[k]] == max(q_b[k, seen[k], : counts[k]]) for k in range(len(seen))]
-    targets = [target(q_u, k, step, gamma) for k in range(len(seen))]
-    for k, (o, u) in enumerate(zip(seen, actions, strict=True)):
-        useful = all(best[n] for n in range(len(seen)) if n != k)
+    observed, actions, counts = step["observed"], step["actions"], step["counts"]
+    best = [
+        q_b[k, observed[k], actions[k]] == max(q_b[k, observed[k], : counts[k]]) for k in range(len(observed))
+    ]
+    targets = [target(q_u, k, step, gamma) for k in range(len(observed))]
+    for k, (o, u) in enumerate(zip(observed, actions, strict=True)):
+        useful = all(best[n] for n in range(len(observed)) if n != k)
         if useful:
             q_b[k, o, u] += rate * (targets[k] - q_b[k, o, u])
             q_u[k, o, u] += rate * (targets[k] - q_u[k, o, u])
@@ -37,7 +39,7 @@ def draw_steps(seed, count, observations, counts):
     agents = len(counts)
     for _ in range(count):
         yield {
-            "seen": rng.integers(0, observations, agents),
+            "observed": rng.integers(0, observations, agents),
             "actions": rng.integers(0, counts),
             "reward": rng.integers(-16, 17) / 8,
             "discount": float(rng.random() < 0.8),

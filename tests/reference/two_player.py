@@ -1,6 +1,6 @@
 """Two-player learners written out step by step in NumPy: what the rules of `baselines` must do.
 
-Each sees whole numbers and rewards from its own side, and answers `policy(state)`.
+Each has whole numbers and rewards from its own side, and a method `policy(state)`.
 """
 
 from collections import deque

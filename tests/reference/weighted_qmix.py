@@ -1,4 +1,4 @@
-"""Weighted QMIX's and ReMIX's losses in plain NumPy loops from FACTS 4.1 and 5.2.
+"""The losses of Weighted QMIX (arXiv 2006.10800) and ReMIX (theorem 1) in plain NumPy loops.
 
 Parameters, observations and transitions as in `tests.reference.q_learners`.
 """

@@ -14,9 +14,11 @@ from baselines.registry import own_settings
 from envs.catch_prey import TOWARDS, CatchPrey
 from envs.catch_prey import catch_prey as pursuit
 from experiments.claims.ltql.defects import DEFECTS
-from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.algorithm import Algorithm, no_memory
 from jaxmarl_fac.evaluation import greedy_return
+from jaxmarl_fac.experience import Decision
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Verdict, Workshop
 from jaxmarl_fac.report.curves import changes
@@ -101,10 +103,11 @@ def train_pursuit(workshop: Workshop, name: str) -> Result:
 
 def pack_wins(result: Result, algorithm: Algorithm, env: CatchPrey) -> np.ndarray:
     """Win rates `(seeds,)` of a trained policy in a world with another number of predators."""
+    learner = algorithm.bind(GameSpec.of(env))
 
     def wins(params: Any) -> jax.Array:
         keys = jax.random.split(jax.random.key(1), PACK_EPISODES)
-        return jnp.mean(jax.vmap(lambda key: greedy_return(algorithm, env, params, key)[0] > 0)(keys))
+        return jnp.mean(jax.vmap(lambda key: greedy_return(learner, env, params, key)[0] > 0)(keys))
 
     return np.asarray(jax.jit(jax.vmap(wins))(result.learner.params))
 
@@ -112,7 +115,7 @@ def pack_wins(result: Result, algorithm: Algorithm, env: CatchPrey) -> np.ndarra
 def rush(env: CatchPrey) -> dict[str, float]:
     """What predators earn that do nothing but run straight at the prey: their win rate and return."""
     straight = jnp.full(env.num_agents, TOWARDS)
-    everyone: Any = SimpleNamespace(initial_carry=lambda env: (), act_greedily=lambda *_: (straight, ()))
+    everyone: Any = SimpleNamespace(begin=no_memory, act_greedily=lambda *_: Decision(straight))
     keys = jax.random.split(jax.random.key(2), RUSH_EPISODES)
     returns, _ = jax.jit(jax.vmap(lambda key: greedy_return(everyone, env, (), key)))(keys)
     return {"win_rate": float(jnp.mean(returns > 0)), "return": float(jnp.mean(returns))}

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import envs
-from baselines.iterated_games import FMQ, JointActionLearner, WoLFPHC
-from baselines.opponent_modelling import PR2Q, PR2Rule, RommeoQ, RommeoQEmpirical, RommeoRule
+from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule
+from baselines.opponent_modelling import PR2Rule, RommeoRule
 from baselines.probes import joint_policy
-from baselines.two_player import TwoPlayerLearner
+from baselines.two_player import SelfPlay
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Verdict, Workshop
 from jaxmarl_fac.report.curves import draw_curves, first_crossing
@@ -29,18 +29,18 @@ LIBRARY: dict[str, Any] = {
 HOT = {"temperature": 500.0, "temperature_schedule": "exponential"}
 
 
-def climbers(annealed: bool) -> dict[str, TwoPlayerLearner]:
+def climbers(annealed: bool) -> dict[str, SelfPlay]:
     """All learners of the figure; with annealing where they have a temperature."""
     hot: dict[str, Any] = HOT if annealed else {}
     # PR2's temperature is 1, or 500 e^{-k/10}.
     beta, growth = (1 / 500, float(np.exp(0.1))) if annealed else (1.0, 1.0)
     return {
-        "rommeo-q": RommeoQ(rule=RommeoRule(**hot)),
-        "rommeo-q-emp": RommeoQEmpirical(rule=RommeoRule(model="empirical", **hot)),
-        "pr2-q": PR2Q(rule=PR2Rule(**LIBRARY, beta=beta, beta_growth=growth)),
-        "jal": JointActionLearner(),
-        "wolf-phc": WoLFPHC(),
-        "fmq": FMQ(),
+        "rommeo-q": SelfPlay(rule=RommeoRule(**hot)),
+        "rommeo-q-emp": SelfPlay(rule=RommeoRule(model="empirical", **hot)),
+        "pr2-q": SelfPlay(rule=PR2Rule(**LIBRARY, beta=beta, beta_growth=growth)),
+        "jal": SelfPlay(rule=JointActionRule()),
+        "wolf-phc": SelfPlay(rule=WoLFRule()),
+        "fmq": SelfPlay(rule=FMQRule()),
     }
 
 
@@ -53,7 +53,7 @@ class Climb(NamedTuple):
     expected: np.ndarray | None  # (T, seeds), of A in the first agent's model of it
 
 
-def climb(workshop: Workshop, name: str, algorithm: TwoPlayerLearner) -> Climb:
+def climb(workshop: Workshop, name: str, algorithm: SelfPlay) -> Climb:
     """Episodes of one step each."""
     episodes = workshop.choose(smoke=20, quick=EPISODES, paper=EPISODES)
     experiment = Experiment(

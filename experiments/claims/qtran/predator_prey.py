@@ -1,6 +1,5 @@
 """QTRAN, figures 4 and 7: predator-prey."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 import baselines
 import envs
-from baselines.registry import FAMILY_ENV_STEPS, lookup
+from baselines.registry import FAMILY_ENV_STEPS, own_settings
 from envs.grid import NUM_MOVES, STAY
 from envs.predator_prey import PredatorPrey
 from experiments.claims.qtran.squeeze import DRAWING_COST, LAST_RETURN, NAMES, OTHERS, PARTS, QTRAN
@@ -62,8 +61,7 @@ def prey_experiment(predators: int, name: str, scale: Scale, seeds: Sequence[int
     elif scale == "smoke":
         settings |= {"env_steps": 200, "num_envs": 4, "epsilon_steps": 100, "replay_size": 400}
     run = {field: settings.pop(field) for field in ("env_steps", "num_envs")}
-    fields = {field.name for field in dataclasses.fields(lookup(name))}
-    settings = {setting: value for setting, value in settings.items() if setting in fields}
+    settings = own_settings(name, settings)
     game = envs.make(f"predator-prey-{predators}" + ("-full" if scale == "quick" else ""))
     return Experiment(
         algorithm=baselines.make(name, "predator-prey", **settings),

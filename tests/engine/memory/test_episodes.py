@@ -1,20 +1,18 @@
-import dataclasses
-import functools
 from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 from scipy import stats
 
-from envs.matrix_games import MatrixGame, staged_game, two_step_game
+import baselines
+from envs.matrix_games import staged_game, two_step_game
 from envs.predator_prey import PredatorPrey
-from jaxmarl_fac.memory.episodes import EpisodeReplay
-from jaxmarl_fac.memory.rollout import Latest
-from jaxmarl_fac.memory.transitions import Replay
-from tests.engine.memory.games import happened, names, record
+from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.memory import Episodes
+from jaxmarl_fac.memory.packing import plain_step
+from tests.engine.memory.games import happened, names, record, stamped_step
 
 # Episodes
 
@@ -27,42 +25,63 @@ def ragged_game():
     return staged_game(rng.normal(size=(5, 3, 4)), ways, [0.8, 0.2, 0, 0, 0], time_limit=5)
 
 
+def sampled_names(batch, lengths):
+    return names(
+        batch.observation, batch.actions, batch.extras, batch.reward, batch.discount, lengths=lengths
+    )
+
+
+@pytest.mark.parametrize("reset_rows", [False, True])
 @pytest.mark.parametrize("capacity", [1000, 6, 1])
 @pytest.mark.parametrize(
     "env",
     [ragged_game(), PredatorPrey(jnp.float32(0.5), time_limit=7)],
     ids=["of any length", "cut off by the clock"],
 )
-def test_sampled_episodes_are_those_that_happened(env, capacity):
+def test_sampled_episodes_are_those_that_happened(env, capacity, reset_rows):
     """Bit for bit and whole, padded behind their end, and none that is unfinished or forgotten."""
     num_envs, iterations = 2, 60
-    memory = EpisodeReplay(capacity, batch_size=1000, num_envs=num_envs, time_limit=env.time_limit)
+    memory = Episodes(capacity, batch_size=min(capacity, 1000))
+    store = memory.bind(env, stamped_step(env), num_envs, iterations, reset_rows=reset_rows)
     rng = np.random.default_rng(1)
     actions = rng.integers(3, size=(iterations, num_envs, 2))
-    buffer, seen = record(env, memory, iterations, jnp.asarray(actions), jax.random.key(3))
-    batch = jax.jit(functools.partial(memory.sample, env))(buffer, jnp.int32(0), jax.random.key(2))
-    batch = jax.tree.map(np.asarray, batch)
+    buffer, walk, _ = record(
+        env, store, iterations, jnp.asarray(actions), jax.random.key(3), reset_rows=reset_rows
+    )
+    draws = jax.random.split(jax.random.key(2), 1000 // memory.batch_size)
+    batch = jax.jit(jax.vmap(store.sample, (None, None, 0)))(buffer, jnp.int32(0), draws)
+    batch = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), batch)
 
     lengths = batch.mask.sum(axis=1).astype(int)
     np.testing.assert_array_equal(batch.mask, np.arange(env.time_limit) < lengths[:, None])
-    for leaf in (batch.actions, batch.reward, batch.discount):
+    np.testing.assert_array_equal(batch.first, [[True] + [False] * env.time_limit] * len(lengths))
+    assert batch.carry == ()
+    for leaf in (batch.actions, batch.extras["stamp"], batch.reward, batch.discount):
         assert not leaf[batch.mask == 0].any()
     per_env = -(-capacity // num_envs)
-    kept = [episode for each in happened(seen, num_envs, env.time_limit) for episode in each[-per_env:]]
+    kept = [episode for each in happened(walk, env.time_limit) for episode in each[-per_env:]]
     assert len(kept) == 2 * per_env or capacity == 1000
-    sampled = names(*batch[:4], lengths)
+    sampled = sampled_names(batch, lengths)
     assert set(zip(sampled, lengths, strict=True)) == set(kept)
 
 
 def test_episodes_are_drawn_uniformly_and_the_recent_part_from_the_newest():
     env, num_envs, iterations = ragged_game(), 2, 80
-    memory = EpisodeReplay(40, 20_000, num_envs, env.time_limit, recent=4, recent_fraction=0.25)
+    memory = Episodes(40, 40, recent=4, recent_fraction=0.25)
+    store = memory.bind(env, stamped_step(env), num_envs, iterations)
     actions = np.random.default_rng(2).integers(3, size=(iterations, num_envs, 2))
-    buffer, seen = record(env, memory, iterations, jnp.asarray(actions), jax.random.key(5))
-    batch = jax.jit(functools.partial(memory.sample, env))(buffer, jnp.int32(0), jax.random.key(2))
-    batch = jax.tree.map(np.asarray, batch)
-    sampled = names(*batch[:4], batch.mask.sum(axis=1).astype(int))
-    each = happened(seen, num_envs, env.time_limit)
+    buffer, walk, _ = record(env, store, iterations, jnp.asarray(actions), jax.random.key(5))
+    draws = jax.random.split(jax.random.key(2), 500)
+    batch = jax.jit(jax.vmap(store.sample, (None, None, 0)))(buffer, jnp.int32(0), draws)
+    # The recent part of all 500 batches first, then the rest: 5,000 and 15,000 episodes.
+    batch = jax.tree.map(
+        lambda leaf: np.concatenate(
+            [part.reshape(-1, *leaf.shape[2:]) for part in (leaf[:, :10], leaf[:, 10:])]
+        ),
+        jax.tree.map(np.asarray, batch),
+    )
+    sampled = sampled_names(batch, batch.mask.sum(axis=1).astype(int))
+    each = happened(walk, env.time_limit)
     assert min(map(len, each)) > 25  # the rings have gone round
     for part, newest in ((sampled[:5000], 2), (sampled[5000:], 20)):
         kept = Counter(name for episodes in each for name, _ in episodes[-newest:])
@@ -72,28 +91,14 @@ def test_episodes_are_drawn_uniformly_and_the_recent_part_from_the_newest():
         assert stats.chisquare(list(drawn.values()), expected).pvalue > 1e-4
 
 
-@struct.dataclass(eq=False)
-class Halving(MatrixGame):
-    """An environment with a discount of its own."""
-
-    binary_discounts = False
-
-    def step(self, state, actions):
-        state, timestep = super().step(state, actions)
-        return state, timestep.replace(discount=timestep.discount / 2)
+def test_no_more_slots_than_steps_to_come():
+    env = two_step_game()
+    memory = baselines.make("vdn", replay_size=5000, consumes="episodes").bind(GameSpec.of(env)).memory
+    assert memory.bind(env, plain_step(env), num_envs=2, iterations=40).slots == 40 + 1
+    assert memory.bind(env, plain_step(env), num_envs=2, iterations=10**6).slots == 2500 + 1
 
 
-def test_an_environments_own_discount_is_kept():
-    plain = two_step_game()
-    game = Halving(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)})
-    state, _ = jax.vmap(game.reset)(jax.random.key(0)[None])
-    actions = jnp.zeros((1, 2), jnp.int32)
-    after, timesteps = jax.vmap(game.step)(state, actions)
-    for memory in (Replay(capacity=4, batch_size=3), EpisodeReplay(4, 3, 1, 2), Latest()):
-        buffer = memory.add(game, memory.init(game), jnp.int32(0), state, actions, timesteps, after)
-        if isinstance(memory, EpisodeReplay):  # only whole episodes are sampled
-            last, end = jax.vmap(game.step)(after, actions)
-            buffer = memory.add(game, buffer, jnp.int32(1), after, actions, end, last)
-        batch = memory.sample(game, buffer, jnp.int32(1), jax.random.key(0))
-        expected = [0.5, 0.0] if isinstance(memory, EpisodeReplay) else [0.5]
-        assert np.unique(batch.discount, axis=0).reshape(-1).tolist() == expected
+def test_a_batch_that_is_larger_than_the_replay(bad_input):
+    with bad_input("replay_size must be at least batch_size (5), not 4"):
+        Episodes(4, 5)
+    assert Episodes(4, 4).warmup(time_limit=7) == 6  # the longest first episode is over in the seventh

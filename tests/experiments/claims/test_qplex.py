@@ -21,6 +21,7 @@ from experiments.reproduce_qplex import CLAIMS
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Workshop
 from jaxmarl_fac.tracking import History
+from tests.helpers import flat
 
 
 def test_every_claim_states_its_rule_and_cost():
@@ -32,10 +33,10 @@ def test_every_claim_states_its_rule_and_cost():
 def test_all_play_at_random_and_learn_from_transitions():
     """So that the exact fits under uniform data are what VDN and Qatten should find."""
     for name in (*ALGORITHMS, FREE):
-        algorithm = learner(name)
+        algorithm = flat(learner(name))
         assert (algorithm.epsilon_start, algorithm.epsilon_end, algorithm.consumes) == (1, 1, "transitions")
-    assert learner("qplex").stop_gradient
-    assert not learner(FREE).stop_gradient
+    assert flat(learner("qplex")).stop_gradient
+    assert not flat(learner(FREE)).stop_gradient
 
 
 def test_games_are_put_together_and_taken_apart():

@@ -23,6 +23,7 @@ from experiments.claims.remix.stag_hunt import (
 from experiments.reproduce_remix import CLAIMS
 from jaxmarl_fac.report.claims import Outcome, Workshop
 from jaxmarl_fac.report.curves import changes
+from tests.helpers import flat
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 needs_jaxmarl = pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is None, reason="needs JaxMARL")
@@ -66,7 +67,7 @@ def test_every_claim_states_its_rule_and_cost():
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_papers_scale_is_its_table_2(name):
     paper = hunt_experiment(name, "paper", (0, 1, 2, 3), tuple(PUNISHMENTS.values()))
-    algorithm, game = paper.algorithm, paper.environment
+    algorithm, game = flat(paper.algorithm), paper.environment
     assert (paper.env_steps, paper.games, paper.lanes, paper.evaluation_episodes) == (1_000_000, 4, 16, 32)
     assert paper.env_steps / paper.evaluations == 10_000
     np.testing.assert_array_equal(game.punishment, np.float32([0, -0.5, -1.5, -2]))
@@ -87,9 +88,9 @@ def test_the_papers_scale_is_its_table_2(name):
     assert "6 x 6 cells with 4 agents, 4 prey and 30 steps" in said
     assert "batch_size 32 (paper: 128)" in said and "recurrent False (paper: True)" in said
     assert quick.games == 1 and optimum(quick.environment) == 20
-    assert (quick.env_steps, quick.algorithm.epsilon_steps) == (1_000_000, 100_000)
+    assert (quick.env_steps, flat(quick.algorithm).epsilon_steps) == (1_000_000, 100_000)
     for one in (paper, quick):  # replay holds all of training
-        steps = one.algorithm.replay_size * one.environment.time_limit
+        steps = flat(one.algorithm).replay_size * one.environment.time_limit
         assert steps >= one.env_steps
 
 
@@ -161,7 +162,7 @@ def test_at_papers_scale_four_punishments_share_a_program_and_a_figure_shows_its
         assert measured["env_steps"].shape == (101,)
     assert set(workshop.names) == {"hunt-vdn"}
     _, experiment = hunt(workshop, "remix", -1.5, range(4), w_min=0.5)  # type: ignore[arg-type]
-    assert experiment.games == 1 and experiment.algorithm.w_min == 0.5
+    assert experiment.games == 1 and flat(experiment.algorithm).w_min == 0.5
     assert workshop.names[-1] == "hunt-remix-w_min=0.5-p1.5"
 
 

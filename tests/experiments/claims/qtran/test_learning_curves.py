@@ -12,6 +12,7 @@ from experiments.claims.qtran.predator_prey import PENALTIES, optimal_return, pr
 from experiments.claims.qtran.squeeze import NAMES, optima, squeeze_experiment, steps_to
 from jaxmarl_fac.report.claims import Outcome
 from jaxmarl_fac.report.curves import changes, last_returns
+from tests.helpers import flat
 from tests.reference.predator_prey import ReferencePredatorPrey
 
 CLAIMS = {claim.id: claim for claim in reproduce_qtran.CLAIMS}
@@ -132,14 +133,14 @@ def test_the_papers_scale_is_the_papers_tables(name):
         (squeeze, 1_000_000, 200_000, 500_000),  # table 4
         (prey, 10_000_000, 1_000_000, 3_000_000),  # table 5
     ):
-        algorithm = experiment.algorithm
+        algorithm = flat(experiment.algorithm)
         assert (experiment.env_steps, experiment.num_envs, experiment.updates_per_step) == (env_steps, 1, 1)
         assert (algorithm.replay_size, algorithm.epsilon_steps) == (replay, final)
         assert (algorithm.batch_size, algorithm.learning_rate, algorithm.gamma) == (32, 5e-4, 0.99)
-    assert (prey.algorithm.target_period, prey.algorithm.hidden) == (10_000, (64, 64, 64))
+    assert (flat(prey.algorithm).target_period, flat(prey.algorithm).hidden) == (10_000, (64, 64, 64))
     assert changes(prey, prey) == ""
     quick = prey_experiment(2, name, "quick", (0, 1))
-    assert quick.algorithm.hidden == prey.algorithm.hidden  # same networks
+    assert flat(quick.algorithm).hidden == flat(prey.algorithm).hidden  # same networks
     assert f"env_steps {quick.env_steps} (paper: 10000000)" in changes(quick, prey)
     assert "epsilon_steps" in changes(quick, prey)
 
@@ -152,7 +153,7 @@ def test_three_penalties_train_in_one_program():
 
 def test_every_draw_of_gs_can_reach_its_peak():
     experiment = squeeze_experiment("vdn", "quick", tuple(range(6)), multi=False, explore=True)
-    assert experiment.lanes == 6 and experiment.algorithm.epsilon_end == 1
+    assert experiment.lanes == 6 and flat(experiment.algorithm).epsilon_end == 1
     s = np.asarray(experiment.environment.s)
     assert len(np.unique(s.sum(axis=1))) == 6
     assert (9 * s.sum(axis=1) >= 8.062).all()  # FACTS 13: the peak lies at 8.06202

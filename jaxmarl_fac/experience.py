@@ -1,0 +1,97 @@
+"""What agents decide, what the loop records of it, and what learners are fed: one type for all of them.
+
+A transition is a trajectory of T = 1 step, an episode one that is padded to the time limit, and a rollout one
+that may run across the borders of episodes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from envs.base import Observation
+
+
+class Clock(NamedTuple):
+    """How far training has come; counts stop at the largest int32 instead of wrapping."""
+
+    env_steps: jax.Array  # () int32, steps of all environments of one learner together
+    updates: jax.Array  # () int32, gradient steps before this moment
+    progress: jax.Array  # () float32 in [0, 1], the fraction of training that is done
+
+
+class Decision(NamedTuple):
+    """What the agents do at one observation."""
+
+    actions: jax.Array  # (n,) int32, or float32 where actions are numbers
+    carry: Any = ()  # agent memory for the rest of the episode: hidden states, an option, a belief
+    extras: Any = ()  # stored with the step: log-probabilities, latents; in dtypes as small as they can be
+
+
+class Step(NamedTuple):
+    """One step of one environment as a memory stores it; E side by side have a leading axis `(E, ...)`."""
+
+    state: Any  # before the step
+    carry: Any  # agent memory before the decision
+    actions: jax.Array  # (n,)
+    extras: Any  # of the decision
+    reward: jax.Array  # (), or (n,) in a game with a reward per agent
+    discount: jax.Array  # (), 0 after a termination
+    last: jax.Array  # () bool, the step ended its episode
+    mask: jax.Array  # () bool, False where the environment was only being reset
+    next_state: Any  # where the step led, before any reset
+
+
+class Trajectory(NamedTuple):
+    """T consecutive steps of one environment; a batch of them has a leading axis `(B, ...)` on every leaf.
+
+    Only in stateless games may the observations of a batch lack that axis: see `over_batch`. Where `mask` is
+    0 (padding after an episode's end, or an environment that spends a row on being reset) reward and discount
+    mean nothing. Step t leads to observation t + 1 also at the end of an episode, so that every step may
+    bootstrap from there.
+    """
+
+    observation: Observation  # (T + 1, ...)
+    first: (
+        jax.Array
+    )  # (T + 1,) bool, an episode begins here and agent memory is fresh; not known of transitions
+    carry: Any  # agent memory at observation 0; () where memories do not keep it
+    actions: jax.Array  # (T, n)
+    extras: Any  # (T, ...), what `act` attached
+    reward: jax.Array  # (T,), or (T, n)
+    discount: jax.Array  # (T,), 0 after a termination, else 1
+    mask: jax.Array  # (T,) float32
+
+
+def over_batch(function: Callable[..., Any], batch: Trajectory, *others: Any) -> Any:
+    """Map a function of one trajectory over a batch.
+
+    This is the one place that knows of observations without a batch axis: a stateless game shows the same to
+    every sample, so networks are evaluated there once for the whole batch.
+
+    Args:
+        function: takes a trajectory and one item of each of `others`.
+        batch: of trajectories.
+        others: with a leading axis `(B,)`.
+
+    Returns:
+        What it returns, with a leading axis `(B,)`.
+    """
+    axes = Trajectory(_observation_axis(batch), 0, 0, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
+    return jax.vmap(function, (axes, *[0] * len(others)))(batch, *others)
+
+
+def over_observations(function: Callable[[Observation], Any], batch: Trajectory) -> Any:
+    """Map a function of one trajectory's observations `(T + 1, ...)` over a batch.
+
+    Returns:
+        What it returns, with a leading axis `(B,)` unless the batch shares its observations.
+    """
+    if _observation_axis(batch) is None:
+        return function(batch.observation)
+    return jax.vmap(function)(batch.observation)
+
+
+def _observation_axis(batch: Trajectory) -> int | None:
+    own = batch.observation.agents_view.ndim > batch.actions.ndim  # (B, T + 1, n, O) beside (B, T, n)
+    return 0 if own else None

@@ -1,0 +1,109 @@
+"""What an algorithm may know of a game before it plays."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class GameSpec:
+    """Static facts about a game, the same for every game of a batch; compared and hashed by them.
+
+    Attributes:
+        name: of the environment's class, for messages.
+        num_agents: n.
+        num_actions: A, actions of the agent that has most; 0 where actions are numbers.
+        action_counts: `(A_1, ..., A_n)`; empty where actions are numbers.
+        view_size: O, features of an agent's view.
+        state_size: S, features of the global state.
+        time_limit: steps of the longest episode.
+        stateless: every observation of the game is the same.
+        fully_observable: every agent sees the whole state.
+        one_hot_views: an agent's view is the one-hot number of its observation, so that tables can hold it.
+        reward_per_agent: rewards are `(n,)` instead of `()`.
+    """
+
+    name: str
+    num_agents: int
+    num_actions: int
+    action_counts: tuple[int, ...]
+    view_size: int
+    state_size: int
+    time_limit: int
+    stateless: bool
+    fully_observable: bool
+    one_hot_views: bool
+    reward_per_agent: bool
+    #: Parameters of the game such as payoffs, which differ within a batch; read by the methods below only.
+    _env: TeamEnvironment = dataclasses.field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, env: TeamEnvironment) -> "GameSpec":
+        """The facts of a game without a leading axis."""
+        spec: Any = env.observation_spec
+        counts = getattr(env, "action_counts", (env.num_actions,) * env.num_agents)
+        return cls(
+            name=type(env).__name__,
+            num_agents=env.num_agents,
+            num_actions=env.num_actions,
+            action_counts=tuple(counts) if env.num_actions else (),
+            view_size=spec.agents_view.shape[-1],
+            state_size=spec.global_state.shape[-1],
+            time_limit=env.time_limit,
+            stateless=env.stateless,
+            fully_observable=env.fully_observable,
+            one_hot_views=env.one_hot_views,
+            reward_per_agent=bool(env.reward_spec.shape),
+            _env=env,
+        )
+
+    def observation(self) -> Observation:
+        """An observation of zeros with every action available, to initialise networks with."""
+        spec: Any = self._env.observation_spec
+        zeros = jax.tree.map(jnp.zeros_like, spec.generate_value())
+        return zeros._replace(action_mask=jnp.ones_like(zeros.action_mask))  # type: ignore[no-any-return]
+
+    def bounds(self) -> tuple[jax.Array, jax.Array]:
+        """The lowest and the highest actions `(n,)` of a game in which actions are numbers."""
+        spec: Any = self._env.action_spec
+        shape = (self.num_agents,)
+        return jnp.broadcast_to(spec.minimum, shape), jnp.broadcast_to(spec.maximum, shape)
+
+    def least_return(self, gamma: float | jax.Array) -> jax.Array | None:
+        """See `TeamEnvironment.least_return`."""
+        return self._env.least_return(gamma)
+
+    def best_reward_of_worst_action(self, agent: int) -> jax.Array:
+        """See `TeamEnvironment.best_reward_of_worst_action`."""
+        return self._env.best_reward_of_worst_action(agent)
+
+
+def refuse_numbers(game: GameSpec) -> None:
+    """Refuse a game whose actions are numbers.
+
+    Raises:
+        BadInputError: if they are.
+    """
+    if game.num_actions == 0:
+        raise BadInputError(
+            f"the algorithm needs discrete actions, but {game.name} has continuous ones: take an algorithm "
+            "for continuous actions"
+        )
+
+
+def refuse_reward_per_agent(game: GameSpec) -> None:
+    """Refuse a game with a reward per agent.
+
+    Raises:
+        BadInputError: if it has one.
+    """
+    if game.reward_per_agent:
+        raise BadInputError(
+            f"the algorithm learns from a reward of the whole team, and {game.name} has one per agent: take "
+            "an algorithm for general-sum games"
+        )

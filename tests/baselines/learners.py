@@ -1,0 +1,103 @@
+"""Small games, random parameters and transitions for the tests of Q-learners with networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.matrix_games import matrix_game, staged_game
+from jaxmarl_fac.game import GameSpec
+from tests.helpers import transitions
+
+GAMMA = 0.9
+#: Three agents with 2, 3 and 3 actions, on one of three stages.
+COUNTS = (2, 3, 3)
+STAGED = staged_game(np.zeros((3, *COUNTS)), np.full((3, *COUNTS), -1), np.full(3, 1 / 3), time_limit=1)
+ONE_SHOT = matrix_game(np.arange(18.0).reshape(COUNTS))
+#: (stage, actions, reward, discount, next stage): ordinary steps, a truncation and a termination.
+STEPS = [
+    (0, (1, 2, 0), 1.5, 1.0, 1),
+    (1, (0, 1, 2), -0.5, 1.0, 2),
+    (2, (1, 0, 1), 2.0, 0.0, 2),
+    (1, (0, 2, 2), 0.0, 1.0, 0),
+]
+
+
+def randomised(params, seed, scale=0.6):
+    """Normal numbers for all parameters: fresh biases would be 0, and hide mistakes."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32), params)
+
+
+def random_state(algorithm, env, seed, target_seed=None):
+    """A learner's state with random parameters; with a `target_seed`, others in the target network."""
+    shapes = jax.eval_shape(algorithm.bind(GameSpec.of(env)).init, jax.random.key(0))
+    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    params = randomised(shapes.params, seed)
+    target_params = params if target_seed is None else randomised(shapes.params, target_seed)
+    return fresh.replace(params=params, target_params=target_params)
+
+
+def random_params(algorithm, env, seed):
+    return random_state(algorithm, env, seed).params
+
+
+def batch_loss(algorithm, env):
+    """The algorithm's loss of a batch and what is logged of it: `(params, target_params, batch)` to these."""
+    network = algorithm.network(GameSpec.of(env))
+
+    def loss(params, target_params, batch):
+        online, target = network.bind(params), network.bind(target_params)
+        return algorithm.method.loss(online, target, batch, algorithm.gamma)
+
+    return loss
+
+
+def at_stage(env, stage):
+    """The observation of a stage."""
+    state, _ = env.reset(jax.random.key(0))
+    return env.observe(state.replace(stage=jnp.int8(stage)))
+
+
+def staged_steps():
+    """STEPS as transitions of STAGED: batches of one."""
+    return [
+        transitions(
+            one(at_stage(STAGED, stage)),
+            [actions],
+            jnp.asarray([reward]),
+            jnp.asarray([discount]),
+            one(at_stage(STAGED, following)),
+        )
+        for stage, actions, reward, discount, following in STEPS
+    ]
+
+
+def one(tree):
+    """With an axis `(1,)`."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)
+
+
+def concatenated(batches):
+    """One batch of several."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+
+
+def observation_at(batch, t, sample=0):
+    """The observation at a time of one trajectory of a batch."""
+    return jax.tree.map(lambda leaf: leaf[sample, t], batch.observation)
+
+
+def plain(observation):
+    """What the references take: view, state and mask in NumPy."""
+    return tuple(np.asarray(leaf) for leaf in observation[:3])
+
+
+def plain_transition(step):
+    """A batch of one transition as the references take it."""
+    return (
+        plain(observation_at(step, 0)),
+        step.actions[0, 0].tolist(),
+        float(step.reward[0, 0]),
+        float(step.discount[0, 0]),
+        plain(observation_at(step, 1)),
+    )

@@ -1,0 +1,54 @@
+"""What tests of several learners need: small batches, moments of training, and settings by name."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Observation, TeamEnvironment
+from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.experience import Clock, Trajectory
+from jaxmarl_fac.settings import leaves
+
+
+def clock_at(env_steps: int = 0, updates: int = 0, progress: float | jax.Array = 0.0) -> Clock:
+    """A moment of training."""
+    return Clock(jnp.int32(env_steps), jnp.int32(updates), jnp.float32(progress))
+
+
+def first_observation(env: TeamEnvironment) -> Observation:
+    """What a game shows after a reset."""
+    return env.observe(env.reset(jax.random.key(0))[0])
+
+
+def transitions(
+    before: Observation, actions: Any, reward: Any, discount: Any, after: Observation
+) -> Trajectory:
+    """A batch `(B,)` of trajectories with T = 1, as a memory of transitions draws it.
+
+    Args:
+        before: leaves `(B, ...)`, or without the axis where all transitions share the observation.
+        actions: `(B, n)`.
+        reward: `(B,)`, or `(B, n)`.
+        discount: `(B,)`.
+        after: as `before`.
+    """
+    actions, reward, discount = (jnp.asarray(each)[:, None] for each in (actions, reward, discount))
+    batch = actions.shape[0]
+    axis = 0 if before.agents_view.ndim == 2 else 1
+    return Trajectory(
+        observation=jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), before, after),
+        first=jnp.zeros((batch, 2), bool),
+        carry=(),
+        actions=actions,
+        extras=(),
+        reward=reward,
+        discount=discount,
+        mask=jnp.ones((batch, 1)),
+    )
+
+
+def flat(algorithm: Algorithm) -> SimpleNamespace:
+    """All settings of an algorithm, wherever they are nested."""
+    return SimpleNamespace(**{name: leaf.value for name, leaf in leaves(algorithm).items()})
