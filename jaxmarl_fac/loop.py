@@ -160,11 +160,13 @@ def _run(
     def elapsed() -> float:
         return before if done else before + time.monotonic() - start
 
-    def save() -> None:
+    def save() -> float:
+        seconds = elapsed()
         if checkpoints:
-            checkpoints.save(lanes, iteration, history, elapsed())
+            checkpoints.save(lanes, iteration, history, seconds)
+        return seconds
 
-    last_save, chunk_size = time.monotonic(), 64
+    last_save, seconds, chunk_size = time.monotonic(), before, 64
     bar = Progress(title, experiment, iteration, enabled=show_progress)
     with graceful_stop() as stop_asked, bar:
         while True:
@@ -179,10 +181,9 @@ def _run(
                 best = checkpoints is not None and checkpoints.is_best(history)
             finished, stopped = iteration == experiment.iterations, stop_asked()
             if finished or stopped or best or time.monotonic() - last_save > checkpoint_seconds:
-                save()
-                last_save = time.monotonic()
+                seconds, last_save = save(), time.monotonic()
             if finished or stopped:
-                result = Result(history, program.unpadded(lanes.learner), env_steps, elapsed())
+                result = Result(history, program.unpadded(lanes.learner), env_steps, seconds)
                 if finished:
                     return result
                 raise InterruptedRunError(result)

@@ -94,9 +94,11 @@ class Places:
 
 def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cli.parse(Places, ["--out=~/x", "--gif", "~", "--runs", "~/a", "b~", "~no-such-user/c"]) == Places(
-        tmp_path / "x", tmp_path, (tmp_path / "a", Path("b~"), Path("~no-such-user/c"))
+    assert cli.parse(Places, ["--out=~/x", "--gif", "~", "--runs", "~/a", "b~"]) == Places(
+        tmp_path / "x", tmp_path, (tmp_path / "a", Path("b~"))
     )
+    with pytest.raises(BadInputError, match="--out"):
+        cli.parse(Places, ["--out", "~no-such-user/c"])
 
 
 def test_every_character_can_be_told_in_every_encoding(monkeypatch):
