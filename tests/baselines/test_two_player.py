@@ -285,7 +285,7 @@ def test_limits_of_balancing_q(float64, kind, beta, beta_other, value, policy):
     np.testing.assert_allclose(learned[0, 1, 2], value, atol=1e-9)
 
 
-@pytest.mark.parametrize("beta", [-INF, -3e38, -1.0, -1e-40, 0.0, 1e-38, 0.1, 1e6, INF])
+@pytest.mark.parametrize("beta", [-INF, -3e38, -1.0, -1.2e-38, 0.0, 1.2e-38, 0.1, 1e6, INF])
 def test_temperatures_keep_their_sign_and_never_become_nan(beta):
     """In float32 too, and when ω has overflowed."""
     rule = SoftQRule(beta=beta)
@@ -531,6 +531,9 @@ def test_team_learners_refuse_a_reward_per_agent(bad_input):
         (PR2Rule, {"epsilon": -0.1}, "epsilon must be in [0, 1]"),
         (PR2Rule, {"initial_spread": INF}, "initial_spread must be a finite number, not inf"),
         (PR2Rule, {"beta": math.nan}, "beta must be a number, which may be 0, negative or infinite"),
+        # Subnormal numbers are 0 to XLA.
+        (PR2Rule, {"beta": 1e-38}, "beta must be 0 or at least 1.2e-38, to fit into 32 bits, not 1e-38"),
+        (BalancingRule, {"beta_other": -1e-40}, "to fit into 32 bits, not -1e-40"),
         (PR2Rule, {"beta_growth": 0.9}, "beta_growth must be at least 1"),
         (BalancingRule, {"beta_other": math.nan}, "beta_other must be a number"),
         (RommeoRule, {"temperature": -1.0}, "temperature must be 0 or above"),
