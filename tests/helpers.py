@@ -1,15 +1,22 @@
 """What tests of several learners need: small batches, moments of training, and settings by name."""
 
+from collections.abc import Container, Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.experience import Clock, Trajectory
 from jaxmarl_fac.settings import leaves
+
+
+def but_slow(values: Iterable[Any], quick: Container[Any]) -> list[Any]:
+    """Values to parametrise by, of which all but the `quick` ones make slow tests."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def clock_at(env_steps: int = 0, updates: int = 0, progress: float | jax.Array = 0.0) -> Clock:

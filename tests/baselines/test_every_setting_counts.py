@@ -21,7 +21,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.program import step_example
 from jaxmarl_fac.settings import Settings, leaves, replaced
-from tests.helpers import clock_at, first_observation
+from tests.helpers import but_slow, clock_at, first_observation
 
 #: With a reward per agent, with a team's, and with actions that are numbers.
 GAMES = (
@@ -184,7 +184,11 @@ def floats_that_count(algorithm, env, names):
     return {name for name, counts in zip(sorted(names), used[: len(names)], strict=True) if counts}
 
 
-@pytest.mark.parametrize("algorithm_id", ALGORITHMS)
+#: One of each kind.
+QUICK = {"vdn", "qtran-alt", "ltql", "distributed-tabular", "ltql-tabular", "rommeo-q", "wolf-phc", "pr2-ac"}
+
+
+@pytest.mark.parametrize("algorithm_id", but_slow(ALGORITHMS, QUICK))
 def test_every_setting_changes_what_is_computed(bad_input, algorithm_id):
     """And every number but for switches may be traced."""
     made = baselines.make(algorithm_id, **own_settings(algorithm_id, SETTINGS))

@@ -25,7 +25,7 @@ from tests.baselines.learners import (
     random_params,
     staged_steps,
 )
-from tests.helpers import first_observation
+from tests.helpers import but_slow, first_observation
 from tests.reference import weighted_qmix as reference
 
 SMALL = {"hidden": (5, 4), "gamma": GAMMA, "mixer_embed": 3}
@@ -183,7 +183,9 @@ def test_weights_pull_on_nothing():
 # Individual-global-max, of whole learners: with masked actions, through the agents' own networks
 
 
-@pytest.mark.parametrize("algorithm_id", ["vdn", "qmix", "qatten", "qplex", "ow-qmix"])
+@pytest.mark.parametrize(
+    "algorithm_id", but_slow(["vdn", "qmix", "qatten", "qplex", "ow-qmix"], ["vdn", "qmix"])
+)
 def test_greedy_play_is_the_best_joint_action(algorithm_id):
     """Of 40 random learners; an action that is not there counts for nothing."""
     settings = {"kernels": 2, "kernel_hidden": (4,)} if algorithm_id == "qplex" else {}
@@ -246,7 +248,8 @@ CHAIN = staged_steps()[:3]
 
 
 @pytest.mark.parametrize(
-    "algorithm_id", ["vdn", "qmix", "qplex", "ow-qmix", "iql", "qtran-base", "qtran-alt"]
+    "algorithm_id",
+    but_slow(["vdn", "qmix", "qplex", "ow-qmix", "iql", "qtran-base", "qtran-alt"], ["qmix", "qtran-alt"]),
 )
 def test_an_episodes_loss_is_the_mean_of_its_steps(algorithm_id):
     """With one-step targets; no step is masked by its neighbour's end, and padding counts for nothing."""

@@ -14,20 +14,7 @@ from jaxmarl_fac.program import Program
 from jaxmarl_fac.settings import leaves
 
 #: One of each kind; the others are slow.
-FAMILIES = (
-    *("iql", "qtran-alt", "qplex", "remix", "ltql", "distributed", "distributed-tabular", "ltql-tabular"),
-    *(
-        "balancing-q",
-        "gr2-q-mixture",
-        "foe-q",
-        "fmq",
-        "wolf-phc",
-        "ddpg",
-        "rommeo-ac",
-        "masql",
-        "sac-discrete",
-    ),
-)
+FAMILIES = ("qtran-alt", "remix", "ltql", "distributed-tabular", "foe-q", "fmq", "rommeo-ac")
 RECURRENT = {"consumes": "episodes", "recurrent": True}
 
 

@@ -12,7 +12,7 @@ import pytest
 import baselines
 import envs
 from jaxmarl_fac.game import GameSpec
-from tests.helpers import clock_at
+from tests.helpers import but_slow, clock_at
 
 STEPS = 100_000
 #: One id of every environment in which actions may be unavailable, and how many times `STEPS` its games may
@@ -69,9 +69,7 @@ def play(env: Any, algorithm: Any, games: int, episodes: int) -> Any:
     return steps.sum(), counts[1].sum(), counts[0], shut.sum(0)
 
 
-@pytest.mark.parametrize(
-    "env_id", [pytest.param(name, marks=pytest.mark.slow if ":" in name else ()) for name in MASKED]
-)
+@pytest.mark.parametrize("env_id", but_slow(MASKED, ["matrix-ltql", "stag-hunt-p2"]))
 def test_unavailable_actions_are_never_chosen(env_id: str) -> None:
     env = envs.make(env_id)
     games = 1000 if env.time_limit < 10 else 80
