@@ -113,7 +113,7 @@ class Distributed(Independent):
 
     def check(self, game: GameSpec, learning: QLearning) -> None:
         super().check(game, learning)
-        if self.initial_value is None and game.least_return(learning.gamma) is None:
+        if self.initial_value is None and game.return_lower_bound(learning.gamma) is None:
             raise BadInputError(
                 f"distributed Q-learning never lowers its values, and {game.name} does not say what it pays "
                 "at least: give an initial_value below which no best return lies (often 0)"
@@ -121,7 +121,7 @@ class Distributed(Independent):
 
     def start(self, game: GameSpec, learning: QLearning, params: Params) -> Params:
         """The agents' last biases are raised by the initial value."""
-        value = game.least_return(learning.gamma) if self.initial_value is None else self.initial_value
+        value = game.return_lower_bound(learning.gamma) if self.initial_value is None else self.initial_value
         initial = jnp.asarray(value, float)
         bias = ["params", "agent", "head" if learning.recurrent else "Dense_0", "bias"]
 

@@ -28,8 +28,8 @@ from jaxmarl_fac.soft.levels import level_mixture, level_policies, poisson_level
 from jaxmarl_fac.soft.operators import check_prior, log_mean_exp, tilted_policy
 from jaxmarl_fac.soft.stages import (
     SoftBackup,
-    agent_outer,
-    opponent_outer,
+    agent_first,
+    opponent_first,
     probabilistic_balancing,
     rommeo_published,
 )
@@ -129,7 +129,7 @@ class PR2Rule(ReasoningRule):
     def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> SoftBackup:
         """With K = βq, which is Balancing-Q with equal temperatures."""
         beta = self.beta_at(self.beta, time)
-        return agent_outer(q, beta, beta, *self.priors(player))
+        return agent_first(q, beta, beta, *self.priors(player))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class RommeoThesisRule(ReasoningRule):
     def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> SoftBackup:
         """With K = βq."""
         beta = self.beta_at(self.beta, time)
-        return opponent_outer(q, beta, beta, *self.priors(player))
+        return opponent_first(q, beta, beta, *self.priors(player))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class BalancingRule(ReasoningRule):
 
     def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> Any:
         betas = self.beta_at(self.beta, time), self.beta_at(self.beta_other, time)
-        return agent_outer(q, *betas, *self.priors(player))
+        return agent_first(q, *betas, *self.priors(player))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.memory import Episodes, Memory, Transitions
 from jaxmarl_fac.networks import AgentMemory, AgentNetwork, RecurrentAgentNetwork, over_time
-from jaxmarl_fac.settings import Count, Must, OffOrAbove, Positive, Probability, Settings, Widths
+from jaxmarl_fac.settings import Constraint, Count, OffOrAbove, Positive, Probability, Settings, Widths
 from jaxmarl_fac.targets import lambda_returns
 from jaxmarl_fac.values import greedy_actions, mask_unavailable, masked_mean
 
@@ -168,7 +168,7 @@ class Optimiser(Settings):
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     optimiser: Literal["adam", "rmsprop"] = "adam"
     adam_eps: Positive = 1e-8
-    rmsprop_decay: Annotated[float, Must("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
+    rmsprop_decay: Annotated[float, Constraint("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
     rmsprop_eps: Positive = 1e-5
     max_grad_norm: OffOrAbove = 0.0
 

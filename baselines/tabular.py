@@ -127,7 +127,7 @@ class TabularLearning(Settings):
                 f"a table cannot hold the observations of {game.name}: take a matrix game or a team MDP, or "
                 "an algorithm without -tabular in its id"
             )
-        if self.initial_value is None and jax.eval_shape(lambda: game.least_return(self.gamma)) is None:
+        if self.initial_value is None and jax.eval_shape(lambda: game.return_lower_bound(self.gamma)) is None:
             raise BadInputError(
                 f"{game.name} does not say what it pays at least: give an initial_value (often 0), below "
                 "which no best return lies if values never fall"
@@ -146,7 +146,7 @@ class TabularLearning(Settings):
         def init(key: jax.Array) -> LearnerState:
             value: float | jax.Array | None = self.initial_value
             if value is None:
-                value = jnp.asarray(game.least_return(self.gamma), float)
+                value = jnp.asarray(game.return_lower_bound(self.gamma), float)
             return LearnerState(params=self.rule.init(shape, value), target_params=(), opt_state=())
 
         def act(

@@ -1,4 +1,4 @@
-"""What every environment of the suite has in common: a Jumanji environment for teams."""
+"""The base class of all environments: a Jumanji environment for teams."""
 
 import abc
 from functools import cached_property
@@ -15,22 +15,22 @@ from envs.errors import BadInputError
 
 
 def compact_dtype(largest: int) -> Any:
-    """The smallest signed integer type that holds -1 to `largest`; replay keeps states in it.
+    """The smallest signed integer type that holds -1 to `largest`, since replay stores states in it.
 
     Raises:
-        BadInputError: if 32 bits do not hold it.
+        BadInputError: if `largest` does not fit into 32 bits.
     """
     for kind in (jnp.int8, jnp.int16, jnp.int32):
         if largest <= np.iinfo(kind).max:
             return kind
-    raise BadInputError(f"a state would have to hold {largest}, which is more than 32 bits can")
+    raise BadInputError(f"a state would hold {largest}, which does not fit into 32 bits")
 
 
 class Observation(NamedTuple):
-    """What the agents and the centralised learner see of one state.
+    """The observation of one state, for the agents and the centralised learner.
 
     Shapes: `n` agents, `O` features per agent, `S` features of the global state, `A` actions per
-    agent (agents with fewer actions have the rest masked).
+    agent (for agents with fewer actions the remaining ones are masked).
     """
 
     agents_view: jax.Array  # (n, O) float32
@@ -44,49 +44,49 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
 
     A subclass is a `flax.struct.dataclass(eq=False)`: shapes are static fields, and parameters that a
     study varies (payoffs, penalties) are array leaves, so that `jax.vmap` over an environment is a
-    batch of games. Its state is a `flax.struct.dataclass` with a field `key`; all that `observe` needs
-    is in the other fields, in dtypes as small as they can be, because replay keeps them.
+    batch of games. The state is a `flax.struct.dataclass` with a field `key`; `observe` reads only the
+    other fields, which have the smallest possible dtypes because replay stores them.
     """
 
-    # Shapes and facts that the engine reads. Subclasses set them as fields or properties.
+    # Shapes and properties read by the engine. Subclasses set them as fields or properties.
     num_agents: int
     num_actions: int
-    #: Steps after which an episode ends at the latest.
+    #: Maximum number of steps in an episode.
     time_limit: int
-    #: True if every observation of the game is the same: utilities are then computed once per update. With a
-    #: `time_limit` of 1 its step ends the game for good: nothing follows to be bootstrapped from.
+    #: True if all observations of the game are identical: utilities are then computed once per update. With a
+    #: `time_limit` of 1 the only step terminates the episode, so there is no next state to bootstrap from.
     stateless: bool = False
     #: True if every agent sees the whole state (QTRAN's Theorem 1a: V_jt may be left out).
     fully_observable: bool = False
-    #: True if an agent's view is the one-hot number of its observation, so that tables can hold it.
+    #: True if an agent's view is the one-hot index of its observation, as tabular learners need.
     one_hot_views: bool = False
-    #: True if every step's discount is 0 or 1, as `next_timestep` gives it: replay then keeps it in one byte.
+    #: True if every step's discount is 0 or 1, as `next_timestep` sets it: replay then stores it in one byte.
     binary_discounts: bool = False
 
     @abc.abstractmethod
     def observe(self, state: Any) -> Observation:
-        """What is seen in `state`. Never reads `state.key`, which is None for states from replay."""
+        """The observation of `state`. Must not read `state.key`, which is None for states from replay."""
 
-    def least_return(self, gamma: float | jax.Array) -> jax.Array | None:
-        """A bound `()`, 0 or below, that no discounted return is below; None where the game knows none.
+    def return_lower_bound(self, gamma: float | jax.Array) -> jax.Array | None:
+        """A lower bound `()`, at most 0, on all discounted returns; None if the game has none.
 
-        Games that are tables know theirs. Learners that only ever raise their values start there.
+        Tabular games provide one. Learners whose values only increase are initialised with it.
         """
         return None
 
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
-        """The best reward `()` of the worst action of an agent in any state, without noise; at most 0.
+        """The best noiseless reward `()` of an agent's worst action in any state; at most 0.
 
-        Games that are tables know theirs; of others it is 0. Learners that count how often an action's best
-        reward came (FMQ) measure rewards from there.
+        Tabular games compute it, others return 0. Learners that count how often an action's best reward
+        occurred (FMQ) measure rewards relative to it.
         """
         return jnp.zeros(())
 
-    # Jumanji closes environments when they are collected; a pure function has nothing to close.
+    # Jumanji closes environments on garbage collection; pure functions hold no resources.
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing."""
 
-    # Jumanji's specs compare their bounds with `if`: evaluate them at compile time, so that they can be
+    # Jumanji's specs compare their bounds with `if`: they are evaluated at compile time, so that they can be
     # read inside a jitted function too.
 
     @cached_property
@@ -111,7 +111,7 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
 
     @property
     def action_dtype(self) -> Any:
-        """The smallest type that holds each action, and -1 for none; float32 where actions are numbers."""
+        """The smallest integer type that holds every action and -1 (none); float32 for continuous actions."""
         return compact_dtype(self.num_actions - 1) if self.num_actions else jnp.float32
 
     @cached_property
@@ -120,19 +120,19 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         with jax.ensure_compile_time_eval():
             return specs.BoundedArray((), float, minimum=0.0, maximum=1.0, name="discount")
 
-    # Time steps, with termination (the game is over) and truncation (the clock ran out) kept apart.
+    # Time steps, with termination (the game is over) and truncation (time is up) kept apart.
 
     def first_timestep(self, state: Any) -> TimeStep[Observation]:
         """The time step of a fresh state.
 
         Raises:
-            BadInputError: if the state cannot count to the time limit.
+            BadInputError: if the state's step counter cannot hold the time limit.
         """
         steps = getattr(state, "step_count", None)
         if steps is not None and self.time_limit > np.iinfo(steps.dtype).max:
             raise BadInputError(
-                f"time_limit must be at most {np.iinfo(steps.dtype).max}, which {type(self).__name__} can "
-                f"count, not {self.time_limit}"
+                f"the time_limit of {type(self).__name__} must be at most {np.iinfo(steps.dtype).max}, "
+                f"not {self.time_limit}"
             )
         return _in_single_precision(restart(observation=self.observe(state)))
 
@@ -151,6 +151,6 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
 
 
 def _in_single_precision(timestep: TimeStep[Observation]) -> TimeStep[Observation]:
-    """Reward and discount in float32, which also in JAX's 64-bit mode is what networks and replay take."""
+    """Cast reward and discount to float32, the dtype of networks and replay even in JAX's 64-bit mode."""
     reward, discount = (jnp.asarray(leaf, jnp.float32) for leaf in (timestep.reward, timestep.discount))
     return cast(TimeStep[Observation], timestep.replace(reward=reward, discount=discount))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Cowboys and bull: predators surround a faster prey on the open plane."""
+"""Predators surround a faster prey on the open plane ("cowboys and bull")."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -14,13 +14,13 @@ from envs.ranges import above, at_least, checks_parameters
 
 STAY, TOWARDS, COUNTER_CLOCKWISE, AWAY, CLOCKWISE = range(5)
 
-#: The prey takes fright when a predator is nearer than this; also the unit of distance in observations.
-FRIGHT_DISTANCE = 10.0
+#: The prey is alarmed when a predator is nearer than this; also the unit of distance in observations.
+ALARM_DISTANCE = 10.0
 #: The prey runs from the nearest predator if the farthest is this much farther away.
 LAG_MARGIN = 5.0
 #: The prey runs through a gap between neighbouring predators that is at least this wide: 108 degrees.
 GAP_MARGIN = 1.2 * jnp.pi / 2
-#: Chances of a random step: of a prey at ease, and of one that is surrounded.
+#: Probabilities of a random step: of a calm prey and of a surrounded one.
 STROLL_CHANCE, PANIC_CHANCE = 0.1, 0.3
 STROLL_SPEED = 1.0
 TURN = 2 * jnp.pi
@@ -35,7 +35,7 @@ class PreyDraws(NamedTuple):
 
 @struct.dataclass
 class CatchPreyState:
-    """Where everyone is."""
+    """Positions of the prey and the predators."""
 
     key: jax.Array | None
     prey: jax.Array  # (2,) float32, x and y
@@ -49,10 +49,10 @@ class CatchPrey(TeamEnvironment):
 
     The prey starts at the origin, each predator in a random direction at a distance uniform in [11, 19).
     In a step a predator may stay (0), or make a step of length 1: towards the prey (1), counter-clockwise
-    around it (2), away from it (3) or clockwise (4). Directions are those before the prey has moved. The
-    prey moves first, by the same positions:
+    around it (2), away from it (3) or clockwise (4). Directions are those before the prey moves. The prey
+    moves first, according to the same positions:
 
-    - with no predator nearer than 10 it is at ease: with probability .1 it makes a step of length 1 in a
+    - with no predator nearer than 10 it is calm: with probability .1 it makes a step of length 1 in a
       random direction, else it stays;
     - otherwise, if the widest gap between neighbouring predators, as it sees them, is 108 degrees or more,
       it runs `prey_speed` through the middle of the gap;
@@ -61,26 +61,26 @@ class CatchPrey(TeamEnvironment):
     - otherwise it is surrounded: with probability .3 it runs `prey_speed` in a random direction, else it
       stays.
 
-    The prey is caught, and the episode terminates, when after both moves a predator is nearer than
-    `catch_distance`: the team is paid 1. Every action but stay costs 1 / (75 n). After 75 steps
-    the episode is truncated; the released code counts this as an end, as `time_limit_terminates` does.
-    An episode is won exactly if its undiscounted return is positive.
+    The prey is caught, and the episode terminates with a reward of 1, when a predator is nearer than
+    `catch_distance` after both have moved. Every action but stay costs 1 / (75 n). After 75 steps
+    the episode is truncated; in the released code it terminates, as with `time_limit_terminates`.
+    An episode is won if and only if its undiscounted return is positive.
 
     Agent i sees 7 features, `agents_view (n, 7)`: its distance d_i from the prey / 10, (d_i - min d) / 5,
     (max d - d_i) / 5; as fractions of a turn, seen from the prey, the gaps to its right and to its left
-    neighbour and the widest gap of all; and the part of the time that has passed. Facing the prey, the
-    neighbour on the right is the next one counter-clockwise. `global_state (7 n,)` is what all agents see,
-    one after the other: like the observations, it stays the same if the scene is moved or turned. All actions
-    are always available. (Cassano and Sayed 2021, "Logical Team Q-learning", and their release.)
+    neighbour and the widest gap of all; and the elapsed fraction of the time limit. Facing the prey, the
+    neighbour on the right is the next one counter-clockwise. `global_state (7 n,)` is the views of all
+    agents, concatenated; like them it is invariant to translation and rotation. All actions are always
+    available. (Cassano and Sayed 2021, "Logical Team Q-learning", and their release.)
 
-    Equal angles, distances and gaps are told apart by the predators' numbers, the lowest first.
+    Ties between angles, distances or gaps go to the predator with the lowest index.
 
     Args:
         num_agents: `n`, at least 2. A policy for one number of predators can play with any.
         prey_speed: how far the prey runs in a step. An array leaf.
-        catch_distance: how near a predator must come. An array leaf.
-        time_limit: steps until the end.
-        time_limit_terminates: whether the end of the time is a termination; a truncation if False.
+        catch_distance: radius within which the prey is caught. An array leaf.
+        time_limit: maximum number of steps.
+        time_limit_terminates: whether the time limit is a termination; a truncation if False.
     """
 
     num_agents: int = struct.field(pytree_node=False, default=4)
@@ -93,11 +93,11 @@ class CatchPrey(TeamEnvironment):
     binary_discounts = True
 
     def reset(self, key: jax.Array) -> tuple[CatchPreyState, TimeStep[Observation]]:
-        """Put the prey at the origin and the predators around it."""
+        """Place the prey at the origin and the predators around it."""
         key, angle_key, distance_key = jax.random.split(key, 3)
         angle = jax.random.uniform(angle_key, (self.num_agents,), maxval=TURN)
         distance = jax.random.uniform(
-            distance_key, (self.num_agents,), minval=1.1 * FRIGHT_DISTANCE, maxval=1.9 * FRIGHT_DISTANCE
+            distance_key, (self.num_agents,), minval=1.1 * ALARM_DISTANCE, maxval=1.9 * ALARM_DISTANCE
         )
         state = CatchPreyState(
             key=key,
@@ -120,7 +120,7 @@ class CatchPrey(TeamEnvironment):
     def move(
         self, state: CatchPreyState, actions: jax.Array, draws: PreyDraws
     ) -> tuple[CatchPreyState, TimeStep[Observation]]:
-        """Step with given random choices; the part of `step` that is not random."""
+        """Step with given random choices; the deterministic part of `step`."""
         around = state.predators - state.prey  # (n, 2)
         distance, angle = _polar(around)
         state = state.replace(  # type: ignore[attr-defined]
@@ -136,8 +136,8 @@ class CatchPrey(TeamEnvironment):
         return state, self.next_timestep(state, reward, terminated, late)
 
     def _flight(self, distance: jax.Array, angle: jax.Array, draws: PreyDraws) -> jax.Array:
-        """How the prey moves, `(2,)`, with predators at `distance (n,)` and `angle (n,)`."""
-        afraid = jnp.any(distance < FRIGHT_DISTANCE)
+        """The prey's displacement `(2,)`, given predators at `distance (n,)` and `angle (n,)`."""
+        afraid = jnp.any(distance < ALARM_DISTANCE)
         left, _ = _gaps(angle)
         widest = jnp.argmax(left)
         nearest = jnp.argmin(distance)
@@ -156,11 +156,10 @@ class CatchPrey(TeamEnvironment):
         return speed * _heading(heading)
 
     def observe(self, state: CatchPreyState) -> Observation:
-        """The seven features of every agent, and all of them together."""
         distance, angle = _polar(state.predators - state.prey)
         left, right = _gaps(angle)
         features = [
-            distance / FRIGHT_DISTANCE,
+            distance / ALARM_DISTANCE,
             (distance - jnp.min(distance)) / LAG_MARGIN,
             (jnp.max(distance) - distance) / LAG_MARGIN,
             right / TURN,
@@ -178,7 +177,7 @@ class CatchPrey(TeamEnvironment):
         )
 
     def render(self, state: CatchPreyState, save_path: str | None = None) -> Any:
-        """Draw the predators around the prey, with the distances of fright and of the catch."""
+        """Draw the predators around the prey, with its alarm and catch radii."""
         return self._viewer().render(state, save_path)
 
     def animate(self, states: list[CatchPreyState], interval: int = 100, save_path: str | None = None) -> Any:
@@ -186,7 +185,7 @@ class CatchPrey(TeamEnvironment):
         return self._viewer().animate(states, interval, save_path)
 
     def _viewer(self) -> PursuitViewer:
-        return PursuitViewer(FRIGHT_DISTANCE, float(self.catch_distance), self.time_limit)
+        return PursuitViewer(ALARM_DISTANCE, float(self.catch_distance), self.time_limit)
 
 
 def _heading(angle: jax.Array) -> jax.Array:
@@ -203,7 +202,7 @@ def _polar(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _gaps(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Each predator's gap to the next one clockwise and counter-clockwise, `(n,)` each, in radians.
 
-    Pairwise, because a sort of a few numbers does not vectorise. The clockwise gaps add up to a turn.
+    Pairwise, because sorting a few numbers does not vectorise. The clockwise gaps sum to a full turn.
     """
     index = jnp.arange(len(angle))
     ahead = angle - angle[:, None]  # (n, n), from row to column, clockwise
@@ -215,7 +214,7 @@ def _gaps(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _steps(around: jax.Array, distance: jax.Array, actions: jax.Array) -> jax.Array:
     """The predators' moves `(n, 2)`, from their positions relative to the prey, `around (n, 2)`."""
-    # On the prey itself there is no direction, and nobody moves.
+    # A predator exactly on the prey has no direction, and does not move.
     inward = -around / jnp.maximum(distance, jnp.finfo(distance.dtype).tiny)[:, None]
     sideways = jnp.stack([inward[:, 1], -inward[:, 0]], axis=-1)  # a quarter turn clockwise from inward
     along = (actions == TOWARDS).astype(around.dtype) - (actions == AWAY)
@@ -230,7 +229,7 @@ def catch_prey(
     catch_distance: Annotated[float, above(0)] = 3.0,
     time_limit_terminates: bool = False,
 ) -> CatchPrey:
-    """The pursuit with any number of predators.
+    """The pursuit game with any number of predators.
 
     Raises:
         BadInputError: for fewer than two agents or more than fit into memory, a negative speed, or a catch

@@ -23,7 +23,7 @@ WIDTHS = {"paper": (3.0, 1.0), "code": (3.0**0.5, 1.0)}
 
 @struct.dataclass
 class DifferentialGameState:
-    """Where a differential game stands."""
+    """The state of a differential game."""
 
     key: jax.Array | None
     step_count: jax.Array  # () int8
@@ -32,23 +32,23 @@ class DifferentialGameState:
 
 @struct.dataclass(eq=False)
 class DifferentialGame(TeamEnvironment):
-    """Two agents pick a number each, and the team is paid by the higher of two quadratics there.
+    """Two agents pick a number each; the team's reward is the maximum of two quadratics.
 
-    Every agent i picks a_i in [-10, 10] at the same time, once; numbers outside are clipped. The team is
-    paid `max_k heights[k] - scales[k] Σ_i ((a_i - centres[k, i]) / widths[k])²`, and the game is over. By
-    default a hill of height 0 around (-5, -5) is so wide that from (0, 0) it leads away from the peak of
-    height 10 at (5, 5): on the diagonal the peak is the higher one only from 1.9512 on (Tian et al.,
-    ROMMEO, IJCAI 2019, figure 2).
+    Every agent i picks a_i in [-10, 10] at the same time, once; numbers outside are clipped. The reward is
+    `max_k heights[k] - scales[k] Σ_i ((a_i - centres[k, i]) / widths[k])²`, and the episode terminates. By
+    default a hill of height 0 around (-5, -5) is so wide that gradient ascent from (0, 0) leads away from
+    the peak of height 10 at (5, 5): on the diagonal the peak's quadratic is the larger one only from 1.9512
+    on (Tian et al., ROMMEO, IJCAI 2019, figure 2).
 
     Actions are continuous: `action_spec` is a `BoundedArray (n,)`, `num_actions` is 0 and the action mask
-    has shape `(n, 0)`. There is nothing to see: `agents_view (n, 1)` and `global_state (1,)` are ones.
+    has shape `(n, 0)`. There is nothing to observe: `agents_view (n, 1)` and `global_state (1,)` are ones.
 
     Args:
         heights: `(K,)`, the value at each centre. Like the other three, an array leaf: `jax.vmap` over
             them is a batch of games.
         centres: `(K, n)`.
         widths: `(K,)`, in units of action.
-        scales: `(K,)`, how far the reward falls at one width from the centre.
+        scales: `(K,)`, decrease of the reward at one width from the centre.
         bound: actions lie in [-bound, bound].
     """
 
@@ -76,7 +76,7 @@ class DifferentialGame(TeamEnvironment):
             return specs.BoundedArray((self.num_agents,), jnp.float32, -self.bound, self.bound, "actions")
 
     def reset(self, key: jax.Array) -> tuple[DifferentialGameState, TimeStep[Observation]]:
-        """The one state of the game."""
+        """The only initial state."""
         state = DifferentialGameState(
             key=key,
             step_count=jnp.zeros((), jnp.int8),
@@ -87,7 +87,7 @@ class DifferentialGame(TeamEnvironment):
     def step(
         self, state: DifferentialGameState, actions: jax.Array
     ) -> tuple[DifferentialGameState, TimeStep[Observation]]:
-        """Play the joint action `actions (n,)`, which ends the game."""
+        """Play the joint action `actions (n,)`, which terminates the episode."""
         actions = jnp.clip(actions, -self.bound, self.bound)
         state = state.replace(  # type: ignore[attr-defined]
             step_count=state.step_count + jnp.int8(1), last_actions=actions.astype(jnp.float32)
@@ -97,12 +97,11 @@ class DifferentialGame(TeamEnvironment):
         )
 
     def payoff_of(self, actions: jax.Array) -> jax.Array:
-        """What the joint action `actions (n,)` pays, `()`; differentiable, and not clipped."""
+        """The reward `()` of the joint action `actions (n,)`; differentiable, and not clipped."""
         distances = (actions - self.centres) / self.widths[:, None]  # (K, n)
         return jnp.max(self.heights - self.scales * jnp.sum(jnp.square(distances), axis=-1))
 
     def observe(self, state: DifferentialGameState) -> Observation:
-        """The same to everyone, always."""
         return Observation(
             agents_view=jnp.ones((self.num_agents, 1), jnp.float32),
             global_state=jnp.ones((1,), jnp.float32),
@@ -161,5 +160,5 @@ def differential_grid_game(
     Raises:
         BadInputError: for an unknown variant, or fewer than 2 points; see `matrix_game`.
     """
-    check_fits(32 * points**2, f"a grid of {points} x {points} points")  # while it is computed
+    check_fits(32 * points**2, f"a grid of {points} x {points} points")  # of temporary arrays
     return matrix_game(np.asarray(differential_game(variant).grid(points)), stages)

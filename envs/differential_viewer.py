@@ -1,4 +1,4 @@
-"""Pictures of the differential game: the reward over both actions, and where the agents are on it."""
+"""Pictures of the differential game: the reward surface and the joint actions on it."""
 
 from collections.abc import Sequence
 from typing import Any

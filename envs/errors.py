@@ -1,8 +1,8 @@
-"""The one exception for input that a person can put right."""
+"""The exception for errors in the user's input."""
 
 
 class BadInputError(ValueError):
-    """Input that cannot work: an unknown id, a ragged payoff, an impossible pair, an unwritable folder.
+    """Invalid input: an unknown id, a ragged payoff, a game that an algorithm cannot play, and the like.
 
     The message is one line that says what is wrong and what would be right. Command-line scripts
     print it and exit with status 2.

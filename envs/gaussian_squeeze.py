@@ -1,4 +1,4 @@
-"""Gaussian squeeze: a team shares a resource, and is paid for using just enough of it, not too much."""
+"""Gaussian squeeze: a team shares a resource, and is rewarded for using the right amount of it."""
 
 import functools
 from typing import Annotated, Any
@@ -16,17 +16,17 @@ from envs.errors import BadInputError
 from envs.memory import check_fits
 from envs.ranges import Seed, at_least, checks_parameters
 from envs.squeeze_viewer import SqueezeViewer
-from envs.tables import numbers
+from envs.tables import numeric_array
 
 #: The paper's largest unit-level resource: s_i is in [0, .2].
-LARGEST_S = 0.2
-#: Agents who share, and levels to choose from.
+MAX_S = 0.2
+#: Numbers of agents and of levels.
 AtLeastTwo = Annotated[int, at_least(2)]
-#: The equal s of MGS, which the paper does not state. It is the mean of its range, and with it a random
-#: joint action uses 4.5 +- .9: beside the low peak at 5 and far from the high one at 8, as the paper says.
+#: The equal s of MGS, which the paper does not state: the mean of its range. With it a random joint action
+#: uses 4.5 ± .9, near the low peak at 5 and far from the high one at 8, as the paper says.
 EQUAL_S = 0.1
 #: The most sums that `reachable_usages` holds; more are thinned out.
-MOST_SUMS = 1 << 22
+MAX_SUMS = 1 << 22
 
 
 def squeeze_reward(usage: Any, mu: Any, sigma: Any) -> Any:
@@ -44,35 +44,35 @@ def squeeze_reward(usage: Any, mu: Any, sigma: Any) -> Any:
 
 @struct.dataclass
 class GaussianSqueezeState:
-    """Where a squeeze stands."""
+    """The state of a squeeze."""
 
     key: jax.Array | None
-    s: jax.Array | None  # (n,) float32 if drawn anew in every episode; None if it belongs to the game
+    s: jax.Array | None  # (n,) float32 if redrawn in every episode; None if the game fixes it
     step_count: jax.Array  # () int8
-    last_actions: jax.Array  # (n,) int8 if that holds them, the joint action played; -1 at the start
+    last_actions: jax.Array  # (n,), the joint action played, in int8 where it fits; -1 at the start
 
 
 @struct.dataclass(eq=False)
 class GaussianSqueeze(TeamEnvironment):
-    """`n` agents choose levels 0 to A - 1 once; together they use x = sum_i s_i u_i, and are paid G(x).
+    """`n` agents choose levels 0 to A - 1 once; together they use x = sum_i s_i u_i, for a reward of G(x).
 
     G(x) = sum_k x exp(-(x - mu_k)^2 / sigma_k^2). One domain (K = 1) is the Gaussian squeeze, GS; more
-    are the multi-domain one, MGS. The game is over after one step.
+    are the multi-domain one, MGS. The episode terminates after one step.
 
-    Every agent sees all unit-level resources s, times `n` so that they are about 1: `agents_view (n, n)`,
-    each row the same, and `global_state (n,)`. If s belongs to the game, there is one observation only
-    and the game is `stateless`.
+    Every agent sees all unit-level resources s, times `n` so that they are about 1: `agents_view (n, n)`
+    with identical rows, and `global_state (n,)`. If the game fixes s, all observations are the same and the
+    game is `stateless`.
 
     Source: QTRAN, sections 4.1 and C.1; with `redraw`, the authors' release.
 
     Args:
-        mu: `(K,)`, where the domains lie. This and the next two are array leaves: `jax.vmap` over them is
-            a batch of games.
+        mu: `(K,)`, the centres of the domains. Like the next two an array leaf: `jax.vmap` over them is a
+            batch of games.
         sigma: `(K,)`, their widths.
-        s: `(n,)`, the unit-level resources. With `redraw` the largest ones: every episode draws its own,
-            uniform in [0, s_i).
+        s: `(n,)`, the unit-level resources. With `redraw` their upper bounds: every episode draws its
+            own, uniform in [0, s_i).
         num_actions: A.
-        redraw: whether s is drawn anew in every episode.
+        redraw: whether s is redrawn in every episode.
     """
 
     mu: jax.Array
@@ -92,11 +92,11 @@ class GaussianSqueeze(TeamEnvironment):
 
     @property
     def stateless(self) -> bool:  # type: ignore[override]
-        """True unless s is drawn anew."""
+        """True unless s is redrawn."""
         return not self.redraw
 
     def reset(self, key: jax.Array) -> tuple[GaussianSqueezeState, TimeStep[Observation]]:
-        """A fresh game, with its own s if it is drawn anew."""
+        """Start an episode, with its own s if `redraw`."""
         key, draw = jax.random.split(key)
         state = GaussianSqueezeState(
             key=key,
@@ -109,7 +109,7 @@ class GaussianSqueeze(TeamEnvironment):
     def step(
         self, state: GaussianSqueezeState, actions: jax.Array
     ) -> tuple[GaussianSqueezeState, TimeStep[Observation]]:
-        """Use the levels `actions (n,)`."""
+        """Play the levels `actions (n,)`."""
         actions = jnp.clip(actions, 0, self.num_actions - 1)
         usage = (self.resources(state) * actions).sum()
         state = state.replace(  # type: ignore[attr-defined]
@@ -124,7 +124,6 @@ class GaussianSqueeze(TeamEnvironment):
         return self.s if state.s is None else state.s
 
     def observe(self, state: GaussianSqueezeState) -> Observation:
-        """All resources, to everyone."""
         seen = (self.num_agents * self.resources(state)).astype(jnp.float32)
         return Observation(
             agents_view=jnp.broadcast_to(seen, (self.num_agents, self.num_agents)),
@@ -134,18 +133,18 @@ class GaussianSqueeze(TeamEnvironment):
         )
 
     def optimum(self, s: ArrayLike | None = None) -> float:
-        """The largest reward that whole levels reach, in float64; see `best_usage`.
+        """The largest reward that integer levels reach, in float64; see `best_usage`.
 
         Args:
-            s: `(n,)`, what an episode drew; with `redraw` there is no optimum without it.
+            s: `(n,)`, the draw of an episode; required with `redraw`.
 
         Raises:
             BadInputError: if `s` is missing or has the wrong length, or for a batch of games.
         """
         if np.ndim(self.s) != 1:
-            raise BadInputError("optimum() is for one game: take one from the batch with jax.tree.map")
+            raise BadInputError("optimum() is for one game: select one from the batch with jax.tree.map")
         if s is None and self.redraw:
-            raise BadInputError("s is drawn anew in every episode: give optimum() the state's s")
+            raise BadInputError("s is redrawn in every episode: give optimum() the state's s")
         s = check_resources(self.s if s is None else s, self.num_agents)
         usage = best_usage(self.mu, self.sigma, s, self.num_actions)
         return float(squeeze_reward(usage, np.asarray(self.mu, float), np.asarray(self.sigma, float)))
@@ -173,7 +172,7 @@ def check_resources(s: ArrayLike, agents: int) -> np.ndarray:
     Raises:
         BadInputError: if it is not one finite number >= 0 for each agent.
     """
-    resources = numbers(s, "s")
+    resources = numeric_array(s, "s")
     if resources.shape != (agents,):
         raise BadInputError(f"s has shape {resources.shape}: give one number for each of the {agents} agents")
     if (resources < 0).any():
@@ -182,28 +181,28 @@ def check_resources(s: ArrayLike, agents: int) -> np.ndarray:
 
 
 def _check_domains(mu: ArrayLike, sigma: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    middles, widths = np.atleast_1d(numbers(mu, "mu")), np.atleast_1d(numbers(sigma, "sigma"))
-    if middles.ndim != 1 or middles.shape != widths.shape or middles.size == 0:
+    centres, widths = np.atleast_1d(numeric_array(mu, "mu")), np.atleast_1d(numeric_array(sigma, "sigma"))
+    if centres.ndim != 1 or centres.shape != widths.shape or centres.size == 0:
         raise BadInputError(
-            f"mu and sigma have shapes {middles.shape} and {widths.shape}: give one of each for every domain"
+            f"mu and sigma have shapes {centres.shape} and {widths.shape}: give one of each for every domain"
         )
     if (widths < np.finfo(np.float32).tiny).any():
         raise BadInputError(f"sigma holds {widths.min():g}: the width of a domain must be > 0")
-    return middles, widths
+    return centres, widths
 
 
-def highest_usage_wanted(mu: ArrayLike, sigma: ArrayLike) -> float:
-    """Where the rightmost domain peaks: the root of 1 = 2 x (x - mu) / sigma^2, 8.062 for GS."""
+def rightmost_peak(mu: ArrayLike, sigma: ArrayLike) -> float:
+    """The peak of the rightmost domain: the root of 1 = 2 x (x - mu) / sigma^2, 8.062 for GS."""
     mu, sigma = np.asarray(mu, float), np.asarray(sigma, float)
     return float(((mu + np.sqrt(mu**2 + 2 * sigma**2)) / 2).max())
 
 
 @functools.partial(jax.jit, static_argnames="agents")
-def draw_resources(key: jax.Array, agents: int, least_sum: float, largest: float = LARGEST_S) -> jax.Array:
-    """An s `(n,)`, uniform in [0, largest) given that its sum is at least `least_sum`; by rejection.
+def draw_resources(key: jax.Array, agents: int, least_sum: float, largest: float = MAX_S) -> jax.Array:
+    """An s `(n,)`, uniform in [0, largest) conditioned on a sum of at least `least_sum`; by rejection.
 
     A pure function of `key`, to be vmapped over keys for a batch of games. About 28 % of the paper's
-    draws could not reach GS's peak even with all agents at level 9; those are drawn again.
+    draws could not reach GS's peak even with all agents at level 9; those are rejected.
     """
 
     def again(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -223,11 +222,11 @@ def gaussian_squeeze(
     actions: AtLeastTwo = 10,
     seed: Seed = 0,
 ) -> GaussianSqueeze:
-    """GS as in the paper: s given once and for all, by default drawn from `seed`.
+    """GS as in the paper: a fixed s, by default drawn from `seed`.
 
-    The draw is uniform in [0, .2] for each agent, given that all levels at their highest reach the
-    rightmost peak (see `draw_resources`): otherwise there would be nothing to squeeze. Of 430
-    such games every one has an optimum between 8.030 and 8.0311, the peak's height.
+    The draw is uniform in [0, .2] for each agent, conditioned on the highest levels reaching the rightmost
+    peak (see `draw_resources`): otherwise using more would always be better. In each of 430 such games the
+    optimum was between 8.030 and 8.0311, the peak's height.
 
     Args:
         mu: a number, or one for each domain.
@@ -235,7 +234,7 @@ def gaussian_squeeze(
         s: one number for each agent, or one for all; drawn if not given.
         agents: n.
         actions: A.
-        seed: of the draw; another seed is another game.
+        seed: of the draw of s.
 
     Raises:
         BadInputError: for numbers that are not finite, widths or resources out of range, an `s` of the
@@ -243,22 +242,22 @@ def gaussian_squeeze(
             would hardly ever reach.
     """
     check_fits(agents * (4 * agents + actions), f"observations of {agents} agents with {actions} actions")
-    middles, widths = _check_domains(mu, sigma)
+    centres, widths = _check_domains(mu, sigma)
     if s is None:
-        wanted = highest_usage_wanted(middles, widths)
-        least_sum = wanted / (actions - 1)
+        peak = rightmost_peak(centres, widths)
+        least_sum = peak / (actions - 1)
         # Beyond three standard deviations above the mean rejection would take too long.
-        if least_sum > LARGEST_S * min(agents / 2 + 3 * np.sqrt(agents / 12), 0.9 * agents):
+        if least_sum > MAX_S * min(agents / 2 + 3 * np.sqrt(agents / 12), 0.9 * agents):
             raise BadInputError(
-                f"{agents} agents with {actions} actions and s in [0, {LARGEST_S}] hardly ever use as much "
-                f"as {wanted:g}, where the rightmost domain peaks: take more of them, a smaller mu, or give s"
+                f"{agents} agents with {actions} actions and s in [0, {MAX_S}] rarely reach a usage "
+                f"of {peak:g}, the rightmost peak: use more agents or actions, a smaller mu, or give s"
             )
         resources = draw_resources(jax.random.key(np.uint32(seed)), agents, least_sum)
     else:
         s = np.full(agents, s) if np.ndim(s) == 0 else s
         resources = jnp.asarray(check_resources(s, agents), jnp.float32)
     return GaussianSqueeze(
-        mu=jnp.asarray(middles, jnp.float32),
+        mu=jnp.asarray(centres, jnp.float32),
         sigma=jnp.asarray(widths, jnp.float32),
         s=resources,
         num_actions=actions,
@@ -288,7 +287,7 @@ def redrawn_squeeze(
     agents: AtLeastTwo = 10,
     actions: AtLeastTwo = 11,
 ) -> GaussianSqueeze:
-    """A squeeze as in the authors' release: s drawn anew in every episode, eleven actions, sigma^2 = .25.
+    """A squeeze as in the authors' release: s redrawn in every episode, eleven actions, sigma^2 = .25.
 
     The release's usage is the mean of s_i u_i with s_i uniform in [0, 2); here that is the sum with s_i
     uniform in [0, 2 / n), the default. For its MGS give mu = (8, 5) and sigma = (.5, 1).
@@ -304,15 +303,15 @@ def reachable_usages(s: ArrayLike, actions: int) -> np.ndarray:
     """All values of sum_i s_i u_i for levels u_i in 0..A-1, ascending, float64.
 
     By dynamic programming: each agent adds its A levels to all sums so far. Agents with the same s count
-    as one with n (A - 1) + 1 levels, so that the number of sums stays small, and exact: each is s times an
-    integer. If there would be more than `MOST_SUMS`, the sums so far are thinned out to one for each of
-    `MOST_SUMS / levels` bins of equal width.
+    as one with n (A - 1) + 1 levels, which keeps the number of sums small and the sums exact: each is s times
+    an integer. If there would be more than `MAX_SUMS`, the sums so far are thinned out to one for each of
+    `MAX_SUMS / levels` bins of equal width.
     """
     sums = np.zeros(1)
     values, counts = np.unique(np.asarray(s, float), return_counts=True)
     for value, levels in zip(values, counts * (actions - 1) + 1, strict=True):
-        if len(sums) * levels > MOST_SUMS:
-            count = max(1, MOST_SUMS // levels)
+        if len(sums) * levels > MAX_SUMS:
+            count = max(1, MAX_SUMS // levels)
             bins = np.minimum(np.floor(sums / sums[-1] * count), count - 1)
             sums = sums[np.unique(bins, return_index=True)[1]]
         sums = np.unique(sums[:, None] + value * np.arange(levels))
@@ -320,14 +319,13 @@ def reachable_usages(s: ArrayLike, actions: int) -> np.ndarray:
 
 
 def best_usage(mu: ArrayLike, sigma: ArrayLike, s: ArrayLike, actions: int) -> float:
-    """The usage x of a joint action that is paid most.
+    """The usage x of the best joint action.
 
-    10^10 joint actions are too many to try, but two halves of the team have 10^5 usages each. Between two
-    valleys of G the reward rises to a peak and falls again. So for each usage of the first half the best of
-    the second half is next to a peak: the last one that stays below it or the first one that does not.
-    Exact, up to float64's rounding, while no half has more than `MOST_SUMS` usages: for any equal s, and
-    for twelve agents with ten actions and any s. Beyond that x is within n A max(x) / `MOST_SUMS` of the
-    best, by `reachable_usages`.
+    10^10 joint actions are too many to enumerate, but two halves of the team have 10^5 usages each. Between
+    two valleys of G the reward rises to a peak and falls again. So for each usage of the first half the best
+    total is next to a peak: the largest one below it or the smallest one not below it. Exact, up to float64's
+    rounding, while no half has more than `MAX_SUMS` usages: for any equal s, and for twelve agents with ten
+    actions and any s. Beyond that x is within n A max(x) / `MAX_SUMS` of the best, by `reachable_usages`.
 
     Args:
         mu: `(K,)`.
@@ -350,13 +348,13 @@ def best_usage(mu: ArrayLike, sigma: ArrayLike, s: ArrayLike, actions: int) -> f
 
 
 def _peaks(mu: np.ndarray, sigma: np.ndarray) -> list[float]:
-    """Where G has its local maxima, to about 1e-12."""
+    """The local maxima of G, to about 1e-12."""
 
     def slope(x: Any) -> Any:
         x = np.asarray(x)[..., None]
         return ((1 - 2 * x * (x - mu) / sigma**2) * np.exp(-(((x - mu) / sigma) ** 2))).sum(axis=-1)
 
-    top = highest_usage_wanted(mu, sigma) + sigma.max()  # G only falls from there on
+    top = rightmost_peak(mu, sigma) + sigma.max()  # G only falls from there on
     grid = np.linspace(0, top, 2 + int(min(50 * top / sigma.min(), 1e6)))
     slopes = slope(grid)
     turns = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))

@@ -1,7 +1,7 @@
-"""What grid worlds share: cells and coordinates, moves that block each other, neighbours, empty cells.
+"""Parts shared by grid worlds: cells and coordinates, moves that block each other, neighbours, empty cells.
 
 A grid has `height` rows and `width` columns; x counts columns to the right and y rows downwards. A cell is
-one number, `y * width + x`, so that a state keeps one small integer for each entity. Everything here is
+one number, `y * width + x`, so that a state has one small integer per entity. Everything here is
 unbatched arithmetic without gathers or scatters, which vectorises well when callers vmap it.
 """
 
@@ -14,15 +14,15 @@ from envs.errors import BadInputError
 #: The five moves, in the order of QTRAN's release.
 UP, LEFT, STAY, RIGHT, DOWN = range(5)
 NUM_MOVES = 5
-#: Whoever stands on a grid is compared with all the others, in code that is unrolled.
-MOST_ENTITIES = 128
+#: A limit because all pairs of entities are compared, in unrolled code.
+MAX_ENTITIES = 128
 
 
 def check_grid(height: int, width: int, entities: int, least_cells: int) -> None:
-    """Refuse a grid that cannot be, or that is too small for those who stand on it.
+    """Refuse a grid that is invalid or too small for its entities.
 
     Raises:
-        BadInputError: if it has less than `least_cells` or more than int32 numbers, or too many entities.
+        BadInputError: for fewer than `least_cells` cells, more than int32 can index, or too many entities.
     """
     if height * width < least_cells:
         raise BadInputError(
@@ -30,9 +30,9 @@ def check_grid(height: int, width: int, entities: int, least_cells: int) -> None
             f"{least_cells} cells"
         )
     if height * width > np.iinfo(np.int32).max:
-        raise BadInputError(f"a grid of {height} x {width} has more cells than 32 bits can number")
-    if entities > MOST_ENTITIES:
-        raise BadInputError(f"a grid takes at most {MOST_ENTITIES} agents and prey together, not {entities}")
+        raise BadInputError(f"a grid of {height} x {width} has more cells than a 32-bit integer can index")
+    if entities > MAX_ENTITIES:
+        raise BadInputError(f"a grid holds at most {MAX_ENTITIES} agents and prey together, not {entities}")
 
 
 def coordinates(cells: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
@@ -43,7 +43,7 @@ def coordinates(cells: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
 
 
 def destinations(cells: jax.Array, moves: jax.Array, height: int, width: int) -> jax.Array:
-    """The cell that each entity wants, int32 `(E,)`: its own if it stays or would leave the grid.
+    """The cell that each entity would move to, int32 `(E,)`: its own if it stays or would leave the grid.
 
     Args:
         cells: `(E,)`.
@@ -57,38 +57,38 @@ def destinations(cells: jax.Array, moves: jax.Array, height: int, width: int) ->
     return y * width + x
 
 
-def move_in_turn(cells: jax.Array, wanted: jax.Array) -> jax.Array:
+def move_in_turn(cells: jax.Array, targets: jax.Array) -> jax.Array:
     """Move all entities in the order of their index, blockers first; the new cells, int32 `(E,)`.
 
-    The rule (QTRAN's release): entities take turns by index. An entity whose wanted cell is taken lets
-    the one there take its turn at once, which may do the same in its turn, and moves if the cell is free
-    afterwards. Who has had a turn, or is waiting for somebody else's, does not act again.
+    The rule (QTRAN's release): entities take turns by index. An entity whose target cell is occupied first
+    lets the occupant take its turn, recursively, and then moves if the cell has become free. An entity that
+    has had its turn, or is waiting for another one's, does not act again.
 
-    So a turn follows a chain "who stands where I want to go". If the chain ends before an empty cell, all
-    of it moves up by one; if it ends at an entity that stays, that runs into a wall or that has had its
-    turn, or if it bites its own tail (two that want to swap, or a ring), all of it stays.
+    So a turn follows a chain of blockers. If the chain ends at an empty cell, all of it advances by one; if
+    it ends at an entity that stays, that runs into a wall or that has had its turn, or if it closes into a
+    cycle (two that want to swap, or a ring), all of it stays.
 
-    How it is computed: entity i gets its turn when the lowest index r(i) does from which the chain leads
-    to i. Of all that want one cell, the one with the lowest r comes first and gets it, if it becomes free.
-    Two with the same r can only be part of a ring, which stays. Both r and "becomes free" spread along a
-    chain by one entity a round, hence the E - 1 rounds.
+    How it is computed: entity i takes its turn when the lowest index r(i) does from which the chain leads
+    to i. Of all entities with the same target, the one with the lowest r comes first and gets the cell, if it
+    becomes free. Two with the same r can only be part of a ring, which stays. Both r and "becomes free"
+    propagate along a chain by one entity per round, hence the E - 1 rounds.
 
     Args:
         cells: `(E,)`, all different.
-        wanted: `(E,)`; an entity that wants its own cell stays.
+        targets: `(E,)`, the cell that each would move to; its own if it stays.
     """
-    cells, wanted = cells.astype(jnp.int32), wanted.astype(jnp.int32)
+    cells, targets = cells.astype(jnp.int32), targets.astype(jnp.int32)
     count = cells.shape[0]
-    waits_for = wanted[:, None] == cells  # (E, E), i wants the cell on which j stands
+    blocked_by = targets[:, None] == cells  # (E, E), j stands on the target of i
     turn = jnp.arange(count)  # r
     for _ in range(count - 1):
-        turn = jnp.minimum(turn, jnp.where(waits_for, turn[:, None], count).min(axis=0))
-    rival = (wanted[:, None] == wanted) & (turn < turn[:, None])  # (E, E), j comes before i
+        turn = jnp.minimum(turn, jnp.where(blocked_by, turn[:, None], count).min(axis=0))
+    rival = (targets[:, None] == targets) & (turn < turn[:, None])  # (E, E), j comes before i
     first = ~rival.any(axis=1)
-    moves = first & ~waits_for.any(axis=1)
+    moves = first & ~blocked_by.any(axis=1)
     for _ in range(count - 1):
-        moves |= first & (waits_for & moves).any(axis=1)
-    return jnp.where(moves, wanted, cells)
+        moves |= first & (blocked_by & moves).any(axis=1)
+    return jnp.where(moves, targets, cells)
 
 
 def neighbours(cells: jax.Array, others: jax.Array, width: int) -> jax.Array:
@@ -98,7 +98,7 @@ def neighbours(cells: jax.Array, others: jax.Array, width: int) -> jax.Array:
 
 
 def empty_cell(draw: jax.Array, taken: jax.Array) -> jax.Array:
-    """The `draw`-th empty cell, counted from 0 in the order of their numbers; int32.
+    """The `draw`-th empty cell, counted from 0 in the order of cell numbers; int32.
 
     Args:
         draw: `()`, below the number of empty cells.
@@ -111,7 +111,7 @@ def empty_cell(draw: jax.Array, taken: jax.Array) -> jax.Array:
 
 
 def distinct_cells(draws: jax.Array) -> jax.Array:
-    """One cell for each draw, each the `draw`-th that the ones before left empty; int32 `(E,)`.
+    """One cell per draw, the `draw`-th of those still empty; int32 `(E,)`.
 
     Args:
         draws: `(E,)`, the i-th uniform below (number of cells - i) for uniformly random distinct cells.

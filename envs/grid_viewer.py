@@ -1,4 +1,4 @@
-"""Pictures of grid worlds: who stands where, and what the last step paid."""
+"""Pictures of grid worlds: positions, and the reward of the last step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,8 +31,8 @@ class PredatorPreyViewer(FrameViewer):
     """Draws predators as numbered blue discs and prey as numbered orange diamonds.
 
     A line joins each predator to the prey that it stands beside: red where it is the only one, green
-    where it is not. What the last step paid stands above; a prey that it caught has a green ring around
-    its new place, and one for which it was fined has a red one.
+    where it is not. The title has the last reward; a prey that was just caught has a green ring around
+    its new cell, and one for which the team was fined has a red one.
 
     Args:
         height, width: of the grid, in cells.
@@ -53,14 +53,14 @@ class PredatorPreyViewer(FrameViewer):
         state = states[-1]
         predators, prey = self._points(state.predators), self._points(state.prey)
         hunters = np.asarray(state.hunters)
-        for place, judged in zip(prey, hunters, strict=True):
+        for place, count in zip(prey, hunters, strict=True):
             beside = [predator for predator in predators if np.abs(predator - place).sum() == 1]
             for predator in beside:
                 colour = PAID if len(beside) >= 2 else FINED
                 axes.plot(*zip(place, predator, strict=True), color=colour, linewidth=5, zorder=1)
-            if judged:
+            if count:
                 ring = Circle(place, 0.46, fill=False, linewidth=2.5, linestyle=(0, (2, 1)))
-                ring.set_edgecolor(PAID if judged >= 2 else FINED)
+                ring.set_edgecolor(PAID if count >= 2 else FINED)
                 axes.add_patch(ring)
         for index, place in enumerate(predators):
             axes.add_patch(Circle(place, 0.33, color=PREDATOR, zorder=2))

@@ -1,4 +1,4 @@
-"""Matrix games for n >= 2 agents: any payoff tensor, one per team or one per agent, and games of several."""
+"""Matrix games for n >= 2 agents: any payoff tensor, shared or one per agent, and games of several stages."""
 
 import json
 import zipfile
@@ -20,8 +20,8 @@ from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.errors import BadInputError
 from envs.matrix_viewer import MatrixGameViewer
 from envs.memory import check_fits
-from envs.ranges import Count, Must, Seed, Steps, checks_parameters, from_to
-from envs.tables import MOST_AXES, check_probabilities, numbers
+from envs.ranges import Constraint, Count, Seed, Steps, checks_parameters, from_to
+from envs.tables import MAX_AXES, check_probabilities, numeric_array
 
 #: `next_stage` of a joint action that ends the game.
 END = -1
@@ -29,10 +29,10 @@ END = -1
 
 @struct.dataclass
 class MatrixGameState:
-    """Where a matrix game stands."""
+    """The state of a matrix game."""
 
     key: jax.Array | None
-    # All in int8 where that holds them.
+    # All in int8 where they fit.
     stage: jax.Array  # (), which payoff tensor is being played
     step_count: jax.Array  # ()
     last_actions: jax.Array  # (n,), the joint action that led here; -1 at the start
@@ -40,18 +40,18 @@ class MatrixGameState:
 
 @struct.dataclass(eq=False)
 class MatrixGame(TeamEnvironment):
-    """Agents play one of `K` payoff tensors at a time; each joint action pays and leads on, or ends.
+    """Agents play one of `K` payoff tensors per step; the joint action sets the reward and the next stage.
 
-    Every agent i picks one of its A_i actions at the same time, and the team is paid
-    `payoff[stage, u_1, ..., u_n]`, or each agent its own entry of it (`general_sum`). Then the game moves
-    to stage `next_stage[stage, u_1, ..., u_n]`, or ends where that is -1; after `time_limit` steps it is cut
-    off (a truncation, discount 1). The first stage is drawn with probabilities `start`. With one stage and no
-    way on, this is the one-shot matrix game of the papers, and with K equal payoffs, one after the other, the
-    same game K times.
+    All agents act at the same time, agent i with one of A_i actions. The team's reward is
+    `payoff[stage, u_1, ..., u_n]`, or with `general_sum` each agent gets its own entry of it. The next stage
+    is `next_stage[stage, u_1, ..., u_n]`; where that is -1 the episode terminates, and after `time_limit`
+    steps it is truncated (discount 1). The first stage is drawn with probabilities `start`. With a single
+    terminal stage this is the one-shot matrix game of the papers, and with K equal payoffs in sequence the
+    same game repeated K times.
 
     Every agent sees the stage as a one-hot vector, `agents_view (n, K)`; so does the learner,
-    `global_state (K,)`. Agents with fewer actions than the others have the rest masked; to play a
-    masked action is the same as to play the agent's last one.
+    `global_state (K,)`. Agents with fewer actions than the others have the rest masked; playing a
+    masked action is the same as playing the agent's last one.
 
     Args:
         payoff: `(K, A_1, ..., A_n)` float32, or `(K, A_1, ..., A_n, n)` if `general_sum`. An array leaf:
@@ -59,7 +59,7 @@ class MatrixGame(TeamEnvironment):
         next_stage: `(K, A_1, ..., A_n)` integers.
         start: `(K,)` probabilities of the first stage.
         action_counts: `(A_1, ..., A_n)`.
-        time_limit: steps until truncation; of a game that always ends before, its longest way to an end.
+        time_limit: steps until truncation, or the largest number of steps of a game that always terminates.
         general_sum: whether each agent has a payoff of its own; rewards are then `(n,)`.
     """
 
@@ -91,18 +91,18 @@ class MatrixGame(TeamEnvironment):
 
     @property
     def stateless(self) -> bool:  # type: ignore[override]
-        """True for a one-shot game: there is nothing to tell apart."""
+        """True with a single stage: all observations are the same."""
         return self.num_stages == 1
 
     @cached_property
     def reward_spec(self) -> specs.Array:
-        """One number, or `(n,)` of them if `general_sum`."""
+        """A scalar, or `(n,)` if `general_sum`."""
         return specs.Array((self.num_agents,) if self.general_sum else (), jnp.float32, "reward")
 
     def reset(self, key: jax.Array) -> tuple[MatrixGameState, TimeStep[Observation]]:
         """Draw the first stage."""
         stage = jnp.zeros((), jnp.int8)
-        if not self.stateless:  # random numbers cost time, so draw none where there is no choice
+        if not self.stateless:  # drawing random numbers costs time
             key, draw = jax.random.split(key)
             stage = jax.random.choice(draw, self.num_stages, p=self.start)
         state = MatrixGameState(
@@ -129,7 +129,6 @@ class MatrixGame(TeamEnvironment):
         return state, self.next_timestep(state, self.payoff[cell], following == END, late)
 
     def observe(self, state: MatrixGameState) -> Observation:
-        """The stage, to everyone."""
         stage = jax.nn.one_hot(state.stage, self.num_stages, dtype=jnp.float32)  # (K,)
         mask = jnp.arange(self.num_actions) < jnp.asarray(self.action_counts)[:, None]  # (n, A)
         return Observation(
@@ -140,21 +139,21 @@ class MatrixGame(TeamEnvironment):
         )
 
     def describe(self) -> str:
-        """The kind of game, its agents and their actions, in words."""
+        """One line with the kind of game, the number of agents and their numbers of actions."""
         *others, last = map(str, self.action_counts)
         kind = "a game with a reward per agent, of" if self.general_sum else "a team game of"
         stages = f", in {self.num_stages} stages" if self.num_stages > 1 else ""
         return f"{kind} {self.num_agents} agents with {', '.join(others)} and {last} actions{stages}"
 
     def could_be_payoffs_per_agent(self) -> bool:
-        """Whether the team's payoff `(n - 1, A_2, ..., A_n)` looks like one payoff for each of n - 1."""
+        """Whether the team's payoff `(n - 1, A_2, ..., A_n)` looks like one payoff per agent for n - 1."""
         return not self.general_sum and self.num_agents > 2 and self.action_counts[0] == self.num_agents - 1
 
     def joint_payoff(self) -> jax.Array:
         """The payoff tensor of the first stage, `(A_1, ..., A_n)`; `(A_1, ..., A_n, n)` if `general_sum`."""
         return self.payoff[0]
 
-    def least_return(self, gamma: float | jax.Array) -> jax.Array:
+    def return_lower_bound(self, gamma: float | jax.Array) -> jax.Array:
         """The least payoff in every step of the longest game."""
         longest = sum(gamma**step for step in range(self.time_limit))
         return jnp.minimum(jnp.min(self.payoff), 0) * longest
@@ -162,7 +161,7 @@ class MatrixGame(TeamEnvironment):
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """The best payoff of the agent's worst action in any stage, or 0 if that is positive."""
         rewards = self.payoff[..., agent] if self.general_sum else self.payoff  # (K, A_1, ..., A_n)
-        return worst_action(rewards, agent, self.num_agents)
+        return worst_action_reward(rewards, agent, self.num_agents)
 
     def render(self, state: MatrixGameState, save_path: str | None = None) -> Any:
         """Draw the payoff of the current stage as a heat map, the last joint action marked."""
@@ -178,7 +177,7 @@ class MatrixGame(TeamEnvironment):
         return MatrixGameViewer(np.asarray(self.payoff), self.general_sum)
 
 
-def worst_action(rewards: jax.Array, agent: int, num_agents: int) -> jax.Array:
+def worst_action_reward(rewards: jax.Array, agent: int, num_agents: int) -> jax.Array:
     """The best reward `()` of an agent's worst action in tables `(..., A_1, ..., A_n)`, or 0 if positive."""
     others = tuple(other - num_agents for other in range(num_agents) if other != agent)
     return jnp.minimum(jnp.min(jnp.max(rewards, axis=others)), 0)
@@ -189,16 +188,16 @@ def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
 
     Raises:
         BadInputError: if it is ragged, empty, not numeric, not finite, or for fewer than two agents or more
-            than `MOST_AXES`.
+            than `MAX_AXES`.
     """
-    table = numbers(payoff, name, np.float32)
+    table = numeric_array(payoff, name, np.float32)
     if table.ndim < 2:
         raise BadInputError(
             f"{name} has {table.ndim} axis/axes, which makes a game of fewer than two agents: "
             "give one axis per agent, at least two"
         )
-    if table.ndim > MOST_AXES:
-        raise BadInputError(f"{name} has {table.ndim} axes, one per agent: there may be at most {MOST_AXES}")
+    if table.ndim > MAX_AXES:
+        raise BadInputError(f"{name} has {table.ndim} axes, one per agent: give at most {MAX_AXES}")
     if table.size == 0:
         raise BadInputError(f"{name} is empty (shape {table.shape}): every agent needs at least one action")
     return table
@@ -206,13 +205,13 @@ def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
 
 @checks_parameters
 def matrix_game(payoff: ArrayLike, stages: Steps = 1) -> MatrixGame:
-    """The game that pays the team by this tensor `(A_1, ..., A_n)`.
+    """The game with this team payoff, `(A_1, ..., A_n)`.
 
     It is one-shot, or played `stages` times in one episode: the agents see how often it has been played, and
-    the rewards add up.
+    the rewards are summed.
 
     Raises:
-        BadInputError: see `check_payoff`; for stages that are not from 1 to `MOST_STEPS`.
+        BadInputError: see `check_payoff`; for `stages` outside 1 to `MAX_STEPS`.
     """
     table = check_payoff(payoff)
     return _repeated(table, table.shape, stages)
@@ -220,7 +219,7 @@ def matrix_game(payoff: ArrayLike, stages: Steps = 1) -> MatrixGame:
 
 @checks_parameters
 def general_sum_game(payoffs: Sequence[ArrayLike], stages: Steps = 1) -> MatrixGame:
-    """The game that pays agent i by `payoffs[i]`, a tensor `(A_1, ..., A_n)` like all the others.
+    """The game in which agent i has the payoff `payoffs[i]`, `(A_1, ..., A_n)` like all the others.
 
     For `stages` see `matrix_game`.
 
@@ -243,7 +242,7 @@ def general_sum_game(payoffs: Sequence[ArrayLike], stages: Steps = 1) -> MatrixG
 
 
 def zero_sum_game(payoff: ArrayLike, stages: int = 1) -> MatrixGame:
-    """The two-player game that pays agent 1 what agent 2 loses: `payoff (A_1, A_2)` is agent 1's.
+    """The two-player zero-sum game in which `payoff (A_1, A_2)` is agent 1's.
 
     For `stages` see `matrix_game`.
 
@@ -251,13 +250,13 @@ def zero_sum_game(payoff: ArrayLike, stages: int = 1) -> MatrixGame:
         BadInputError: see `general_sum_game`.
     """
     table = check_payoff(payoff)
-    return general_sum_game([table, 0 - table], stages)  # 0 - 0 is 0, and -0 would be drawn as such
+    return general_sum_game([table, 0 - table], stages)  # 0 - 0 is 0; the viewer would show -0
 
 
 def _repeated(
     payoff: np.ndarray, action_counts: tuple[int, ...], stages: int, general_sum: bool = False
 ) -> MatrixGame:
-    """Every stage pays the same and leads to the next one, the last to the end."""
+    """`stages` equal stages in sequence; the last one terminates."""
     check_fits(stages * payoff.size * payoff.itemsize, f"the payoffs of {stages} stages")
     following = jnp.append(jnp.arange(1, stages), END).astype(compact_dtype(stages - 1))  # (K,)
     return MatrixGame(
@@ -277,15 +276,15 @@ def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, tim
     """A game of several payoff tensors of one shape, `(K, A_1, ..., A_n)`; see `MatrixGame`.
 
     Raises:
-        BadInputError: for tables that do not fit together, stages that there are not, probabilities that do
-            not sum to 1, an impossible time limit; see `check_payoff`.
+        BadInputError: for tables of inconsistent shapes, next stages out of range, probabilities that do not
+            sum to 1, an invalid time limit; see `check_payoff`.
     """
     tables = [check_payoff(payoff, f"the payoff of stage {i}") for i, payoff in enumerate(payoffs)]  # type: ignore[arg-type]
     shapes = sorted({table.shape for table in tables})
     if len(shapes) != 1:
         raise BadInputError(f"the stages' payoffs have shapes {', '.join(map(str, shapes))}: give one shape")
     table = np.stack(tables)
-    following, chances = numbers(next_stage, "next_stage"), numbers(start, "start")
+    following, chances = numeric_array(next_stage, "next_stage"), numeric_array(start, "start")
     stages = len(table)
     if following.shape != table.shape or chances.shape != (stages,):
         raise BadInputError(
@@ -296,7 +295,7 @@ def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, tim
         raise BadInputError(f"next_stage must hold stages from 0 to {stages - 1}, or {END} for the end")
     check_probabilities(chances, "start")
     if stages == time_limit == 1 and (following != END).any():
-        raise BadInputError("a game of one stage that goes on needs a time_limit above 1")
+        raise BadInputError("a game of one stage that does not terminate needs a time_limit above 1")
     return MatrixGame(
         payoff=jnp.asarray(table),
         next_stage=jnp.asarray(following, compact_dtype(stages - 1)),
@@ -311,12 +310,12 @@ def load_game(path: str | Path, stages: Steps = 1) -> MatrixGame:
     """Read a game from a file, one-shot or played `stages` times.
 
     One tensor is the payoff of a team, one axis per agent: a .json file with nested lists, an .npy file, or
-    an .npz file with one array. One tensor per agent, so with two agents a pair of matrices, makes a game
-    with a reward each: a .json object `{"payoffs": [R1, R2]}`, an .npz file with one array
+    an .npz file with one array. One tensor per agent, so a pair of matrices for two agents, is a
+    general-sum game: a .json object `{"payoffs": [R1, R2]}`, an .npz file with one array
     `payoffs (n, ...)`, or with an array for each agent in their order.
 
     Raises:
-        BadInputError: if the file cannot be read, or what it holds is no payoff (`matrix_game`,
+        BadInputError: if the file cannot be read or does not hold a valid payoff (`matrix_game`,
             `general_sum_game`).
     """
     path = Path(path)
@@ -343,7 +342,7 @@ def load_game(path: str | Path, stages: Steps = 1) -> MatrixGame:
 
 
 def _load_arrays(path: Path) -> Any:
-    """What an .npy or .npz file holds, in the form of a .json file."""
+    """The content of an .npy or .npz file, in the form of a .json file."""
     with path.open("rb") as file:
         content = np.load(file, allow_pickle=False)
         if isinstance(content, np.ndarray):
@@ -369,15 +368,15 @@ THESIS_PAYOFF = [[2, 3, 3], [1, 4, 0], [1, 0, 10]]
 #: The climbing game as in malib, and its transpose as in Claus and Boutilier.
 CLIMBING_PAYOFF = [[11, -30, 0], [-30, 7, 6], [0, 0, 5]]
 CLIMBING_T_PAYOFF = [[11, -30, 0], [-30, 7, 0], [0, 6, 5]]
-#: PR2's game, one matrix per agent: its only equilibrium is for both to mix half and half.
+#: PR2's game, one matrix per agent: in its only equilibrium both mix uniformly.
 PR2_PAYOFFS = [[[0, 3], [1, 2]], [[3, 2], [0, 1]]]
 
 
 @checks_parameters
 def penalty_payoff(
-    k: Annotated[float, Must("at most 0", lambda k: k <= 0)] = -100.0,
+    k: Annotated[float, Constraint("at most 0", lambda k: k <= 0)] = -100.0,
 ) -> list[list[float]]:
-    """The penalty game of Claus and Boutilier: two optima of 10 that pay `k` <= 0 when mixed.
+    """The penalty game of Claus and Boutilier: two optima of 10, and `k` <= 0 for miscoordination.
 
     Raises:
         BadInputError: if `k` is positive or not a finite number.
@@ -406,25 +405,25 @@ def random_payoffs(seed: Seed, games: Count, action_counts: tuple[int, ...] = (3
 @checks_parameters
 def random_game(
     payoff_seed: Seed = 0,
-    agents: Annotated[int, from_to(2, MOST_AXES)] = 2,
+    agents: Annotated[int, from_to(2, MAX_AXES)] = 2,
     actions: Count = 3,
     stages: Steps = 1,
 ) -> MatrixGame:
     """One game with payoffs uniform in [0, 1), drawn from `payoff_seed`; for `stages` see `matrix_game`.
 
     Raises:
-        BadInputError: for fewer than two agents, fewer than one action, or what does not fit into memory.
+        BadInputError: for fewer than two agents, no action, or payoffs that do not fit into memory.
     """
-    # Payoffs, the bits that they are drawn from, and the copy that is trained on.
+    # The payoffs, the random bits for them, and the copy used in training.
     check_fits(3 * 4 * stages * actions**agents, f"a payoff of {actions} actions for each of {agents} agents")
     return matrix_game(random_payoffs(payoff_seed, 1, (actions,) * agents)[0], stages)
 
 
 def two_step_game() -> MatrixGame:
-    """QMIX's two-step game: agent 1's first action chooses between a sure 7 and a game worth up to 8.
+    """QMIX's two-step game: agent 1's first action chooses between a safe 7 and a game worth up to 8.
 
-    Stage 0 pays nothing; action 0 of agent 1 leads to stage 1, where all pays 7, action 1 to stage 2,
-    [[0, 1], [1, 8]].
+    Stage 0 pays nothing; action 0 of agent 1 leads to stage 1, where all joint actions pay 7, action 1 to
+    stage 2, [[0, 1], [1, 8]].
     """
     nothing, seven, eight = np.zeros((2, 2)), np.full((2, 2), 7.0), np.array([[0.0, 1.0], [1.0, 8.0]])
     end = np.full((2, 2), END)

@@ -9,18 +9,18 @@ from matplotlib.patches import Rectangle
 
 from envs.viewer import FrameViewer
 
-#: Above this many cells numbers are too small to read, and only the colours are drawn.
-MOST_NUMBERS = 144
+#: With more cells than this the numbers would be too small to read, and only colours are drawn.
+MAX_ANNOTATED_CELLS = 144
 
 
 class MatrixGameViewer(FrameViewer):
     """Draws the payoff tensor of the current stage; tensors of more than two agents as rows of blocks.
 
-    Where each agent has its own payoff, all are written in the cells, and the colours are agent 1's.
+    With a payoff per agent, the cells list all of them, and the colours are agent 1's.
 
     Args:
         payoff: `(K, A_1, ..., A_n)`, or `(K, A_1, ..., A_n, n)` if `general_sum`.
-        general_sum: whether each agent has its own.
+        general_sum: whether each agent has its own payoff.
         render_mode: "human" opens a window, "rgb_array" returns pixels.
     """
 
@@ -38,20 +38,21 @@ class MatrixGameViewer(FrameViewer):
         cells = payoff.reshape(rows, columns, -1)  # agents 1..n-1 down, agent n across
         table = cells[..., 0]
         axes.imshow(table, cmap="viridis", aspect="auto")
-        if table.size <= MOST_NUMBERS:
-            middle = (table.max() + table.min()) / 2
+        if table.size <= MAX_ANNOTATED_CELLS:
+            midpoint = (table.max() + table.min()) / 2
             for (row, column), value in np.ndenumerate(table):
-                colour = "white" if value < middle else "black"
-                axes.text(column, row, _written(cells[row, column]), ha="center", va="center", color=colour)
+                colour = "white" if value < midpoint else "black"
+                axes.text(
+                    column, row, _format_payoffs(cells[row, column]), ha="center", va="center", color=colour
+                )
         actions = np.asarray(state.last_actions)
         title = f"stage {int(state.stage)}"
         if (actions >= 0).all() and int(state.step_count) > 0:
             row, column = int(np.ravel_multi_index(actions[:-1], above)), int(actions[-1])
             box = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=3)
             axes.add_patch(box)
-            title = (
-                f"joint action {tuple(int(action) for action in actions)} pays {_written(cells[row, column])}"
-            )
+            joint = tuple(int(action) for action in actions)
+            title = f"joint action {joint} pays {_format_payoffs(cells[row, column])}"
         axes.set_title(title)
         axes.set_ylabel("agent 1" if agents == 2 else f"agents 1 to {agents - 1}")
         axes.set_xlabel(f"agent {agents}")
@@ -59,6 +60,6 @@ class MatrixGameViewer(FrameViewer):
         axes.set_yticks(range(rows) if rows <= 12 else range(0, rows, max(1, rows // 5)))
 
 
-def _written(payoffs: np.ndarray) -> str:
-    """What a cell pays, to the team or to each agent."""
+def _format_payoffs(payoffs: np.ndarray) -> str:
+    """The text of a cell: the team's payoff, or that of each agent."""
     return ", ".join(f"{payoff:.3g}" for payoff in payoffs)

@@ -1,12 +1,12 @@
-"""How much memory there is, asked before anything large is allocated."""
+"""Available memory, checked before anything large is allocated."""
 
 import os
 from pathlib import Path
 
 from envs.errors import BadInputError
 
-#: Where a container's limit and its use are, in bytes, and what of that are files that the system drops when
-#: memory is short: cgroups version 2 and 1.
+#: Files with a container's memory limit and usage in bytes, and the name of the part of the usage that is
+#: reclaimable file cache: cgroups version 2 and 1.
 CGROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -14,7 +14,7 @@ CGROUPS = (
 
 
 def free_bytes() -> int | None:
-    """What this process can still take of the host's memory; None where the system does not say."""
+    """Bytes of host memory that this process can still allocate; None if the system does not report it."""
     found = []
     for folder, limit, used, cached in CGROUPS:
         try:
@@ -34,21 +34,23 @@ def free_bytes() -> int | None:
 
 
 def check_fits(needed: int, what: str, free: int | None = None) -> None:
-    """Refuse what cannot be held.
+    """Refuse an allocation that does not fit into memory.
 
     Args:
         needed: bytes.
-        what: starts the message, as "1,000 seeds" does, with what to lower in it.
-        free: bytes that there are; those of the host if None.
+        what: subject of the message, such as "1,000 seeds"; names the number to reduce.
+        free: available bytes; those of the host if None.
 
     Raises:
         BadInputError: if more is needed than is free.
     """
     free = free_bytes() if free is None else free
     if free is not None and needed > free:
-        raise BadInputError(f"{what} would take {_shown(needed)} of memory, and {_shown(free)} are free")
+        raise BadInputError(
+            f"{what} would take {_format_bytes(needed)} of memory, and {_format_bytes(free)} are free"
+        )
 
 
-def _shown(size: int) -> str:
+def _format_bytes(size: int) -> str:
     unit = min(4, max(0, (len(str(size)) - 1) // 3))
     return f"{size / 1000**unit:,.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}"

@@ -1,4 +1,4 @@
-"""Games and algorithms of somebody else, named `my_module:my_thing`."""
+"""Games and algorithms of the user's own modules, named `my_module:my_thing`."""
 
 import importlib
 import os
@@ -10,12 +10,12 @@ from envs.errors import BadInputError
 
 
 def is_outside(name: str) -> bool:
-    """Whether it has the form `my_module:my_thing`."""
+    """Whether `name` has the form `my_module:my_thing`."""
     return re.fullmatch(r"[\w.]*\w:\w+", name) is not None
 
 
 def find_outside(name: str) -> Any:
-    """What `module:name` names, imported from the working folder or from what is installed.
+    """Import `module:name` from the working directory or the installed packages; returns the object.
 
     Raises:
         BadInputError: if it cannot be imported, or the module has no such name.
@@ -25,9 +25,9 @@ def find_outside(name: str) -> Any:
         sys.path.append(os.getcwd())
     try:
         imported = importlib.import_module(module)
-    except Exception as error:  # whatever somebody's module raises
-        complaint = " ".join(str(error).split())
-        raise BadInputError(f"{name}: {module} cannot be imported: {complaint}") from error
+    except Exception as error:  # a user's module may raise anything
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"{name}: {module} cannot be imported: {reason}") from error
     if not hasattr(imported, attribute):
         raise BadInputError(f"{name}: {module} has no {attribute!r}")
     return getattr(imported, attribute)

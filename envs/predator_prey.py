@@ -17,7 +17,7 @@ from envs.ranges import Count, Steps, at_least, checks_parameters
 
 @struct.dataclass
 class PredatorPreyState:
-    """Where everybody is. Cells are numbered `y * width + x`, in int8 on grids of up to 128 cells.
+    """Positions of all entities. Cells are numbered `y * width + x`, in int8 on grids of up to 128 cells.
 
     With four predators and two prey this is 9 bytes without the key.
     """
@@ -25,7 +25,7 @@ class PredatorPreyState:
     key: jax.Array | None
     predators: jax.Array  # (n,) cells
     prey: jax.Array  # (m,) cells
-    hunters: jax.Array  # (m,) int8, predators beside each prey when the last step was judged; 0 at the start
+    hunters: jax.Array  # (m,) int8, predators beside each prey at the last reward; 0 at the start
     step_count: jax.Array  # () int8
 
 
@@ -33,27 +33,27 @@ class PredatorPreyState:
 class PredatorPrey(TeamEnvironment):
     """`n` predators hunt `m` randomly moving prey on a bounded grid, for `time_limit` steps.
 
-    At the start all stand on different, uniformly random cells. Every predator picks one of five moves,
-    0 up (y - 1), 1 left (x - 1), 2 stay, 3 right (x + 1), 4 down (y + 1), all of which are always allowed;
-    every prey moves by one of the five, uniformly at random. Everybody then moves in turn, predators
-    first, each by index. No two share a cell: whoever finds its way barred lets the one in front take its
-    turn first, and stays where it is if that does not free the cell (`grid.move_in_turn` has the rule in
-    full; two that want to swap both stay).
+    At the start all entities are on distinct, uniformly random cells. Every predator picks one of five moves,
+    0 up (y - 1), 1 left (x - 1), 2 stay, 3 right (x + 1), 4 down (y + 1), all of which are always
+    available; every prey takes one of the five, uniformly at random. All entities then move in turn,
+    predators first, in the order of their index. No two share a cell: an entity whose way is blocked lets the
+    blocker take its turn first, and stays if that does not free the cell (`grid.move_in_turn` has the full
+    rule; two that want to swap both stay).
 
-    Then all prey are judged at once, by the predators that share an edge with them: two or more, and the
-    prey is caught, the team gets 1, and the prey is put on a uniformly random empty cell; exactly one, and
-    the team loses `penalty`. The caught prey are put down by index, and a cell counts as empty if nobody
-    stands on it at that moment, the prey itself included. The reward is the sum over the prey.
+    Then the predators that share an edge with each prey are counted, for all prey at once. With two or more
+    the prey is caught: the team gets 1, and the prey is moved to a uniformly random empty cell. With exactly
+    one the team loses `penalty`. Caught prey are moved in the order of their index; a cell is empty if no
+    entity is on it at that moment, the prey itself included. The reward is the sum over the prey.
 
-    The game never ends of itself. After `time_limit` steps it is cut off: a truncation, discount 1.
+    Episodes never terminate; they are truncated after `time_limit` steps (discount 1).
 
     A predator sees its own position, ((x - width / 2) / width, (y - height / 2) / height), and a slot for
-    each other predator and then for each prey, by index: its position relative to its own,
+    each other predator and then for each prey, by index: its relative position,
     (dx / width, dy / height). With `full_view`, as in the authors' release, these are `2 (n + m)` features
-    (the release's slot for oneself, always 0, is left out). By default, as in the paper, a predator sees a
-    square of `view` by `view` cells around it: a slot is (seen, dx / width, dy / height), all 0 for who
-    is outside the square, which makes `2 + 3 (n + m - 1)` features. The agent's id is left to the networks.
-    The global state is all own positions, predators first, `2 (n + m)` features.
+    (without the release's slot for the predator itself, which is always 0). By default, as in the paper, a
+    predator sees a square of `view` by `view` cells around it: a slot is (seen, dx / width, dy / height), all
+    0 for entities outside the square: `2 + 3 (n + m - 1)` features. Agent ids are left to the networks. The
+    global state is all own positions, predators first, `2 (n + m)` features.
 
     Source: QTRAN, sections 4.1 and C.1, and the order of moves from the authors' release.
 
@@ -63,7 +63,7 @@ class PredatorPrey(TeamEnvironment):
         num_prey: `m`.
         height, width: of the grid, in cells.
         view: side of the square that a predator sees, in cells; odd.
-        full_view: whether every predator sees everybody.
+        full_view: whether every predator sees all entities.
         time_limit: in steps.
     """
 
@@ -90,7 +90,7 @@ class PredatorPrey(TeamEnvironment):
         return self.num_agents + self.num_prey
 
     def reset(self, key: jax.Array) -> tuple[PredatorPreyState, TimeStep[Observation]]:
-        """Put everybody on different, uniformly random cells."""
+        """Place all entities on distinct, uniformly random cells."""
         key, draw = jax.random.split(key)
         free = self.height * self.width - np.arange(self.num_entities)  # cells left for each
         # The remainder of 32 random bits favours no cell by more than one part in 2^24.
@@ -99,7 +99,7 @@ class PredatorPrey(TeamEnvironment):
         return state, self.first_timestep(state)
 
     def place(self, cells: jax.Array, key: jax.Array | None = None) -> PredatorPreyState:
-        """The fresh state with everybody on `cells (n + m,)`, predators first."""
+        """The initial state with entities on `cells (n + m,)`, predators first."""
         cells = cells.astype(compact_dtype(self.height * self.width - 1))
         return PredatorPreyState(
             key=key,
@@ -125,19 +125,19 @@ class PredatorPrey(TeamEnvironment):
     def move(
         self, state: PredatorPreyState, actions: jax.Array, prey_moves: jax.Array, places: jax.Array
     ) -> tuple[PredatorPreyState, jax.Array]:
-        """One step with the random choices given: the next state, with the old key, and the reward `()`.
+        """One step with given random choices: the next state, with an unchanged key, and the reward `()`.
 
         Args:
             state: the state before.
             actions: `(n,)`, the predators' moves.
             prey_moves: `(m,)`, the prey's moves.
-            places: `(m,)`; a caught prey is put on the `places[i]`-th empty cell, counted from 0 by cell
+            places: `(m,)`; a caught prey is moved to the `places[i]`-th empty cell, counted from 0 by cell
                 number, so these are uniform below `height * width - n - m`.
         """
         cells = self._cells(state)
         moves = jnp.concatenate([actions.astype(jnp.int32), prey_moves.astype(jnp.int32)])
-        wanted = grid.destinations(cells, moves, self.height, self.width)
-        cells = grid.move_in_turn(cells, wanted)
+        targets = grid.destinations(cells, moves, self.height, self.width)
+        cells = grid.move_in_turn(cells, targets)
         predators, prey = cells[: self.num_agents], cells[self.num_agents :]
 
         hunters = grid.neighbours(prey, predators, self.width).sum(axis=1, dtype=jnp.int32)  # (m,)
@@ -166,9 +166,9 @@ class PredatorPrey(TeamEnvironment):
         if not self.full_view:
             seen = (jnp.abs(offset) <= self.view // 2).all(axis=-1, keepdims=True)
             slots = jnp.concatenate([seen, jnp.where(seen, slots, 0.0)], axis=-1)  # (n, n + m, 3)
-        fellows, prey = grid.without_self(slots[:, : self.num_agents]), slots[:, self.num_agents :]
+        teammates, prey = grid.without_self(slots[:, : self.num_agents]), slots[:, self.num_agents :]
         own = (position - size / 2) / size  # (n + m, 2)
-        flat = [part.reshape(self.num_agents, -1) for part in (own[: self.num_agents], fellows, prey)]
+        flat = [part.reshape(self.num_agents, -1) for part in (own[: self.num_agents], teammates, prey)]
         return Observation(
             agents_view=jnp.concatenate(flat, axis=1),
             global_state=own.reshape(-1),
@@ -177,12 +177,12 @@ class PredatorPrey(TeamEnvironment):
         )
 
     def _cells(self, state: PredatorPreyState) -> jax.Array:
-        """Everybody's cell, int32 `(n + m,)`, predators first."""
-        # Widened before they are joined: the other way round XLA's CPU code took twice as long for a step.
+        """The cells of all entities, int32 `(n + m,)`, predators first."""
+        # Cast before concatenating: in the other order XLA's CPU code took twice as long for a step.
         return jnp.concatenate([state.predators.astype(jnp.int32), state.prey.astype(jnp.int32)])
 
     def render(self, state: PredatorPreyState, save_path: str | None = None) -> Any:
-        """Draw the grid, and who is beside which prey."""
+        """Draw the grid and the predators beside each prey."""
         return self._viewer().render(state, save_path)
 
     def animate(
@@ -206,12 +206,12 @@ def predator_prey(
     full_view: bool = False,
     time_limit: Steps = 100,
 ) -> PredatorPrey:
-    """A game of modified predator-prey; see `PredatorPrey`.
+    """Modified predator-prey; see `PredatorPrey`.
 
     Raises:
-        BadInputError: for fewer than two predators or one prey, a grid without an empty cell for a prey that
-            was caught, a penalty that is negative or not a number, a view that is even or larger than the
-            grid, or a time limit that cannot be.
+        BadInputError: for fewer than two predators or one prey, a grid without an empty cell for a caught
+            prey, a penalty that is negative or not a number, a view that is even or larger than the grid, or
+            an invalid time limit.
     """
     grid.check_grid(height, width, predators + prey, predators + prey + 1)
     if not full_view and (view % 2 == 0 or view > min(height, width)):

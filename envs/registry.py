@@ -21,7 +21,7 @@ from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from envs.outside import find_outside, is_outside
 
-#: What stands before the colon in the ids of other libraries' games.
+#: The prefixes, before the colon, of the ids of other libraries' games.
 ADAPTED_PREFIXES = {form.partition(":")[0] for form in ADAPTED_IDS}
 
 
@@ -30,8 +30,8 @@ class Entry:
     """How to build an environment.
 
     Attributes:
-        build: makes the environment; its keyword arguments are what a user may set.
-        family: which of the papers' hyper-parameter tables belongs to it.
+        build: makes the environment; its keyword arguments are the parameters that a user may set.
+        family: selects the papers' table of hyper-parameters.
         about: one line for `--list`.
     """
 
@@ -80,12 +80,12 @@ ENVIRONMENTS: dict[str, Entry] = {
     "matrix-thesis-zero-sum": Entry(
         lambda stages=1: matrix_games.zero_sum_game(matrix_games.THESIS_PAYOFF, stages),
         "matrix",
-        "the thesis's equation 3.1 with agent 2 paid the negative; a reward per agent",
+        "the thesis's equation 3.1 as a zero-sum game; one reward per agent",
     ),
     "matrix-pr2": Entry(
         lambda stages=1: matrix_games.general_sum_game(matrix_games.PR2_PAYOFFS, stages),
         "matrix",
-        "PR2's 2x2 game, one mixed equilibrium; a reward per agent",
+        "PR2's 2x2 game, one mixed equilibrium; one reward per agent",
     ),
     "matrix-climbing": Entry(
         _payoff(matrix_games.CLIMBING_PAYOFF), "matrix", "climbing game, malib's orientation"
@@ -93,14 +93,16 @@ ENVIRONMENTS: dict[str, Entry] = {
     "matrix-climbing-t": Entry(
         _payoff(matrix_games.CLIMBING_T_PAYOFF), "matrix", "climbing game, Claus and Boutilier's orientation"
     ),
-    "matrix-penalty": Entry(_penalty, "matrix", "penalty game, two optima of 10 that pay k when mixed"),
+    "matrix-penalty": Entry(_penalty, "matrix", "penalty game, two optima of 10, k for miscoordination"),
     "matrix-21x21": Entry(
         _payoff(matrix_games.two_gaussians_payoff()),
         "matrix",
         "QTRAN's 21x21 game, optimum 10 at (5, 15)",
     ),
     "matrix-random": Entry(matrix_games.random_game, "matrix", "payoffs uniform in [0, 1)"),
-    "two-step": Entry(matrix_games.two_step_game, "matrix", "QMIX's two-step game, a sure 7 or 8"),
+    "two-step": Entry(
+        matrix_games.two_step_game, "matrix", "QMIX's two-step game, a safe 7 or an optimum of 8"
+    ),
     "random-state": Entry(
         matrix_games.random_state_game, "matrix", "one of two payoffs, drawn and shown at the start"
     ),
@@ -158,11 +160,11 @@ ENVIRONMENTS: dict[str, Entry] = {
 def lookup(env_id: str) -> Entry:
     """The entry of `env_id`.
 
-    One with a colon is another library's, see `envs.adapters`, or `module:function` of somebody's own module:
-    a function, or a class, whose arguments are the game's parameters.
+    An id with a colon names a game of another library, see `envs.adapters`, or is `module:function` for a
+    function or class in the user's own module, whose arguments are the game's parameters.
 
     Raises:
-        BadInputError: if there is none, or the library or the module that it is from is missing.
+        BadInputError: for an unknown id, or a missing library or module.
     """
     if env_id.partition(":")[0] in ADAPTED_PREFIXES:
         return Entry(*lookup_adapted(env_id))
@@ -181,7 +183,7 @@ def make(env_id: str, **parameters: Any) -> TeamEnvironment:
     """Build the environment `env_id`, for example `make("matrix-penalty", k=-10)`.
 
     Raises:
-        BadInputError: for an unknown id, an unknown parameter or a value that it refuses.
+        BadInputError: for an unknown id, an unknown parameter or an invalid value.
     """
     entry = lookup(env_id)
     try:

@@ -1,4 +1,4 @@
-"""Pictures of a Gaussian squeeze: the reward curve, and what each agent adds to the usage."""
+"""Pictures of a Gaussian squeeze: the reward curve, and each agent's share of the usage."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ class SqueezeViewer(FrameViewer):
 
     Args:
         reward: G, from usages `(N,)` to rewards `(N,)`.
-        s: `(n,)`, the unit-level resources, or the largest ones that an episode may draw.
+        s: `(n,)`, the unit-level resources, or their upper bounds if episodes draw them.
         num_actions: A.
         render_mode: "human" opens a window, "rgb_array" returns pixels.
     """

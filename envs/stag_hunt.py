@@ -1,4 +1,4 @@
-"""DCG's predator-prey, the stag hunt: two agents catch together, one that tries alone is punished."""
+"""DCG's predator-prey, the stag hunt: two agents catch a prey together, one that tries alone is punished."""
 
 from typing import Annotated, Any
 
@@ -11,27 +11,27 @@ from jumanji.types import TimeStep
 from envs import grid
 from envs.base import Observation, TeamEnvironment, compact_dtype
 from envs.memory import check_fits
-from envs.ranges import Count, Must, Steps, at_least, checks_parameters
+from envs.ranges import Constraint, Count, Steps, at_least, checks_parameters
 from envs.stag_hunt_viewer import StagHuntViewer
 
-#: The six actions, in the order of DCG's release. `grid` has another order for QTRAN's moves.
+#: The six actions, in the order of DCG's release; the moves in `grid` have QTRAN's order.
 RIGHT, DOWN, LEFT, UP, STAY, CATCH = range(6)
 NUM_ACTIONS = 6
 #: What the four moves add to x and to y.
 STEP_X = np.asarray([1, 0, -1, 0])
 STEP_Y = np.asarray([0, 1, 0, -1])
-#: Divisible by 1, 2, 3 and 4: a draw below it is fair among any number of free cells beside a prey.
+#: Divisible by 1, 2, 3 and 4: a draw below it is uniform over any number of free cells beside a prey.
 NUM_CHOICES = 12
-#: Agents, stags, and DCG's hares, of which these games have none.
+#: Agents, stags, and DCG's hares, which these games do not have.
 NUM_CHANNELS = 3
 
 
 @struct.dataclass
 class StagHuntState:
-    """Where everybody is. Cells are numbered `y * width + x`, in int8 on grids of up to 128 cells.
+    """Positions of all entities. Cells are numbered `y * width + x`, in int8 on grids of up to 128 cells.
 
-    Who has left the grid, a caught prey or a frozen agent, has `-1 - c`, where c was its last cell. With
-    eight agents and eight prey this is 26 bytes without the key.
+    An entity that has left the grid, a caught prey or a frozen agent, has `-1 - c`, where c was its last
+    cell. With eight agents and eight prey this is 26 bytes without the key.
     """
 
     key: jax.Array | None
@@ -43,30 +43,30 @@ class StagHuntState:
 
 @struct.dataclass(eq=False)
 class StagHunt(TeamEnvironment):
-    """`n` agents hunt `m` prey on a bounded grid. A catch takes two and freezes them.
+    """`n` agents hunt `m` prey on a bounded grid. A catch takes two agents and freezes them.
 
-    At the start all stand on different, uniformly random cells. An agent has six actions: 0 right (x + 1),
-    1 down (y + 1), 2 left, 3 up, 4 stay, 5 catch. Moves off the grid are not available, and catch is so
-    only with a prey on one of the four neighbouring cells. Moves into occupied cells are available, and do
-    nothing.
+    At the start all entities are on distinct, uniformly random cells. An agent has six actions:
+    0 right (x + 1), 1 down (y + 1), 2 left, 3 up, 4 stay, 5 catch. Moves off the grid are not available, and
+    catch is available only with a prey on one of the four neighbouring cells. Moves into occupied cells are
+    available, but do nothing.
 
     A step has two halves. First the agents move, one after the other in a random order. Then the prey have
     their turns, in a random order: at its turn a prey counts the agents beside it that chose catch.
 
     - Two or more: it is caught. The team gets `capture_reward`, the prey leaves the grid, and all those
-      agents are frozen and leave the grid as well, so that they count for no later prey.
+      agents are frozen and leave the grid too, so that they do not count for later prey.
     - One: the team gets `punishment`, and the prey moves. An agent alone between two prey is punished
       for both.
-    - None: the prey moves, to one of the free cells beside it, uniformly at random. It rests only if there
+    - None: the prey moves, to one of the free cells beside it, uniformly at random. It stays only if there
       is none.
 
-    A frozen agent can only stay. The game is over when all prey are caught or all agents are frozen, and
-    is cut off after `time_limit` steps (a truncation, discount 1). The best return with the paper's eight
-    agents, eight prey and a reward of 10 is 40: four catches by two; a third catcher wastes an agent.
+    A frozen agent can only stay. The episode terminates when all prey are caught or all agents are
+    frozen, and is truncated after `time_limit` steps (discount 1). The best return with the paper's eight
+    agents, eight prey and a reward of 10 is 40: four catches by two agents each.
 
     An agent sees the `view` by `view` cells around itself, row by row, with three numbers for each cell:
     whether an agent is there (itself included), whether a prey is, and 0 for DCG's hares. Cells off the
-    grid and all of a frozen agent's are 0. The agent's id and its last action are left to the networks.
+    grid and all of a frozen agent's are 0. Agent ids and last actions are left to the networks.
     The global state is the whole grid in the same form.
 
     Source: Böhmer et al., Deep Coordination Graphs (2020), section 6.1, and the order of moves from the
@@ -100,7 +100,7 @@ class StagHunt(TeamEnvironment):
         return self.num_agents + self.num_prey
 
     def reset(self, key: jax.Array) -> tuple[StagHuntState, TimeStep[Observation]]:
-        """Put everybody on different, uniformly random cells."""
+        """Place all entities on distinct, uniformly random cells."""
         key, draw = jax.random.split(key)
         free = self.height * self.width - np.arange(self.num_entities)  # cells left for each
         # The remainder of 32 random bits favours no cell by more than one part in 2^24.
@@ -109,7 +109,7 @@ class StagHunt(TeamEnvironment):
         return state, self.first_timestep(state)
 
     def place(self, cells: jax.Array, key: jax.Array | None = None) -> StagHuntState:
-        """The fresh state with everybody on `cells (n + m,)`, agents first."""
+        """The initial state with entities on `cells (n + m,)`, agents first."""
         cells = cells.astype(compact_dtype(self.height * self.width - 1))
         return StagHuntState(
             key=key,
@@ -124,8 +124,8 @@ class StagHunt(TeamEnvironment):
         key, draw = jax.random.split(state.key)  # type: ignore[arg-type]
         bits = jax.random.bits(draw, (self.num_entities + self.num_prey,))
         agent_turns, prey_turns = (
-            turns(bits[: self.num_agents]),
-            turns(bits[self.num_agents : -self.num_prey]),
+            random_ranks(bits[: self.num_agents]),
+            random_ranks(bits[self.num_agents : -self.num_prey]),
         )
         choices = (bits[-self.num_prey :] % NUM_CHOICES).astype(jnp.int32)
         state, reward = self.move(state, actions, agent_turns, prey_turns, choices)
@@ -141,12 +141,12 @@ class StagHunt(TeamEnvironment):
         prey_turns: jax.Array,
         choices: jax.Array,
     ) -> tuple[StagHuntState, jax.Array]:
-        """One step with the random choices given: the next state, with the old key, and the reward `()`.
+        """One step with given random choices: the next state, with an unchanged key, and the reward `()`.
 
         Args:
             state: the state before.
             actions: `(n,)`.
-            agent_turns: `(n,)`, a permutation of 0 to n - 1: when each agent moves.
+            agent_turns: `(n,)`, a permutation of 0 to n - 1: the turn at which each agent moves.
             prey_turns: `(m,)`, the same for the prey.
             choices: `(m,)` below `NUM_CHOICES`: a prey with f > 0 free cells beside it goes to the
                 `choices[i] % f`-th of them, in the order right, down, left, up.
@@ -155,14 +155,14 @@ class StagHunt(TeamEnvironment):
         x, y = grid.coordinates(agents, self.width)
         x = jnp.clip(x + (actions == RIGHT) - (actions == LEFT), 0, self.width - 1)
         y = jnp.clip(y + (actions == DOWN) - (actions == UP), 0, self.height - 1)
-        # Who stays wants its own cell, which is taken. So does who is frozen: nobody else has that number.
-        wanted = jnp.where(agents >= 0, y * self.width + x, agents)
+        # An agent that stays targets its own cell, which is occupied, and so does a frozen one.
+        targets = jnp.where(agents >= 0, y * self.width + x, agents)
         catching = actions == CATCH
 
         # Turns are masks rather than indices: no gathers and scatters, which are slow when vmapped.
         def agent_turn(turn: jax.Array, agents: jax.Array) -> jax.Array:
             mine = agent_turns == turn
-            target = jnp.where(mine, wanted, 0).sum(dtype=jnp.int32)
+            target = jnp.where(mine, targets, 0).sum(dtype=jnp.int32)
             taken = (agents == target).any() | (prey == target).any()
             return jnp.where(mine & ~taken, target, agents)
 
@@ -180,8 +180,8 @@ class StagHunt(TeamEnvironment):
             return agents, prey, jnp.where(mine, count, catchers)
 
         agents = jax.lax.fori_loop(0, self.num_agents, agent_turn, agents)
-        nobody = jnp.zeros((self.num_prey,), jnp.int32)
-        agents, prey, catchers = jax.lax.fori_loop(0, self.num_prey, prey_turn, (agents, prey, nobody))
+        none = jnp.zeros((self.num_prey,), jnp.int32)
+        agents, prey, catchers = jax.lax.fori_loop(0, self.num_prey, prey_turn, (agents, prey, none))
         reward = self.capture_reward * (catchers >= 2).sum() + self.punishment * (catchers == 1).sum()
         following = StagHuntState(
             key=state.key,
@@ -193,19 +193,19 @@ class StagHunt(TeamEnvironment):
         return following, reward
 
     def _wander(self, cell: jax.Array, choice: jax.Array, taken: jax.Array) -> jax.Array:
-        """The cell `()` that a prey on `cell ()` goes to if the cells `taken (E,)` are taken."""
+        """The cell `()` that a prey on `cell ()` moves to if the cells `taken (E,)` are occupied."""
         x, y = grid.coordinates(cell, self.width)
         x, y = x + STEP_X, y + STEP_Y
         beside = y * self.width + x  # (4,)
         inside = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
         free = inside & ~(beside[:, None] == taken).any(axis=1)
         count = free.sum(dtype=jnp.int32)
-        before = (free & np.tri(4, k=-1, dtype=bool)).sum(axis=1, dtype=jnp.int32)  # free ones before each
+        before = (free & np.tri(4, k=-1, dtype=bool)).sum(axis=1, dtype=jnp.int32)  # free cells before each
         chosen = free & (before == choice % jnp.maximum(count, 1))
         return jnp.where(count > 0, jnp.where(chosen, beside, 0).sum(dtype=jnp.int32), cell)
 
     def observe(self, state: StagHuntState) -> Observation:
-        """What stands where, around each agent and on the whole grid; see the class."""
+        """Occupancy around each agent and of the whole grid; see the class."""
         agents, prey = state.agents.astype(jnp.int32), state.prey.astype(jnp.int32)
         (x, y), active = grid.coordinates(agents, self.width), agents >= 0
         around = []
@@ -229,7 +229,7 @@ class StagHunt(TeamEnvironment):
         )
 
     def render(self, state: StagHuntState, save_path: str | None = None) -> Any:
-        """Draw the grid, what was caught in the last step, and who has left."""
+        """Draw the grid, the prey caught in the last step, and the entities that have left."""
         return self._viewer().render(state, save_path)
 
     def animate(self, states: list[StagHuntState], interval: int = 300, save_path: str | None = None) -> Any:
@@ -240,8 +240,8 @@ class StagHunt(TeamEnvironment):
         return StagHuntViewer(self.height, self.width, float(self.capture_reward), float(self.punishment))
 
 
-def turns(draws: jax.Array) -> jax.Array:
-    """The rank of each draw, int32 `(E,)`: a uniformly random permutation if draws are; ties by index."""
+def random_ranks(draws: jax.Array) -> jax.Array:
+    """The rank of each draw, int32 `(E,)`: a random permutation for random draws; ties by index."""
     index = np.arange(draws.shape[0])
     before = (draws < draws[:, None]) | ((draws == draws[:, None]) & (index < index[:, None]))
     return before.sum(axis=1, dtype=jnp.int32)
@@ -253,7 +253,7 @@ def occupied(cells: jax.Array, count: int) -> jax.Array:
 
 
 def channels(layers: list[jax.Array]) -> jax.Array:
-    """Layers `(..., C)` of agents and of prey as numbers `(..., C, NUM_CHANNELS)`, the last channel 0."""
+    """Layers `(..., C)` of agents and of prey as float32 `(..., C, NUM_CHANNELS)`, the last channel 0."""
     return jnp.stack([*layers, jnp.zeros_like(layers[0])], axis=-1).astype(jnp.float32)
 
 
@@ -263,20 +263,20 @@ def stag_hunt(
     prey: Count = 8,
     height: Count = 10,
     width: Count = 10,
-    punishment: Annotated[float, Must("at most 0 (it is added)", lambda number: number <= 0)] = -2.0,
+    punishment: Annotated[float, Constraint("at most 0 (it is added)", lambda number: number <= 0)] = -2.0,
     capture_reward: float = 10.0,
-    view: Annotated[int, Must("an odd number of cells", lambda side: side >= 1 and side % 2 == 1)] = 5,
+    view: Annotated[int, Constraint("an odd number of cells", lambda side: side >= 1 and side % 2 == 1)] = 5,
     time_limit: Steps = 200,
 ) -> StagHunt:
     """A stag hunt; see `StagHunt`.
 
     Raises:
         BadInputError: for fewer than two agents or one prey, a grid that is too small for them, a
-            punishment above 0 or a reward that is not a number, an even view, a time limit that cannot be, or
-            what does not fit into memory.
+            punishment above 0 or a reward that is not a number, an even view, an invalid time limit, or
+            observations that do not fit into memory.
     """
     grid.check_grid(height, width, agents + prey, agents + prey)
-    cells = height * width + agents * view**2  # on which every entity is looked for
+    cells = height * width + agents * view**2  # each compared with every entity
     check_fits(cells * (agents + prey), f"observations of {height} x {width} cells with a view of {view}")
     return StagHunt(
         capture_reward=jnp.asarray(capture_reward, jnp.float32),

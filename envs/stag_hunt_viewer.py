@@ -1,4 +1,4 @@
-"""Pictures of the stag hunt: who stands where, who has left, and what the last step paid."""
+"""Pictures of the stag hunt: positions, entities that have left, and the reward of the last step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,14 @@ GONE, GROUND = "#9aa3af", "#fbfbfb"
 class StagHuntViewer(FrameViewer):
     """Draws agents as numbered blue discs and prey as numbered orange diamonds.
 
-    Frozen agents and caught prey are dotted grey outlines on the cell that they left. What the last step
-    caught is green, with a line to each agent that it cost; a prey for which the team was punished has a
-    red ring around its new place.
+    Frozen agents and caught prey are dotted grey outlines on their last cell. A prey caught in the last step
+    is green, with a line to each agent that it froze; a prey for which the team was punished has a red ring
+    around its new cell.
 
     Args:
         height, width: of the grid, in cells.
-        capture_reward: for a catch.
-        punishment: p, for trying alone.
+        capture_reward: reward of a catch.
+        punishment: p, added when one agent tries alone.
         render_mode: "human" opens a window, "rgb_array" returns pixels.
     """
 
@@ -60,7 +60,7 @@ class StagHuntViewer(FrameViewer):
         for place in prey[catchers == 1]:
             ring = Circle(place, 0.47, fill=False, linewidth=2.5, linestyle=(0, (2, 1)), edgecolor=FINED)
             axes.add_patch(ring)
-        # Who is still there is drawn over those who have left the same cell before.
+        # Entities on the grid are drawn over those that have left from the same cell.
         for index, place in enumerate(agents):
             colour = (PAID if just_frozen[index] else GONE) if frozen[index] else PREDATOR
             self._piece(axes, Circle(place, 0.34), place, index, colour, bool(frozen[index]))
@@ -74,13 +74,13 @@ class StagHuntViewer(FrameViewer):
         self._legend(figure)
 
     def _points(self, cells: Any) -> np.ndarray:
-        """Where everybody is or was, `(E, 2)`."""
+        """Current or last positions, `(E, 2)`."""
         cells = np.asarray(cells, np.int64)
         y, x = np.divmod(np.where(cells < 0, ~cells, cells), self._width)
         return np.stack([x, y], axis=-1)
 
     def _frozen_before(self, states: Sequence[Any]) -> np.ndarray:
-        """Who was frozen before the last step, as far as known, `(n,)`."""
+        """Whether each agent was frozen before the last step, as far as known, `(n,)`."""
         last = np.asarray(states[-1].agents)
         return np.asarray(states[-2].agents) < 0 if len(states) > 1 else np.zeros(last.shape, bool)
 
@@ -91,7 +91,7 @@ class StagHuntViewer(FrameViewer):
     def _piece(
         self, axes: Axes, shape: Patch, place: np.ndarray, index: int, colour: str, left: bool
     ) -> None:
-        """A numbered piece: filled with its colour, or its outline if it has left the grid."""
+        """A numbered piece: filled, or only its outline if it has left the grid."""
         shape.set(facecolor=GROUND if left else colour, edgecolor=colour, zorder=1.5 if left else 3)
         if left:
             shape.set(linestyle=(0, (1, 1)), linewidth=2)

@@ -1,4 +1,4 @@
-"""Tables as users give them: lists of lists, or arrays of NumPy or JAX."""
+"""Tables given by users: lists of lists, or NumPy or JAX arrays."""
 
 from numbers import Real
 
@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from envs.errors import BadInputError
 
-#: Agents of a game that is a table with one axis for each: arrays have at most 64 axes.
-MOST_AXES = 32
-#: How far from 1 the probabilities of a row may sum; float32 rows stay well below it.
+#: Maximum number of agents of a tabular game, whose table has an axis per agent: arrays have at most 64 axes.
+MAX_AXES = 32
+#: Tolerance on the sum of a row of probabilities; rows in float32 stay well below it.
 SUM_TOLERANCE = 1e-5
 
 
-def numbers(
+def numeric_array(
     values: ArrayLike, name: str, dtype: DTypeLike = np.float64, *, booleans: bool = False
 ) -> np.ndarray:
     """`values` in `dtype`; with `booleans`, True and False are 1 and 0.
@@ -36,7 +36,7 @@ def numbers(
         raise BadInputError(
             f"{name} is ragged or not numeric: every row needs the same number of plain numbers"
         ) from error
-    except OverflowError:  # a whole number beyond what floats hold
+    except OverflowError:  # an integer too large for a float
         finite = False
     if not finite:
         raise BadInputError(f"{name} holds NaN or infinite entries: every entry must be a finite number")
@@ -44,16 +44,16 @@ def numbers(
 
 
 def _is_real(kind: type) -> bool:
-    # NumPy has time spans among its integers, and JAX has floats of its own.
+    # np.timedelta64 is a subclass of NumPy's integers, and JAX has floats of its own.
     real = issubclass(kind, Real | jax.Array) or jnp.issubdtype(kind, jnp.floating)
     return real and not issubclass(kind, np.timedelta64)
 
 
 def check_probabilities(table: np.ndarray, name: str) -> None:
-    """Every row of the last axis is a distribution.
+    """Check that every row of the last axis is a distribution.
 
     Raises:
-        BadInputError: if one is not.
+        BadInputError: if a row has a negative entry or does not sum to 1.
     """
     if table.min() < 0:
         where = tuple(int(index) for index in np.unravel_index(table.argmin(), table.shape))
@@ -62,5 +62,5 @@ def check_probabilities(table: np.ndarray, name: str) -> None:
     wrong = np.abs(sums - 1)
     if wrong.max() > SUM_TOLERANCE:
         where = tuple(int(index) for index in np.unravel_index(wrong.argmax(), sums.shape))
-        row = f"row {where}" if table.ndim > 1 else "all of it"
+        row = f"row {where}" if table.ndim > 1 else "it"
         raise BadInputError(f"{name} does not sum to 1: {row} sums to {sums[where]:g}")

@@ -1,4 +1,4 @@
-"""Finite team decision processes: tables that can be played as a game and read as a model."""
+"""Finite team MDPs: tables that can be played as a game and planned on as a model."""
 
 import math
 from typing import Annotated, Any, NamedTuple
@@ -12,21 +12,21 @@ from numpy.typing import ArrayLike
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
-from envs.matrix_games import END, MatrixGame, worst_action
+from envs.matrix_games import END, MatrixGame, worst_action_reward
 from envs.memory import check_fits
 from envs.ranges import Count, Seed, Steps, checks_parameters, from_to
-from envs.tables import MOST_AXES, check_probabilities, numbers
+from envs.tables import MAX_AXES, check_probabilities, numeric_array
 from envs.team_mdp_viewer import TeamMDPViewer
 
-#: States are kept in 16 bits.
-MOST_STATES = int(np.iinfo(np.int16).max)
+#: State numbers are int16.
+MAX_STATES = int(np.iinfo(np.int16).max)
 
 
 class TeamModel(NamedTuple):
-    """A finite team decision process as dynamic programming reads it.
+    """A finite team MDP as dynamic programming uses it.
 
     Shapes: `S` states, agent i has `A_i` actions. An episode ends when it enters a terminal state, so
-    nothing that a terminal state's own rows say is ever earned.
+    the rows of terminal states are never used.
     """
 
     transition: jax.Array  # (S, A_1, ..., A_n, S), each row of the last axis sums to 1
@@ -43,29 +43,29 @@ class MoveDraws(NamedTuple):
 
 @struct.dataclass
 class TeamMDPState:
-    """Where a team decision process stands."""
+    """The state of a team MDP, as a game."""
 
     key: jax.Array | None
     state: jax.Array  # () int16
     step_count: jax.Array  # () int16
-    last_actions: jax.Array  # (n,) int8 if that holds them, the joint action that led here; -1 at the start
+    last_actions: jax.Array  # (n,), the joint action that led here, in int8 where it fits; -1 at the start
 
 
 @struct.dataclass(eq=False)
 class TeamMDP(TeamEnvironment):
-    """A team walks through `S` states; each joint action pays and draws the next state.
+    """A team MDP with `S` states; the joint action sets the reward and the odds of the next state.
 
-    In state s every agent i picks one of its A_i actions at the same time. The team is paid
+    In state s all agents act at the same time, agent i with one of A_i actions. The team's reward is
     `reward[s, u_1, ..., u_n]`, plus normal noise with standard deviation `reward_noise[s, u_1, ..., u_n]`
     if there is any, and the next state is drawn from `transition[s, u_1, ..., u_n]`. The episode
-    terminates on entering a terminal state, and is cut off (truncated) after `time_limit` steps.
+    terminates on entering a terminal state, and is truncated after `time_limit` steps.
 
     Agent i sees the number `observation[i, s]` as a one-hot vector, `agents_view (n, num_observations)`;
     the learner sees the state, `global_state (S,)`. Agents with fewer actions than the others have the
-    rest masked; to play a masked action is the same as to play the agent's last one.
+    rest masked; playing a masked action is the same as playing the agent's last one.
 
     All tables are array leaves: `jax.vmap` over them is a batch of games. The builders of this module
-    keep fixed tables as NumPy float64, so that the same object plays in float32 and is a float64 model
+    keep fixed tables as NumPy float64, so that the same object is a game in float32 and a float64 model
     inside `jax.enable_x64(True)`.
 
     Args:
@@ -77,10 +77,10 @@ class TeamMDP(TeamEnvironment):
         terminal: `(S,)` bool.
         action_counts: `(A_1, ..., A_n)`.
         num_observations: the largest number of different observations of an agent.
-        fully_observable: whether every agent's observation tells the state.
+        fully_observable: whether every agent's observation identifies the state.
         time_limit: steps until truncation.
         layout: where the viewer draws each state, `(x, y)`; on a circle if None.
-        labels: what the viewer writes on each state; its number if None.
+        labels: the viewer's label of each state; its number if None.
     """
 
     transition: jax.Array
@@ -119,7 +119,7 @@ class TeamMDP(TeamEnvironment):
         key, draw = jax.random.split(key)
         state = TeamMDPState(
             key=key,
-            state=_pick(jnp.asarray(self.start), jax.random.uniform(draw)),
+            state=_sample_index(jnp.asarray(self.start), jax.random.uniform(draw)),
             step_count=jnp.zeros((), jnp.int16),
             last_actions=jnp.full((self.num_agents,), -1, self.action_dtype),
         )
@@ -142,13 +142,13 @@ class TeamMDP(TeamEnvironment):
     def move(
         self, state: TeamMDPState, actions: jax.Array, draws: MoveDraws
     ) -> tuple[TeamMDPState, TimeStep[Observation]]:
-        """Play `actions (n,)` with given random choices; the part of `step` that is not random."""
+        """Play `actions (n,)` with given random choices; the deterministic part of `step`."""
         actions = jnp.clip(actions, 0, jnp.asarray(self.action_counts) - 1)
         cell = (state.state, *actions)
         reward = jnp.asarray(self.reward)[cell]
         if self.reward_noise is not None:
             reward += jnp.asarray(self.reward_noise)[cell] * draws.normal
-        following = _pick(jnp.asarray(self.transition)[cell], draws.uniform)
+        following = _sample_index(jnp.asarray(self.transition)[cell], draws.uniform)
         step_count = state.step_count + jnp.int16(1)
         state = state.replace(  # type: ignore[attr-defined]
             state=following, step_count=step_count, last_actions=actions.astype(state.last_actions.dtype)
@@ -173,13 +173,13 @@ class TeamMDP(TeamEnvironment):
             jnp.asarray(self.transition, float), jnp.asarray(self.reward, float), jnp.asarray(self.terminal)
         )
 
-    def least_return(self, gamma: float | jax.Array) -> jax.Array:
+    def return_lower_bound(self, gamma: float | jax.Array) -> jax.Array:
         """The expected return of the worst joint policy from its worst state, or 0.
 
         With a `gamma` of 1 it is that of `time_limit` steps.
         """
         transition, reward, terminal = (jnp.asarray(table, jnp.float32) for table in self.model())
-        # Value iteration, until what is left out is a thousandth of the least that can come.
+        # Value iteration until gamma^steps <= 1e-3; the factor 1.01 below covers the rest.
         steps = self.time_limit if gamma == 1 else math.ceil(math.log(1e-3) / math.log(gamma)) if gamma else 1
         joint_axes = tuple(range(1, reward.ndim))
 
@@ -191,17 +191,17 @@ class TeamMDP(TeamEnvironment):
         return 1.01 * jnp.min(values)
 
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
-        """The best reward of the agent's worst action in any state but terminal ones, or 0 if positive."""
+        """The best reward of the agent's worst action in any non-terminal state, or 0 if positive."""
         never_paid = jnp.expand_dims(jnp.asarray(self.terminal), tuple(range(-self.num_agents, 0)))
         rewards = jnp.where(never_paid, jnp.inf, jnp.asarray(self.reward, jnp.float32))
-        return worst_action(rewards, agent, self.num_agents)
+        return worst_action_reward(rewards, agent, self.num_agents)
 
     def without_noise(self) -> "TeamMDP":
-        """The same game with deterministic rewards, to evaluate in."""
+        """The same game with deterministic rewards, for evaluation."""
         return self.replace(reward_noise=None)  # type: ignore[attr-defined, no-any-return]
 
     def render(self, state: TeamMDPState, save_path: str | None = None) -> Any:
-        """Draw the states and the ways between them, the current state marked."""
+        """Draw the states and the transitions between them, the current state marked."""
         return self._viewer().render(state, save_path)
 
     def animate(self, states: list[TeamMDPState], interval: int = 400, save_path: str | None = None) -> Any:
@@ -212,11 +212,11 @@ class TeamMDP(TeamEnvironment):
         return TeamMDPViewer(np.asarray(self.transition), np.asarray(self.terminal), self.layout, self.labels)
 
 
-def _pick(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The index () int16 that `uniform` in [0, 1) picks from `probabilities (S,)`, never one of 0."""
-    heights = jnp.cumsum(probabilities)
-    # Rounding may leave the last height below 1.
-    return jnp.sum(heights <= uniform * heights[-1], dtype=jnp.int16)
+def _sample_index(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+    """The index () int16 that `uniform` in [0, 1) selects from `probabilities (S,)`, never one of 0."""
+    cumulative = jnp.cumsum(probabilities)
+    # Rounding may leave the last sum below 1.
+    return jnp.sum(cumulative <= uniform * cumulative[-1], dtype=jnp.int16)
 
 
 @checks_parameters
@@ -243,14 +243,14 @@ def team_mdp(
         reward_noise: `(S, A_1, ..., A_n)` standard deviations; none if None.
         time_limit: steps until truncation.
         layout: `(x, y)` of each state for the viewer.
-        labels: a text for each state for the viewer.
+        labels: the viewer's label of each state.
 
     Raises:
-        BadInputError: for tables of shapes that do not fit, entries that are not finite, probabilities
-            that are negative or do not sum to 1, negative noise, an impossible time limit, or fewer
+        BadInputError: for tables of inconsistent shapes, entries that are not finite, probabilities
+            that are negative or do not sum to 1, negative noise, an invalid time limit, or fewer
             than two agents.
     """
-    transition = numbers(transition, "transition")
+    transition = numeric_array(transition, "transition")
     if transition.ndim < 4:
         raise BadInputError(
             f"transition has shape {transition.shape}, which makes a game of fewer than two agents: "
@@ -275,9 +275,9 @@ def team_mdp(
         seen = np.tile(np.arange(states), (agents, 1))
     else:
         seen = _shaped(observation, (agents, states), "observation")
-        if seen.min() < 0 or seen.max() >= MOST_STATES or (seen != np.floor(seen)).any():
+        if seen.min() < 0 or seen.max() >= MAX_STATES or (seen != np.floor(seen)).any():
             raise BadInputError(
-                f"observation must hold whole numbers from 0 to {MOST_STATES - 1}, one per agent and state"
+                f"observation must hold whole numbers from 0 to {MAX_STATES - 1}, one per agent and state"
             )
     for name, drawn in (("layout", layout), ("labels", labels)):
         if drawn is not None and len(drawn) != states:
@@ -300,22 +300,22 @@ def team_mdp(
 
 def _shaped(table: ArrayLike, shape: tuple[int, ...], name: str, *, booleans: bool = False) -> np.ndarray:
     """`table` in float64, of this shape."""
-    array = numbers(table, name, booleans=booleans)
+    array = numeric_array(table, name, booleans=booleans)
     if array.shape != shape:
         raise BadInputError(f"{name} has shape {array.shape}: give {shape}, to fit the transition table")
     return array
 
 
 def from_matrix_game(game: MatrixGame) -> TeamMDP:
-    """A (staged) matrix game as a team decision process: its stages are states, its end a terminal one.
+    """A (staged) matrix game as a team MDP: its stages are states, its end is a terminal state.
 
     Pure: it can be vmapped over games. The state is the stage, and the last state is the end.
 
     Raises:
-        BadInputError: for a game with a reward per agent, or with more stages than there may be states.
+        BadInputError: for a game with a reward per agent, or with more stages than `MAX_STATES`.
     """
     if game.general_sum:
-        raise BadInputError("a team MDP has one reward for all: give a matrix game that pays the team")
+        raise BadInputError("a team MDP has one team reward: give a matrix game with a team payoff")
     stages, agents = game.num_stages, game.num_agents
     _check_shape(stages + 1, game.action_counts)
     # (K, A_1, ..., A_n); `next_stage` itself may be in an integer that has no room for the end
@@ -341,15 +341,15 @@ def from_matrix_game(game: MatrixGame) -> TeamMDP:
 def draw_team_mdp(
     key: jax.Array, num_states: Count, action_counts: tuple[Count, ...], time_limit: Steps = 100
 ) -> TeamMDP:
-    """A random fully observable team decision process without an end.
+    """A random fully observable team MDP without terminal states.
 
     Every row of the transition table is uniform on the simplex (a flat Dirichlet), every reward uniform
-    in [0, 1), and every state as likely as the others at the start. Pure: thousands of games are
+    in [0, 1), and the first state is uniformly random. Pure: thousands of games are
     `jax.vmap(lambda key: draw_team_mdp(key, 5, (3, 3)))(keys)`. In float64 inside
     `jax.enable_x64(True)`.
 
     Raises:
-        BadInputError: for sizes that cannot be, or that do not fit into memory.
+        BadInputError: for sizes out of range, or that do not fit into memory.
     """
     _check_shape(num_states, action_counts)
     transition_key, reward_key = jax.random.split(key)
@@ -371,11 +371,11 @@ def draw_team_mdp(
 
 
 def _check_shape(states: int, action_counts: tuple[int, ...]) -> None:
-    """Refuse a transition table, in float32, that cannot be or does not fit into memory."""
-    if states > MOST_STATES:
-        raise BadInputError(f"a team MDP may have at most {MOST_STATES} states, not {states}")
-    if len(action_counts) > MOST_AXES:
-        raise BadInputError(f"a team MDP may have at most {MOST_AXES} agents, not {len(action_counts)}")
+    """Refuse a transition table, in float32, that is too large."""
+    if states > MAX_STATES:
+        raise BadInputError(f"a team MDP may have at most {MAX_STATES} states, not {states}")
+    if len(action_counts) > MAX_AXES:
+        raise BadInputError(f"a team MDP may have at most {MAX_AXES} agents, not {len(action_counts)}")
     entries = states**2 * math.prod(action_counts)
     check_fits(4 * entries, f"the transition table of {states} states and actions {action_counts}")
 
@@ -383,8 +383,8 @@ def _check_shape(states: int, action_counts: tuple[int, ...]) -> None:
 @checks_parameters
 def random_team_mdp(
     mdp_seed: Seed = 0,
-    states: Annotated[int, from_to(1, MOST_STATES)] = 5,
-    agents: Annotated[int, from_to(2, MOST_AXES)] = 2,
+    states: Annotated[int, from_to(1, MAX_STATES)] = 5,
+    agents: Annotated[int, from_to(2, MAX_AXES)] = 2,
     actions: Count = 3,
 ) -> TeamMDP:
     """One game of `draw_team_mdp`, drawn from `mdp_seed`.
@@ -404,12 +404,12 @@ def divergence_mmdp(time_limit: Steps = 100) -> TeamMDP:
 
     (Wang et al. 2021, "Towards Understanding Cooperative Multi-Agent Q-Learning with Value
     Factorization"; `mmdp_game_1` of QPLEX's release.) In state 0, (0, 0) pays 1 and stays, (0, 1) and
-    (1, 0) pay nothing and stay, and (1, 1) pays nothing and leads to state 1, where nothing pays for ever.
-    The true value of state 0 is 1 / (1 - gamma). The cap of `time_limit` steps is a truncation here;
-    the release counts it as an end.
+    (1, 0) pay nothing and stay, and (1, 1) pays nothing and leads to state 1, which is absorbing and pays
+    nothing. The true value of state 0 is 1 / (1 - gamma). The time limit is a truncation here, and a
+    termination in the release.
 
     Raises:
-        BadInputError: for an impossible time limit.
+        BadInputError: for an invalid time limit.
     """
     transition = np.zeros((2, 2, 2, 2))
     transition[0, :, :, 0] = 1
@@ -422,7 +422,7 @@ def divergence_mmdp(time_limit: Steps = 100) -> TeamMDP:
     )
 
 
-#: The line world: cells 0 to 3, the prize at cell 0, and as many steps as it takes to fetch it.
+#: The line world: cells 0 to 3, the prize at cell 0, and as many steps as it takes to get it.
 LINE_CELLS = LINE_STEPS = 4
 
 
@@ -432,13 +432,13 @@ def line_world(noise: bool = True) -> TeamMDP:
 
     Cells 0 to 3 lie in a line. Agent 2 walks from cell 3 (actions 0 stay, 1 left, 2 right); agent 1
     holds a button (0 leave it, 1 press). At cell 0, press and stay pays +10 and ends the episode, leave and
-    stay pays -30 and ends it. To walk left while agent 1 presses pays -30, and the walk happens. All else
-    pays nothing, and after four steps the episode is over: there is no step to lose.
+    stay pays -30 and ends it. Walking left while agent 1 presses pays -30, and the walk happens. Everything
+    else pays nothing. The episode ends after four steps, the least that the prize takes.
 
     With `noise` every reward carries N(0, 1), or N(0, 3^2) when agent 2 walks into a wall.
 
-    A state is a cell with the time left: state `4 * time_left + cell`, and time left 0 is terminal.
-    The episode that ends early also goes to time left 0. Agent 1 sees whether agent 2 is at cell 0 and
+    A state is a cell and the time left, `4 * time_left + cell`; time left 0 is terminal, also for an episode
+    that ends early. Agent 1 sees whether agent 2 is at cell 0 and
     whether there is time, agent 2 sees its cell and whether there is time; "time" means more steps left than
     cells to go. (Cassano and Sayed 2021, and their release, `finite_tmdp`.)
     """
@@ -452,7 +452,7 @@ def line_world(noise: bool = True) -> TeamMDP:
         to = int(np.clip(cell + (0, -1, 1)[walk], 0, LINE_CELLS - 1))
         wall[here] = walk != 0 and to == cell
         following[here] = LINE_CELLS * max(left - 1, 0) + to
-        if left == 0:  # over: nothing moves and nothing pays
+        if left == 0:  # terminal: no move and no reward
             following[here] = cell
         elif cell == 0 and walk == 0:
             reward[here] = 10 if press else -30

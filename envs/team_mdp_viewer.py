@@ -1,4 +1,4 @@
-"""Pictures of finite team decision processes: a graph of the states, the current one marked."""
+"""Pictures of finite team MDPs: a graph of the states, the current one marked."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +15,16 @@ RADIUS = 0.3
 
 
 class TeamMDPViewer(FrameViewer):
-    """Draws each state as a disc and each way that some joint action may lead as an arrow.
+    """Draws each state as a disc and each possible transition as an arrow.
 
-    The ways out of the current state are dark; the wider an arrow, the more likely a uniformly random
-    joint action takes it. Terminal states are grey, the current state is orange.
+    Transitions from the current state are dark; the width of an arrow is the probability under a uniformly
+    random joint action. Terminal states are grey, the current state is orange.
 
     Args:
         transition: `(S, A_1, ..., A_n, S)`.
         terminal: `(S,)` bool.
         layout: `(x, y)` of each state, in units in which neighbours are 1 apart; a circle if None.
-        labels: what is written on each state; its number if None.
+        labels: the label of each state; its number if None.
         render_mode: "human" opens a window, "rgb_array" returns pixels.
     """
 
@@ -37,7 +37,7 @@ class TeamMDPViewer(FrameViewer):
         render_mode: str = "rgb_array",
     ):
         states = len(terminal)
-        self._ways = transition.mean(axis=tuple(range(1, transition.ndim - 1)))  # (S, S)
+        self._edges = transition.mean(axis=tuple(range(1, transition.ndim - 1)))  # (S, S)
         self._terminal = terminal
         self._labels = labels or [str(state) for state in range(states)]
         if layout is None:
@@ -54,7 +54,7 @@ class TeamMDPViewer(FrameViewer):
         state = states[-1]
         axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
         current = int(state.state)
-        for source, target in np.argwhere(self._ways > 0):
+        for source, target in np.argwhere(self._edges > 0):
             if not (self._terminal[source] and source == target):
                 self._arrow(axes, source, target, source == current)
         for index, (x, y) in enumerate(self._places):
@@ -76,7 +76,7 @@ class TeamMDPViewer(FrameViewer):
         start, end = self._places[source], self._places[target]
         style: dict[str, Any] = {
             "color": "#303030" if dark else "#b8b8b8",
-            "linewidth": 0.6 + 2.4 * float(self._ways[source, target]),
+            "linewidth": 0.6 + 2.4 * float(self._edges[source, target]),
             "arrowstyle": "-|>",
             "mutation_scale": 9,
             "zorder": 2 if dark else 1,

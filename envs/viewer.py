@@ -1,4 +1,4 @@
-"""What viewers share: a still picture, and an animation that redraws it for each state."""
+"""The base class of viewers: a still picture, and an animation that redraws it for each state."""
 
 import abc
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 
 class FrameViewer(MatplotlibViewer[Any]):
-    """Draws states one at a time; a subclass says how in `draw`.
+    """Draws states one at a time; subclasses implement `draw`.
 
     Args:
         name: the name of the window.
@@ -29,9 +29,9 @@ class FrameViewer(MatplotlibViewer[Any]):
 
     @abc.abstractmethod
     def draw(self, figure: Figure, states: Sequence[Any]) -> None:
-        """Draw the last of `states` on an empty figure; the others are what led to it, as far as known.
+        """Draw the last of `states` on an empty figure; the others are its history, as far as known.
 
-        It has to lay out the figure by itself: matplotlib's layout engines are off.
+        Subclasses lay out the figure themselves: matplotlib's layout engines are off.
         """
 
     def render(self, state: Any, save_path: str | None = None) -> Any:
@@ -57,7 +57,7 @@ class FrameViewer(MatplotlibViewer[Any]):
             self._redraw(figure, states[: index + 1])
             return tuple(figure.axes)
 
-        # The first frame is drawn once more than the others if matplotlib is left to set up by itself.
+        # Without an `init_func` matplotlib draws the first frame twice.
         self._animation = FuncAnimation(
             figure, frame, frames=len(states), init_func=lambda: (), interval=interval
         )

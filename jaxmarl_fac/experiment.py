@@ -14,14 +14,14 @@ from envs.ranges import KEY, Seed
 from jaxmarl_fac.algorithm import Algorithm, Learner, Metrics, Params
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.schedule import Schedule, evenly_spread
-from jaxmarl_fac.settings import Count, Must, Settings, at_least
+from jaxmarl_fac.settings import Constraint, Count, Settings, at_least
 
 #: Iterations that the loop can count in 32 bits, two numbers kept for keys.
 MOST_ITERATIONS = 2**31 - 3
 #: Seeds of one experiment.
 MOST_SEEDS = 2**20
 #: Counts that only the host needs.
-LARGE = Must("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
+LARGE = Constraint("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]

@@ -74,9 +74,9 @@ class GameSpec:
         shape = (self.num_agents,)
         return jnp.broadcast_to(spec.minimum, shape), jnp.broadcast_to(spec.maximum, shape)
 
-    def least_return(self, gamma: float | jax.Array) -> jax.Array | None:
-        """See `TeamEnvironment.least_return`."""
-        return self._env.least_return(gamma)
+    def return_lower_bound(self, gamma: float | jax.Array) -> jax.Array | None:
+        """See `TeamEnvironment.return_lower_bound`."""
+        return self._env.return_lower_bound(gamma)
 
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """See `TeamEnvironment.best_reward_of_worst_action`."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
-from envs.ranges import Seed, checked
+from envs.ranges import Seed, check_value
 from jaxmarl_fac.algorithm import Algorithm, Params
 from jaxmarl_fac.checkpoints import read_params
 from jaxmarl_fac.evaluation import AGENTS, greedy_return
@@ -152,7 +152,7 @@ def load_player(
 
 
 def _key(number: int) -> jax.Array:
-    return jax.random.key(np.uint32(checked("key", Seed, number)))
+    return jax.random.key(np.uint32(check_value("key", Seed, number)))
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:

@@ -17,15 +17,15 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, ge
 
 import docstring_parser
 
-from envs.ranges import Count, Must, Probability, above, at_least, between, checked
+from envs.ranges import Constraint, Count, Probability, above, at_least, between, check_value
 
 __all__ = [
     "AnyWidths",
     "Beta",
+    "Constraint",
     "Count",
     "EvenCount",
     "Leaf",
-    "Must",
     "NotNegative",
     "OffOrAbove",
     "Positive",
@@ -47,7 +47,7 @@ Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0, "0 or above")]
 #: Of a step towards a target: 1 is the whole way.
 StepSize = Annotated[float, between(0, 1, open_low=True)]
-EvenCount = Annotated[int, Must("even and above 0", lambda count: count >= 2 and count % 2 == 0)]
+EvenCount = Annotated[int, Constraint("even and above 0", lambda count: count >= 2 and count % 2 == 0)]
 #: 0 switches off what the setting is for.
 OffOrAbove = Annotated[float, at_least(0, "0 (off) or above")]
 #: Of the hidden layers of a network that has some, and of one that may have none.
@@ -55,14 +55,15 @@ Widths = Annotated[tuple[int, ...], at_least(1, "one or more widths, each at lea
 AnyWidths = Annotated[tuple[int, ...], at_least(1, "widths, each at least 1")]
 #: An inverse temperature.
 Beta = Annotated[
-    float, Must("a number, which may be 0, negative or infinite", lambda value: not math.isnan(value), True)
+    float,
+    Constraint("a number, which may be 0, negative or infinite", lambda value: not math.isnan(value), True),
 ]
 
 
 class Settings:
     """Base of frozen dataclasses whose fields are checked by their annotations, in `__post_init__`.
 
-    See `envs.ranges.checked`.
+    See `envs.ranges.check_value`.
 
     Raises:
         BadInputError: for the first field that is not what it must be.
@@ -72,7 +73,7 @@ class Settings:
         settings: Any = self
         hints = _hints(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(settings):
-            value = checked(field.name, hints[field.name], getattr(self, field.name))
+            value = check_value(field.name, hints[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)
 
 

@@ -34,7 +34,17 @@ SEEN_BY_ENGINE = {
     "envs.errors": {"BadInputError"},
     "envs.memory": {"check_fits"},
     "envs.outside": {"find_outside"},
-    "envs.ranges": {"KEY", "Count", "Must", "Probability", "Seed", "above", "at_least", "between", "checked"},
+    "envs.ranges": {
+        "KEY",
+        "Count",
+        "Constraint",
+        "Probability",
+        "Seed",
+        "above",
+        "at_least",
+        "between",
+        "check_value",
+    },
     "envs.tables": {"SUM_TOLERANCE"},
     "envs.team_mdp": {"TeamModel"},
 }

@@ -1,4 +1,4 @@
-"""Other people's environments under this suite's ids: `jumanji:NAME`, `smax:MAP` and `mpe:NAME`."""
+"""Environments of other libraries under this suite's ids: `jumanji:NAME`, `smax:MAP` and `mpe:NAME`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from envs.errors import BadInputError
 
 
 class Adapted(NamedTuple):
-    """One environment, as an `Entry` of envs/registry.py describes it."""
+    """One environment, with the fields of an `Entry` of envs/registry.py."""
 
     build: Callable[..., TeamEnvironment]
     family: str
@@ -17,22 +17,27 @@ class Adapted(NamedTuple):
 
 
 class RemixMap(NamedTuple):
-    """One of ReMIX's StarCraft maps, and what SMAX has of it."""
+    """One of ReMIX's StarCraft maps and its counterpart in SMAX."""
 
     name: str
     difficulty: str
-    env_id: str | None  # the same map here, or None
-    nearest: tuple[str, ...]  # ids to take in its place
+    env_id: str | None  # the same map in SMAX, or None
+    nearest: tuple[str, ...]  # ids of substitutes
     why: str
 
 
-#: The maps of ReMIX's figure 2. SMAX is not SMAC: other rewards (a return of at most 2), no shields, walls
-#: that kill, 101 steps. Numbers do not compare with the paper's, only orders of algorithms do.
+#: The maps of ReMIX's figure 2. SMAX is not SMAC: rewards differ (a return is at most 2), there are
+#: no shields, walls kill, and episodes have 101 steps. Only rankings of algorithms can be compared with the
+#: paper's, not returns.
 REMIX_MAPS = (
     RemixMap("1c3s5z", "easy", None, ("smax:3s5z",), "SMAX has no colossus"),
     RemixMap("3s_vs_5z", "hard", "smax:3s_vs_5z", (), "the same units"),
     RemixMap(
-        "another hard map", "hard", None, ("smax:5m_vs_6m",), "the text does not name it; this one stands in"
+        "another hard map",
+        "hard",
+        None,
+        ("smax:5m_vs_6m",),
+        "the paper does not name it; this one is a substitute",
     ),
     RemixMap("6h_vs_8z", "super-hard", "smax:6h_vs_8z", (), "the same units"),
     RemixMap(
@@ -40,7 +45,7 @@ REMIX_MAPS = (
         "super-hard",
         None,
         ("smax:27m_vs_30m", "smax:3s5z_vs_3s6z"),
-        "SMAX has no medivac, and nobody heals",
+        "SMAX has no medivac, so no unit is healed",
     ),
     RemixMap(
         "corridor",
@@ -60,10 +65,10 @@ ADAPTED_IDS: dict[str, str] = {
 
 
 def lookup(env_id: str) -> Adapted:
-    """What is behind an id with a colon.
+    """The environment of an id with a colon.
 
     Raises:
-        BadInputError: if there is no such environment, or the package that it is from is missing.
+        BadInputError: for an unknown environment or a missing package.
     """
     prefix, _, name = env_id.partition(":")
     if prefix == "jumanji":
@@ -73,4 +78,4 @@ def lookup(env_id: str) -> Adapted:
         return Adapted(from_jaxmarl.lookup_map(name), "smax", f"JaxMARL's SMAX, map {name}")
     if prefix == "mpe":
         return Adapted(from_jaxmarl.lookup_mpe(name), "mpe", ADAPTED_IDS["mpe:simple_spread"])
-    raise BadInputError(f"unknown environment {env_id!r}: with a colon there are {', '.join(ADAPTED_IDS)}")
+    raise BadInputError(f"unknown environment {env_id!r}: the ids with a colon are {', '.join(ADAPTED_IDS)}")

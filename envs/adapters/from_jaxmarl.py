@@ -1,6 +1,6 @@
 """JaxMARL's SMAX and its simple_spread as team games. JaxMARL is an optional extra.
 
-Games are stepped by `step_env`: JaxMARL's own `step` resets those that are over.
+Games are stepped by `step_env`, since JaxMARL's own `step` resets finished ones.
 """
 
 import abc
@@ -25,7 +25,7 @@ Settings = tuple[tuple[str, Any], ...]
 
 @struct.dataclass
 class JaxMARLState:
-    """JaxMARL's state, and the key that its steps ask for."""
+    """JaxMARL's state, and the key for its steps."""
 
     key: jax.Array | None
     inner: Any  # a dataclass of arrays
@@ -39,9 +39,9 @@ class JaxMARLTeam(TeamEnvironment):
 
     Args:
         name: of the map or of the scenario.
-        settings: names and values of what it is built with.
-        num_agents, num_actions: as JaxMARL has them.
-        time_limit: JaxMARL's `max_steps` + 1, because it counts a step after it has asked for the end.
+        settings: names and values of its constructor's arguments.
+        num_agents, num_actions: as in JaxMARL.
+        time_limit: JaxMARL's `max_steps` + 1, because it checks for the end before it counts the step.
     """
 
     name: str = struct.field(pytree_node=False)
@@ -63,7 +63,7 @@ class JaxMARLTeam(TeamEnvironment):
 
     @abc.abstractmethod
     def terminated(self, inner: Any) -> jax.Array:
-        """Whether the game is over in JaxMARL's state, whatever the clock says: `()` bool."""
+        """Whether the game is over in JaxMARL's state, whatever the time: `()` bool."""
 
     @property
     def wrapped(self) -> Any:
@@ -71,10 +71,10 @@ class JaxMARLTeam(TeamEnvironment):
         return _build(type(self), self.name, self.settings)
 
     def reset(self, key: jax.Array) -> tuple[JaxMARLState, TimeStep[Observation]]:
-        """JaxMARL's start."""
+        """Start an episode of JaxMARL's environment."""
         key, draw = jax.random.split(key)
         _, inner = self.wrapped.reset(draw)
-        # JaxMARL counts from a Python number, whose weak type would have a loop compiled once more.
+        # JaxMARL counts steps from a Python number, whose weak type would make a loop compile twice.
         state = JaxMARLState(key, jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), inner))
         return state, self.first_timestep(state).replace(extras=self.extras(inner))  # type: ignore[attr-defined]
 
@@ -105,7 +105,7 @@ class JaxMARLTeam(TeamEnvironment):
         return views.reshape(-1)
 
     def action_mask(self, inner: Any) -> jax.Array:
-        """`(n, A)`; all actions, if an environment does not say otherwise."""
+        """Available actions `(n, A)`; all of them by default."""
         return jnp.ones((self.num_agents, self.num_actions), bool)
 
     def steps(self, inner: Any) -> jax.Array:
@@ -113,7 +113,7 @@ class JaxMARLTeam(TeamEnvironment):
         return inner.step.astype(jnp.int32)
 
     def extras(self, inner: Any) -> dict[str, jax.Array]:
-        """What else is known of JaxMARL's state."""
+        """The time step's `extras`; none by default."""
         return {}
 
 
@@ -121,12 +121,13 @@ class JaxMARLTeam(TeamEnvironment):
 class Smax(JaxMARLTeam):
     """A battle of SMAX, JaxMARL's StarCraft-like micromanagement, against its scripted enemy.
 
-    An ally has four moves, stop, and an attack for each enemy. The team's reward is the enemies' health
-    that a step took, as a fraction of all of it, and 1 for the victory: a return is at most 2. The battle
-    is over when one side is dead, and is cut off after `time_limit` steps. `extras` has `won`, True once
-    the enemy is dead and an ally lives. The global state is JaxMARL's `world_state`.
+    An ally has four moves, stop, and an attack for each enemy. The team's reward is the fraction of the
+    enemies' total health that the step removed, and 1 for a win: a return is at most 2. The battle terminates
+    when one side is dead, and is truncated after `time_limit` steps. `extras` has `won`, True once the enemy
+    is dead and an ally lives. The global state is JaxMARL's `world_state`.
 
-    SMAX is not SMAC: other rewards, no shields, walls that kill. Numbers do not compare, orders may.
+    SMAX is not SMAC: rewards differ, there are no shields, and walls kill. Rankings of algorithms may be
+    comparable, returns are not.
     """
 
     @staticmethod
@@ -153,16 +154,14 @@ class Smax(JaxMARLTeam):
         return jnp.stack([available[agent] for agent in self.wrapped.agents]).astype(bool)
 
     def steps(self, inner: Any) -> jax.Array:
-        """Steps so far, int32 `()`."""
         return inner.state.step.astype(jnp.int32)
 
     def extras(self, inner: Any) -> dict[str, jax.Array]:
-        """Whether the battle is won."""
         allies, enemies = self._alive(inner)
         return {"won": allies & ~enemies}
 
     def _alive(self, inner: Any) -> tuple[jax.Array, jax.Array]:
-        """Whether an ally, and whether an enemy is alive."""
+        """Whether any ally and whether any enemy is alive, `()` bool each."""
         alive = inner.state.unit_alive
         return alive[: self.num_agents].any(), alive[self.num_agents :].any()
 
@@ -171,10 +170,9 @@ class Smax(JaxMARLTeam):
 class SimpleSpread(JaxMARLTeam):
     """JaxMARL's simple_spread of the multi-agent particle environments: cover all landmarks.
 
-    `n` discs with five actions (nothing, left, right, down, up) are paid for being near `n` landmarks, and
-    lose when they bump into each other. The team's reward is the sum over the agents, as JaxMARL's own
-    learners take it. Only the clock ends a game, which is a truncation; JaxMARL's learners do not
-    bootstrap there.
+    `n` discs with five actions (nothing, left, right, down, up) are rewarded for being near `n` landmarks and
+    penalised for collisions. The team's reward is the sum over the agents, as in JaxMARL's own learners.
+    Episodes end only at the time limit, by truncation; JaxMARL's learners do not bootstrap there.
     """
 
     @staticmethod
@@ -187,7 +185,6 @@ class SimpleSpread(JaxMARLTeam):
         return rewards.sum()
 
     def terminated(self, inner: Any) -> jax.Array:
-        """False."""
         return jnp.asarray(False)
 
 
@@ -238,16 +235,16 @@ def lookup_mpe(name: str) -> Callable[..., TeamEnvironment]:
     """How to build the particle environment `name`.
 
     Raises:
-        BadInputError: if JaxMARL is missing, or it is another one than simple_spread.
+        BadInputError: if JaxMARL is missing, or for any environment but simple_spread.
     """
     if name != "simple_spread":
-        raise BadInputError(f"unknown environment 'mpe:{name}': there is mpe:simple_spread")
+        raise BadInputError(f"unknown environment 'mpe:{name}': choose mpe:simple_spread")
     _jaxmarl("registration", f"mpe:{name}")
     return simple_spread
 
 
 def _jaxmarl(module: str, env_id: str = "this environment") -> Any:
-    """A module of JaxMARL, imported when it is needed: it takes seconds, and most runs never do."""
+    """Import a module of JaxMARL, only when needed: it takes seconds, and most runs never use it."""
     if importlib.util.find_spec("jaxmarl") is None:
         raise BadInputError(
             f"{env_id} needs JaxMARL: pip install -e '.[peers]' -c constraints.txt, in an environment of its "
@@ -264,6 +261,6 @@ def _team(kind: Any, name: str, **settings: Any) -> Any:
 
 @functools.cache
 def _build(kind: Any, name: str, settings: Settings) -> Any:
-    # Once for all: it may be asked for while a function is traced, and holds arrays.
+    # Cached: it may be built while a function is traced, and holds arrays.
     with jax.ensure_compile_time_eval():
         return kind.build(name, **dict(settings))

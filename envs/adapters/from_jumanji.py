@@ -1,6 +1,6 @@
 """Jumanji's own cooperative environments as team games.
 
-The team's reward is the sum of the agents' rewards; one that Jumanji shares is taken once.
+The team's reward is the sum of the agents' rewards; a reward that Jumanji shares among them is counted once.
 """
 
 import abc
@@ -25,15 +25,15 @@ from envs.memory import check_fits
 from envs.ranges import Steps, checks_parameters, from_to
 
 Settings = tuple[tuple[str, Any], ...]
-#: Sides of grids, and how many stand there: with more, Jumanji takes minutes to draw a start.
+#: Sides of grids and numbers of entities: above 100, Jumanji takes minutes to draw a start.
 Size = Annotated[int, from_to(1, 100)]
 
 
 @struct.dataclass
 class JumanjiState:
-    """What replay keeps is what was seen; the wrapped environment's state goes where the key goes."""
+    """The observation, which replay stores; the wrapped environment's state takes the place of the key."""
 
-    key: Any  # the wrapped environment's state with its PRNG key: what steps need, and `observe` does not
+    key: Any  # the wrapped environment's state with its PRNG key: used by `step`, not by `observe`
     seen: jax.Array  # (n, O) or (height, width), in the smallest integers
     action_mask: jax.Array  # (n, A) bool
     step_count: jax.Array  # ()
@@ -44,8 +44,8 @@ class JumanjiTeam(TeamEnvironment):
     """One of Jumanji's environments with the interface of this suite.
 
     Args:
-        settings: names and values of what it is built with.
-        num_agents, num_actions, time_limit: as those settings make them.
+        settings: names and values of its constructor's arguments.
+        num_agents, num_actions, time_limit: as these settings imply.
     """
 
     settings: Settings = struct.field(pytree_node=False)
@@ -53,10 +53,10 @@ class JumanjiTeam(TeamEnvironment):
     num_actions: int = struct.field(pytree_node=False)
     time_limit: int = struct.field(pytree_node=False)
 
-    #: False if Jumanji says "terminated" when the time is up: all that ends then is taken for cut off.
-    tells_truncation = True
+    #: False if Jumanji reports "terminated" at the time limit: every end at that step counts as a truncation.
+    signals_truncation = True
     #: False if Jumanji's step mixes dtypes in JAX's 64-bit mode.
-    plays_in_64_bits = True
+    supports_64_bits = True
     binary_discounts = True
 
     @staticmethod
@@ -65,8 +65,8 @@ class JumanjiTeam(TeamEnvironment):
         """The wrapped environment."""
 
     @abc.abstractmethod
-    def remember(self, observation: Any) -> jax.Array:
-        """What a state keeps of the wrapped environment's observation."""
+    def compact_observation(self, observation: Any) -> jax.Array:
+        """The part of the wrapped environment's observation that a state stores, in the smallest dtype."""
 
     @property
     def wrapped(self) -> Any:
@@ -74,8 +74,8 @@ class JumanjiTeam(TeamEnvironment):
         return _build(type(self), self.settings)
 
     def reset(self, key: jax.Array) -> tuple[JumanjiState, TimeStep[Observation]]:
-        """Jumanji's start."""
-        if jax.config.read("jax_enable_x64") and not self.plays_in_64_bits:
+        """Start an episode of Jumanji's environment."""
+        if jax.config.read("jax_enable_x64") and not self.supports_64_bits:
             raise BadInputError(
                 f"{type(self).__name__} cannot be played in 64-bit mode: unset JAX_ENABLE_X64"
             )
@@ -89,28 +89,28 @@ class JumanjiTeam(TeamEnvironment):
         following = self._state(inner, timestep.observation)
         over, reward = timestep.last(), jnp.sum(timestep.reward).astype(jnp.float32)
         terminated = over & (timestep.discount == 0).all()
-        if not self.tells_truncation:
+        if not self.signals_truncation:
             terminated &= following.step_count < self.time_limit
         result = self.next_timestep(following, reward, terminated, over & ~terminated)
         return following, result.replace(extras=timestep.extras)  # type: ignore[attr-defined]
 
     def observe(self, state: JumanjiState) -> Observation:
-        """Jumanji's views as they are; the global state is all of them, one after the other."""
+        """Jumanji's views unchanged; the global state is all of them, concatenated."""
         views = state.seen.astype(jnp.float32)
         return self._observation(state, views, views.reshape(-1))
 
     def render(self, state: JumanjiState) -> Any:
-        """Jumanji's picture of a state that is not from replay."""
+        """Draw `state` with Jumanji's viewer; not for states from replay."""
         return self.wrapped.render(state.key)
 
     def animate(self, states: list[JumanjiState], interval: int = 200, save_path: str | None = None) -> Any:
-        """Jumanji's animation, `interval` milliseconds between states that are not from replay."""
+        """Jumanji's animation of states that are not from replay, `interval` milliseconds apart."""
         return self.wrapped.animate([state.key for state in states], interval, save_path)
 
     def _state(self, inner: Any, observation: Any) -> JumanjiState:
         return JumanjiState(
             key=inner,
-            seen=self.remember(observation),
+            seen=self.compact_observation(observation),
             action_mask=observation.action_mask,
             step_count=observation.step_count.astype(compact_dtype(self.time_limit)),
         )
@@ -121,11 +121,11 @@ class JumanjiTeam(TeamEnvironment):
 
 @struct.dataclass(eq=False)
 class Foraging(JumanjiTeam):
-    """Level-based foraging: agents with levels load food that only enough levels together can lift.
+    """Level-based foraging: agents load food, if their levels together are at least the food's.
 
     Jumanji's `LevelBasedForaging`, whose docstring has the rules. An agent sees (y, x, level) of every
-    food, of itself and of the others, (-1, -1, 0) for what is too far. Food shared among those who lifted
-    it sums to 1 for the team when all is eaten.
+    food, of itself and of the others, (-1, -1, 0) for those out of sight. The rewards for a
+    food are shared among the agents that load it; the team's return is 1 when all food is loaded.
     """
 
     @staticmethod
@@ -135,7 +135,7 @@ class Foraging(JumanjiTeam):
         generator = ForagingGenerator(num_agents=agents, num_food=food, **settings)
         return LevelBasedForaging(generator, time_limit=time_limit, penalty=penalty)
 
-    def remember(self, observation: Any) -> jax.Array:
+    def compact_observation(self, observation: Any) -> jax.Array:
         """The agents' views `(n, 3 (food + n))`."""
         generator = self.wrapped._generator
         largest = max(generator.grid_size, generator.num_agents * generator.max_agent_level)
@@ -146,19 +146,19 @@ class Foraging(JumanjiTeam):
 class Warehouse(JumanjiTeam):
     """Robots bring requested shelves to a goal, +1 each for the team, and must not run into each other.
 
-    Jumanji's `RobotWarehouse`, whose docstring has the rules. It says "terminated" when the time is up
-    too, which is a truncation here; so is a collision in the very last step.
+    Jumanji's `RobotWarehouse`, whose docstring has the rules. It reports "terminated" at the time limit
+    too, which is a truncation here; so is a collision in the last step.
     """
 
-    tells_truncation = False
-    plays_in_64_bits = False
+    signals_truncation = False
+    supports_64_bits = False
 
     @staticmethod
     def build(**settings: Any) -> Any:
         agents, time_limit = settings.pop("agents"), settings.pop("time_limit")
         return RobotWarehouse(WarehouseGenerator(num_agents=agents, **settings), time_limit)
 
-    def remember(self, observation: Any) -> jax.Array:
+    def compact_observation(self, observation: Any) -> jax.Array:
         """The agents' views `(n, O)`."""
         return observation.agents_view.astype(compact_dtype(max(self.wrapped.grid_size)))
 
@@ -168,16 +168,16 @@ class Connect(JumanjiTeam):
     """Agents draw lines on a grid, each to a target of its own, and lines may not cross.
 
     Jumanji's `Connector`, whose docstring has the rules; +1 for each line that is done, -0.03 a step for
-    each that is not. Jumanji shows one grid of numbers to all. Here an agent sees, for each cell, whether
-    a line, a line's head or a target is there, and whether that is its own: `4 cells` features. The global
-    state has the same with (i + 1) / n in the place of "own", i being the owner.
+    each that is not. Jumanji shows one grid of numbers to all. Here an agent sees four features per cell:
+    whether it holds a line, the head of a line, or a target, and whether that is its own. In the global state
+    the fourth is (i + 1) / n, where i is the owner.
     """
 
-    plays_in_64_bits = False
+    supports_64_bits = False
 
     @property
     def fully_observable(self) -> bool:  # type: ignore[override]
-        """True: everybody sees the whole grid."""
+        """True: every agent sees the whole grid."""
         return True
 
     @staticmethod
@@ -185,7 +185,7 @@ class Connect(JumanjiTeam):
         generator = RandomWalkGenerator(settings["grid_size"], settings["agents"])
         return Connector(generator, time_limit=settings["time_limit"])
 
-    def remember(self, observation: Any) -> jax.Array:
+    def compact_observation(self, observation: Any) -> jax.Array:
         """The grid of numbers."""
         return observation.grid.astype(compact_dtype(3 * self.num_agents))
 
@@ -282,16 +282,16 @@ GAMES: dict[str, tuple[Callable[..., JumanjiTeam], str]] = {
 
 
 def about_games() -> dict[str, str]:
-    """A line about each environment, by its name with the version that is installed."""
+    """One line about each environment, by its name with the installed version."""
     installed = {name.rpartition("-v")[0]: name for name in jumanji.registered_environments()}
     return {installed[name]: f"Jumanji's {name}: {about}" for name, (_, about) in GAMES.items()}
 
 
 def lookup(name: str) -> tuple[Callable[..., JumanjiTeam], str]:
-    """How to build `name`, a name with its version, and a line about it.
+    """The builder of `name`, a name with its version, and one line about it.
 
     Raises:
-        BadInputError: if there is none.
+        BadInputError: for an unknown name.
     """
     about = about_games()
     if name not in about:
@@ -308,15 +308,18 @@ def _team(kind: Any, **settings: Any) -> Any:
         started = jax.eval_shape(team.reset, jax.random.key(0))
     except BadInputError:
         raise
-    except Exception as error:  # some settings Jumanji refuses, and at others it fails somewhere inside
+    except Exception as error:  # Jumanji refuses some settings, and fails internally on others
         why = " ".join(str(error).split())[:300]
         raise BadInputError(f"Jumanji refuses these settings: {why or type(error).__name__}") from error
-    check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(started)), "one state of it")
+    check_fits(
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(started)),
+        "one state of this environment",
+    )
     return team
 
 
 @functools.cache
 def _build(kind: Any, settings: Settings) -> Any:
-    # Once for all: it may be asked for while a function is traced, and holds arrays.
+    # Cached: it may be built while a function is traced, and holds arrays.
     with jax.ensure_compile_time_eval():
         return kind.build(**dict(settings))

@@ -1,1 +1,1 @@
-"""Exact theory of small games, in float64 where the caller enables it; no part of the training loop."""
+"""Exact theory of small games, in float64 if the caller enables it; not used by the training loop."""

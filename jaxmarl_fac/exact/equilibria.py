@@ -1,8 +1,9 @@
-"""Equilibria of two-player games in tables.
+"""Equilibria of two-player matrix games.
 
-All solvers are exact up to rounding, jittable and vmappable: they try every vertex of a polytope that
-the shapes alone determine, so the work is a fixed batch of small linear systems. That number grows fast
-(231 systems at 5x5), hence `MOST_VERTICES`; for larger games scipy.optimize.linprog is the better tool.
+All solvers are exact up to rounding, jittable and vmappable: they try every candidate vertex of a
+polytope, and the candidates depend on the shapes only, so the work is a fixed batch of small linear systems.
+Their number grows fast (231 systems at 5x5), hence `MAX_VERTICES`; for larger games scipy.optimize.linprog is
+the better tool.
 
 A game is `payoffs (2, A, B)`: player 1 picks the row a, player 2 the column b.
 """
@@ -21,8 +22,8 @@ from numpy.typing import ArrayLike
 from envs.errors import BadInputError
 from jaxmarl_fac.exact.linear_systems import solve
 
-#: Games with more vertices to try are refused: 6x6 has 893, 2x40 has 782.
-MOST_VERTICES = 1000
+#: Games with more candidate vertices are refused: 6x6 has 893, 2x40 has 782.
+MAX_VERTICES = 1000
 
 
 def check_bimatrix(payoffs: Sequence[ArrayLike]) -> np.ndarray:
@@ -75,10 +76,10 @@ def _tight_constraints(actions: int, columns: int) -> np.ndarray:
     for size in range(1, min(actions, columns) + 1):
         for support in itertools.combinations(range(actions), size):
             unplayed = [columns + action for action in range(actions) if action not in support]
-            # A pure strategy is one whatever the column: list it once.
+            # A pure strategy does not depend on the column: list it once.
             equal = itertools.combinations(range(columns), size) if size > 1 else [(0,)]
             choices.extend([*tight, *unplayed, columns + actions] for tight in equal)
-            if len(choices) > MOST_VERTICES:
+            if len(choices) > MAX_VERTICES:
                 raise BadInputError(
                     f"a {actions}x{columns} game is too large to enumerate its equilibria: "
                     "use at most 6x6, or scipy.optimize.linprog"
@@ -87,9 +88,9 @@ def _tight_constraints(actions: int, columns: int) -> np.ndarray:
 
 
 def _vertices(payoff: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """All strategies over the rows that make as many columns pay the same as they mix rows.
+    """All strategies over the rows that equalise as many columns as they mix rows.
 
-    They are the vertices of {(x, v): x in the simplex, x·payoff[:, b] <= v}, and some points beside it: at a
+    They are the vertices of {(x, v): x in the simplex, x·payoff[:, b] <= v}, and some points outside it: at a
     vertex as many constraints hold with equality as there are unknowns. With `>= v` the set is that of
     max-min, with the same candidates.
 
@@ -97,12 +98,12 @@ def _vertices(payoff: jax.Array) -> tuple[jax.Array, jax.Array]:
         payoff: `(A, B)`.
 
     Returns:
-        Strategies `(N, A)`, all of them probabilities, and whether each solves its system `(N,)`.
+        Strategies `(N, A)`, all of them distributions, and whether each solves its system `(N,)`.
     """
     chex.assert_rank(payoff, 2)
     actions, columns = payoff.shape
     dtype = payoff.dtype
-    # Shifting and scaling move no vertex and keep the systems well conditioned.
+    # Shifting and scaling leave the vertices unchanged and keep the systems well conditioned.
     spread = jnp.ptp(payoff)
     unit = (payoff - jnp.min(payoff)) / jnp.where(spread > 0, spread, 1)
     constraints = jnp.concatenate(  # unknowns (x, v)
@@ -132,16 +133,16 @@ def _tolerance(dtype: jnp.dtype) -> float:
 def max_min(payoff: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The foe value `max_x min_b x·payoff[:, b]` and the policy x that attains it, `()` and `(A,)`.
 
-    An optimal strategy lies on a vertex (Shapley and Snow, 1950), and whatever strategy is tried, its
-    worst case is a lower bound; so the best of all is exact. Of equally good ones the one with the
-    smallest support, then the lowest actions, is taken. The other player's strategy is that of
+    An optimal strategy lies on a vertex (Shapley and Snow, 1950), and the worst case of any
+    strategy is a lower bound, so the best candidate is exact. Ties go to the smallest support, then to the
+    lowest actions. The other player's strategy is that of
     `max_min(-payoff.T)`.
 
     Args:
         payoff: `(A, B)`, of the player that picks the row.
 
     Raises:
-        BadInputError: if the game is too large (`MOST_VERTICES`).
+        BadInputError: if the game is too large (`MAX_VERTICES`).
     """
     strategies, _ = _vertices(payoff)
     worst = jnp.min(strategies @ payoff, axis=-1)  # (N,)
@@ -164,7 +165,7 @@ def friend(payoff: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def best_response_gaps(payoffs: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """What each player could gain by its best response, `(2,)`; both 0 in a Nash equilibrium.
+    """Each player's gain from its best response, `(2,)`; both are 0 in a Nash equilibrium.
 
     Args:
         payoffs: `(2, A, B)`.
@@ -177,7 +178,7 @@ def best_response_gaps(payoffs: jax.Array, row: jax.Array, column: jax.Array) ->
 
 
 def pure_equilibria(payoffs: jax.Array) -> jax.Array:
-    """Which joint actions of `payoffs (2, A, B)` are Nash equilibria, `(A, B)` bool: no one can gain."""
+    """Which joint actions of `payoffs (2, A, B)` are pure Nash equilibria, `(A, B)` bool."""
     chex.assert_rank(payoffs, 3)
     first, second = payoffs
     return (first >= jnp.max(first, axis=0)) & (second >= jnp.max(second, axis=1, keepdims=True))
@@ -192,19 +193,19 @@ class Enumeration(NamedTuple):
 
 
 def support_enumeration(payoffs: jax.Array) -> Enumeration:
-    """Every pair of strategies in which each mixes as many actions as it makes equal for the other.
+    """All pairs of strategies that each equalise as many of the other's actions as they mix.
 
-    Each extreme equilibrium of the game is among them, of degenerate games too, with regret 0 up to
-    rounding; and every game has one.
+    They include every extreme equilibrium, of degenerate games too, with regret 0 up to rounding; every game
+    has one.
 
     Args:
         payoffs: `(2, A, B)`.
 
     Raises:
-        BadInputError: if the game is too large (`MOST_VERTICES`).
+        BadInputError: if the game is too large (`MAX_VERTICES`).
     """
     chex.assert_rank(payoffs, 3)
-    rows, rows_valid = _vertices(payoffs[1])  # player 1 mixes so that player 2's columns pay the same
+    rows, rows_valid = _vertices(payoffs[1])  # player 1 mixes to equalise player 2's columns
     columns, columns_valid = _vertices(payoffs[0].T)
     first, second = payoffs[0] @ columns.T, rows @ payoffs[1]  # (A, M), (N, B)
     gains = jnp.stack(
@@ -225,10 +226,10 @@ class Equilibrium(NamedTuple):
 
 
 def nash_equilibrium(payoffs: jax.Array) -> Equilibrium:
-    """One Nash equilibrium, by a rule that both players can follow.
+    """One Nash equilibrium, selected by a fixed rule, so that both players find the same one.
 
     Pure equilibria come before mixed ones. Among several the one with the largest sum of payoffs is
-    taken, so that a global optimum is selected where there is one (all saddle points are worth the same);
+    taken, which selects a global optimum if one is an equilibrium (all saddle points have the same value);
     among equal sums the first: of pure ones in row-major order, of mixed ones in that of
     `support_enumeration`, smaller supports first. Sums within a relative 1.5e-8 (float64; 3.5e-4 in
     float32) count as equal for mixed ones.
@@ -237,7 +238,7 @@ def nash_equilibrium(payoffs: jax.Array) -> Equilibrium:
         payoffs: `(2, A, B)`.
 
     Raises:
-        BadInputError: if the game is too large (`MOST_VERTICES`).
+        BadInputError: if the game is too large (`MAX_VERTICES`).
     """
     chex.assert_rank(payoffs, 3)
     _, actions, others = payoffs.shape
@@ -248,7 +249,7 @@ def nash_equilibrium(payoffs: jax.Array) -> Equilibrium:
     action, other = jnp.unravel_index(jnp.argmax(jnp.where(pure, total, -jnp.inf)), pure.shape)
 
     rows, columns, regrets = support_enumeration(payoffs)
-    # Never empty, however badly conditioned the game is.
+    # Never empty, even for badly conditioned games.
     equilibria = regrets <= jnp.maximum(tolerance**1.5, jnp.min(regrets))
     totals = jnp.where(equilibria, rows @ total @ columns.T, -jnp.inf)  # (N, M)
     enough = jnp.max(totals) - tolerance * jnp.ptp(total)

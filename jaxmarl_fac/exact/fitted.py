@@ -1,7 +1,7 @@
-"""Fitted Q-iteration on factored classes, exactly: what factored Q-learning does without sampling.
+"""Exact fitted Q-iteration in factored classes: factored Q-learning without sampling error.
 
 With additive values (FMA-FQI) and with values of the IGM class (FQI-IGM), from Wang et al. 2021, "Towards
-Understanding Cooperative Multi-Agent Q-Learning with Value Factorization". For shapes, 64 bits and errors see
+Understanding Cooperative Multi-Agent Q-Learning with Value Factorization". For shapes, float64 and errors see
 `joint.py`.
 """
 
@@ -17,10 +17,10 @@ from envs.tables import SUM_TOLERANCE
 from envs.team_mdp import TeamModel
 from jaxmarl_fac.exact.joint import (
     PerAgent,
-    backup,
+    bellman_backup,
     best_values,
     check_count,
-    is_known,
+    is_concrete,
     solver,
     total,
     with_start,
@@ -83,10 +83,10 @@ def fma_fqi(
 ) -> AdditiveTrace:
     """Fitted Q-iteration in the additive class, with exact regression (Wang et al. 2021; exact VDN).
 
-    `Q^{t+1}` is the additive function nearest to `y^t = r + discount E max Q_tot^t` in the mean square
+    `Q^{t+1}` is the additive function closest to `y^t = r + discount E max Q_tot^t` in the mean square
     under the data distribution. In every state the agents' actions in the data are independent:
-    `epsilon_greedy_policies` of the current iterate. With `epsilon` 1 the data are off-policy and stay
-    the same; with a small one they are on-policy. The regression is the closed form of Theorem 1
+    `epsilon_greedy_policies` of the current iterate. With `epsilon` 1 the data are off-policy and do
+    not change; with a small one they are on-policy. The regression is the closed form of Theorem 1
     (`additive_fit`); the utilities are its choice w_i = 0.
 
     Args:
@@ -98,10 +98,10 @@ def fma_fqi(
         start: the utilities at t = 0, n of `(S, A_i)`; 0 if None.
 
     Raises:
-        BadInputError: for data that leave out an action, or as the module says.
+        BadInputError: for data without some action, and the errors of all solvers (`joint.py`).
     """
     check_count(iterations, "iterations")
-    if is_known(epsilon) and not (np.min(epsilon) > 0 and np.max(epsilon) <= 1):
+    if is_concrete(epsilon) and not (np.min(epsilon) > 0 and np.max(epsilon) <= 1):
         raise BadInputError(
             f"epsilon must be in (0, 1], not {epsilon}: the data must hold every action of every agent"
         )
@@ -119,7 +119,7 @@ def _check_exploration(model: TeamModel, exploration: PerAgent) -> None:
             "give for each agent (states, actions)"
         )
     for agent, chances in enumerate(exploration):
-        if not is_known(chances):
+        if not is_concrete(chances):
             continue
         if not np.min(chances) > 0:
             raise BadInputError(
@@ -150,7 +150,7 @@ def _fma_fqi(
     def iterate(utilities: PerAgent, _: None) -> tuple[PerAgent, PerAgent]:
         data = epsilon_greedy_policies(utilities, epsilon, explore)
         values = total(utility.max(axis=-1) for utility in utilities)
-        fitted = tuple(jax.vmap(additive_fit)(backup(model, discount, values), data).utilities)
+        fitted = tuple(jax.vmap(additive_fit)(bellman_backup(model, discount, values), data).utilities)
         return fitted, fitted
 
     _, iterates = jax.lax.scan(iterate, first, length=iterations)
@@ -162,11 +162,11 @@ def _fma_fqi(
 def igm_projection(target: jax.Array) -> IGMFactors:
     """Factors of the IGM class that rebuild `target (A_1, ..., A_n)` exactly.
 
-    The proof that QPLEX's class is complete, as a construction: with u* the best joint action,
+    The construction in the proof that QPLEX's class is complete: with u* the best joint action,
     `V_i = target(u*) / n`, `Q_i(u_i) = V_i - [u_i != u*_i]`, and the weight of u is
-    `(target(u*) - target(u)) / (number of agents that deviate from u*)`, 1 at u* itself. So each `Q_i`
-    has its only maximum at u*_i. Where another joint action is as good as u*, its weight is 0: the edge
-    of the class, which a network with positive weights can come near but not reach.
+    `(target(u*) - target(u)) / (number of agents that deviate from u*)`, 1 at u* itself. So the
+    maximum of each `Q_i` at u*_i is unique. A joint action as good as u* gets weight 0: the boundary of the
+    class, which a network with positive weights can approach but not reach.
     """
     n = target.ndim
     best = jnp.unravel_index(target.argmax(), target.shape)
@@ -209,7 +209,7 @@ def fqi_igm(
     first = project(jnp.zeros_like(model.reward) if start is None else start)
 
     def iterate(factors: IGMFactors, _: None) -> tuple[IGMFactors, IGMFactors]:
-        factors = project(backup(model, discount, total(factors.values)))
+        factors = project(bellman_backup(model, discount, total(factors.values)))
         return factors, factors
 
     _, iterates = jax.lax.scan(iterate, first, length=iterations)

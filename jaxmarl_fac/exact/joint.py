@@ -1,9 +1,9 @@
-"""Value iteration on joint actions of finite team decision processes, and what all exact solvers share.
+"""Value iteration on joint actions of finite team MDPs, and the parts shared by all exact solvers.
 
 Every solver starts with `(model, discount, ...)`, is jitted, and can be vmapped over games, discounts and
-data. Numbers are as exact as the model: build it, and call these, inside `jax.enable_x64(True)` for
-float64. Shapes: `S` states, agent i has `A_i` actions; what agents have one of each, `(S, A_i)`, comes as a
-tuple of n arrays, because the A_i may differ. Ties in every argmax go to the lowest index.
+data. The precision is that of the model: build it, and call these, inside `jax.enable_x64(True)` for
+float64. Shapes: `S` states, agent i has `A_i` actions; quantities per agent, `(S, A_i)`, are tuples of n
+arrays, because the A_i may differ. Ties in every argmax go to the lowest index.
 
 All solvers raise `BadInputError` for a discount outside [0, 1) and for a model with fewer than two agents.
 """
@@ -31,18 +31,18 @@ class ValueTrace(NamedTuple):
     q: jax.Array  # (T + 1, S, A_1, ..., A_n)
 
 
-# Checks. A traced value cannot be looked at; the caller's own numbers can.
+# Checks; traced values cannot be checked.
 
 _Solver = TypeVar("_Solver", bound=Callable[..., Any])
 
 
-def is_known(*values: Any) -> bool:
-    """Whether no value is traced."""
+def is_concrete(*values: Any) -> bool:
+    """Whether none of the values is traced."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
 def solver(*static: str) -> Callable[[_Solver], _Solver]:
-    """Jits a function of `(model, discount, ...)` and checks these two before."""
+    """Decorator: jit a function of `(model, discount, ...)` and check these two before each call."""
 
     def decorate(solve: _Solver) -> _Solver:
         compiled = jax.jit(solve, static_argnames=static)
@@ -61,7 +61,7 @@ def solver(*static: str) -> Callable[[_Solver], _Solver]:
                     f"{model.terminal.shape} does not fit together: use `team_mdp(...).model()`, "
                     "and jax.vmap for a batch of games"
                 )
-            if is_known(discount) and not (np.min(discount) >= 0 and np.max(discount) < 1):
+            if is_concrete(discount) and not (np.min(discount) >= 0 and np.max(discount) < 1):
                 raise BadInputError(f"the discount must be in [0, 1), not {discount}")
             return compiled(model, discount, *args, **kwargs)
 
@@ -77,22 +77,22 @@ def check_count(count: int, name: str) -> None:
 
 
 @solver()
-def backup(model: TeamModel, discount: ArrayLike, values: jax.Array) -> jax.Array:
+def bellman_backup(model: TeamModel, discount: ArrayLike, values: jax.Array) -> jax.Array:
     """One Bellman backup, `y(s, u) = r(s, u) + discount E[values(s')]`, 0 in terminal states.
 
     Args:
         model: the game.
         discount: in [0, 1).
-        values: `(S,)`, what each state is worth; terminal states count as 0.
+        values: `(S,)`, the state values; those of terminal states count as 0.
 
     Returns:
         `(S, A_1, ..., A_n)`.
     """
-    onward = jnp.matmul(
+    next_values = jnp.matmul(
         model.transition, jnp.where(model.terminal, 0.0, values), precision=jax.lax.Precision.HIGHEST
     )
     over = model.terminal.reshape(-1, *(1,) * (model.reward.ndim - 1))
-    return jnp.where(over, 0.0, model.reward + discount * onward)
+    return jnp.where(over, 0.0, model.reward + discount * next_values)
 
 
 def best_values(q: jax.Array) -> jax.Array:
@@ -101,12 +101,12 @@ def best_values(q: jax.Array) -> jax.Array:
 
 
 def total(parts: Iterable[jax.Array]) -> jax.Array:
-    """The sum of arrays, from the first on."""
+    """The sum of arrays."""
     return functools.reduce(jnp.add, parts)
 
 
 def with_start(start: Any, iterates: Any) -> Any:
-    """Puts the start before the stacked iterates, leaf by leaf."""
+    """Prepend the start to the stacked iterates, leaf by leaf."""
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, iterates)
 
 
@@ -118,7 +118,7 @@ def value_iteration(
     first = jnp.zeros_like(model.reward) if start is None else start
 
     def sweep(q: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
-        q = backup(model, discount, best_values(q))
+        q = bellman_backup(model, discount, best_values(q))
         return q, q
 
     _, iterates = jax.lax.scan(sweep, first, length=sweeps)
@@ -128,7 +128,7 @@ def value_iteration(
 
 @solver()
 def optimal_q(model: TeamModel, discount: ArrayLike, tolerance: ArrayLike = 1e-10) -> jax.Array:
-    """Q*, `(S, A_1, ..., A_n)`: value iteration until the error is below `tolerance`, or rounding."""
+    """Q*, `(S, A_1, ..., A_n)`: value iteration until the error is below `tolerance` or at rounding level."""
     epsilon = jnp.finfo(model.reward.dtype).eps
 
     def unfinished(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -138,12 +138,12 @@ def optimal_q(model: TeamModel, discount: ArrayLike, tolerance: ArrayLike = 1e-1
         return change > jnp.maximum(wanted, 8 * epsilon * jnp.abs(values).max())
 
     def sweep(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        values = best_values(backup(model, discount, carry[0]))
+        values = best_values(bellman_backup(model, discount, carry[0]))
         return values, jnp.abs(values - carry[0]).max()
 
     start = best_values(jnp.zeros_like(model.reward)), jnp.full((), jnp.inf, model.reward.dtype)
     values, _ = jax.lax.while_loop(unfinished, sweep, start)
-    return backup(model, discount, values)
+    return bellman_backup(model, discount, values)
 
 
 @solver()
@@ -163,9 +163,9 @@ def policy_values(model: TeamModel, discount: ArrayLike, policies: PerAgent) -> 
 
 
 def optimality_gap(q_star: jax.Array, actions: jax.Array) -> jax.Array:
-    """What playing `actions (S, n)` loses in the worst state, `max_s V*(s) - Q*(s, actions)`, `()`.
+    """The loss of playing `actions (S, n)` in the worst state, `max_s V*(s) - Q*(s, actions)`, `()`.
 
-    It is 0 exactly if always to play them is optimal. `q_star (S, A_1, ..., A_n)` is `optimal_q`'s.
+    It is 0 if and only if always playing them is optimal. `q_star (S, A_1, ..., A_n)` is `optimal_q`'s.
     """
-    played = jax.vmap(lambda q, joint: q[tuple(joint)])(q_star, actions)
-    return (best_values(q_star) - played).max()
+    at_taken = jax.vmap(lambda q, joint: q[tuple(joint)])(q_star, actions)
+    return (best_values(q_star) - at_taken).max()

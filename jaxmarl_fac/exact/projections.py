@@ -1,7 +1,7 @@
-"""Exact projections of a payoff tensor onto the joint value functions that a factorisation can express.
+"""Exact projections of a payoff tensor onto the joint value functions that a factorisation can represent.
 
-What VDN and QMIX would learn on a one-shot game if optimisation were perfect, to hold learned tables
-against. "Orders" below rank every agent's actions from worst to best.
+They are what VDN and QMIX would learn on a one-shot game with perfect optimisation, to compare learned tables
+with. "Orders" below rank every agent's actions from worst to best.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 from envs.errors import BadInputError
 
 #: `monotone_fit` tries every tuple of action orders up to this many: 5 x 5 has 14,400, 6 x 6 518,400.
-MOST_ORDERS = 20_000
-#: Upper sets of one slice of the tensor that the search for a split compares: 21 x 21 has 22, three
+MAX_ORDERS = 20_000
+#: Most upper sets of one slice of the tensor that the search for a split compares: 21 x 21 has 22, three
 #: agents with 4 actions 70, five agents with 2 actions 168.
-MOST_SLICE_SETS = 256
+MAX_SLICE_SETS = 256
 
 #: Elements of the largest temporary array.
 _CHUNK = 4_000_000
@@ -43,7 +43,7 @@ class MonotoneFit:
     Attributes:
         q_tot: `(A_1, ..., A_n)` float64. Pooled joint actions have exactly equal values.
         sse: the weighted sum of squared errors.
-        orders: for each agent its actions from worst to best; `q_tot` never falls along them.
+        orders: for each agent its actions from worst to best; `q_tot` is non-decreasing along them.
     """
 
     q_tot: np.ndarray
@@ -57,12 +57,12 @@ class MonotoneFit:
 
 
 def additive_fit(payoff: ArrayLike, probabilities: Sequence[ArrayLike] | None = None) -> AdditiveFit:
-    """The best additive fit under independently drawn actions: what exact VDN learns.
+    """The best additive fit under independently drawn actions, which exact VDN learns.
 
     Minimises `E[(payoff[u] - q_tot[u])^2]` with `u_i ~ probabilities[i]`, in closed form (FMA-FQI, arXiv
     2006.00587, Theorem 1 with w_i = 0): `utilities[i][a] = E[payoff | u_i = a] - (n - 1) / n E[payoff]`.
-    With positive probabilities `q_tot` is unique, and utilities are so up to constants that sum to 0
-    over the agents.
+    With positive probabilities `q_tot` is unique, and the utilities are unique up to constants that
+    sum to 0 over the agents.
 
     Pure: jit it, or vmap it over games and probabilities. In float64 under `jax.enable_x64(True)`.
 
@@ -93,10 +93,10 @@ def additive_fit(payoff: ArrayLike, probabilities: Sequence[ArrayLike] | None = 
     def expectation(given: int | None) -> jax.Array:
         """E[payoff | u_given], `(A_given,)`; E[payoff], `()`, for None."""
         left = table
-        for agent in reversed(range(n)):  # from the last axis, so that the earlier ones stay in place
+        for agent in reversed(range(n)):  # from the last axis, so that the earlier ones keep their index
             if agent != given:
                 factor = factors[agent].reshape(-1, *[1] * (left.ndim - agent - 1))
-                left = (left * factor).sum(axis=agent)  # no matrix product: accelerators round those
+                left = (left * factor).sum(axis=agent)  # no matrix product: accelerators round its inputs
         return left
 
     mean = expectation(None)
@@ -112,18 +112,18 @@ def sum_utilities(utilities: Sequence[ArrayLike]) -> jax.Array:
     return q_tot
 
 
-def greedy(utilities: Sequence[ArrayLike]) -> jax.Array:
+def greedy_joint_action(utilities: Sequence[ArrayLike]) -> jax.Array:
     """Every agent's best action, `(n,)` int32; ties go to the lowest index."""
     return jnp.stack([jnp.argmax(jnp.asarray(utility)).astype(jnp.int32) for utility in utilities])
 
 
 def monotone_fit(payoff: ArrayLike, weights: ArrayLike | None = None) -> MonotoneFit:
-    """The best monotone fit: what QMIX would learn on a one-shot game at the global optimum.
+    """The best monotone fit: QMIX on a one-shot game at the global optimum.
 
-    Weighted least squares over all functions `f(Q_1(u_1), ..., Q_n(u_n))` that do not fall in any
-    utility: isotonic regression on the product of the agents' action orders, minimised over all
-    tuples of orders. Where several tuples reach the optimum (they may have different `q_tot`, as in
-    QPLEX's game), the lexicographically lowest is returned.
+    Weighted least squares over all functions `f(Q_1(u_1), ..., Q_n(u_n))` that are non-decreasing in
+    every utility: isotonic regression on the product of the agents' action orders, minimised over all
+    tuples of orders. If several tuples are optimal (they may have different `q_tot`, as in QPLEX's
+    game), the lexicographically lowest is returned.
 
     Gradient descent often ends in the local optimum of other orders: see `monotone_fit_for_orders`.
 
@@ -132,19 +132,19 @@ def monotone_fit(payoff: ArrayLike, weights: ArrayLike | None = None) -> Monoton
         weights: of the same shape, positive; 1 if None.
 
     Raises:
-        BadInputError: for more than `MOST_ORDERS` tuples of orders, too many agents
-            (`MOST_SLICE_SETS`), or weights that do not fit.
+        BadInputError: for more than `MAX_ORDERS` tuples of orders, too many agents
+            (`MAX_SLICE_SETS`), or weights that do not fit.
     """
     table, weight = _check(payoff, weights)
     count = math.prod(math.factorial(size) for size in table.shape)
-    if count > MOST_ORDERS:
+    if count > MAX_ORDERS:
         raise BadInputError(
-            f"a payoff of shape {table.shape} has too many action orders to try them all: the exact monotone "
-            f"fit tries at most {MOST_ORDERS} tuples, so take a smaller game (two agents: 5 x 5 at most)"
+            f"a payoff of shape {table.shape} has too many action orders to enumerate: the exact monotone "
+            f"fit tries at most {MAX_ORDERS} tuples; use a smaller game (two agents: 5 x 5 at most)"
         )
     tuples = list(itertools.product(*(itertools.permutations(range(size)) for size in table.shape)))
     fits, errors = _isotonic_fits(table, weight, tuples)
-    # Orders that only swap pooled actions have the same error but for rounding.
+    # Orders that only swap pooled actions have the same error up to rounding.
     rounding = _rounding(table, weight) * np.ptp(table)
     best = int(np.argmax(errors <= errors.min() + rounding))
     return MonotoneFit(fits[best], float(errors[best]), tuples[best])
@@ -162,7 +162,7 @@ def monotone_fit_for_orders(
 
     Raises:
         BadInputError: for orders that are no permutations of the agents' actions, too many agents
-            (`MOST_SLICE_SETS`), or weights that do not fit.
+            (`MAX_SLICE_SETS`), or weights that do not fit.
     """
     table, weight = _check(payoff, weights)
     ranked = tuple(tuple(int(action) for action in order) for order in orders)
@@ -206,8 +206,8 @@ def _isotonic_fits(
     Recursive partitioning (Spouge, Wan and Wilbur 2003, doi 10.1023/A:1023901806339). The optimal fit
     of a block with mean m is m throughout if no upper set U of it has sum_U weight (payoff - m) > 0.
     Otherwise it is at least m on the U of the largest such sum and at most m on the rest, so the two
-    can be fitted apart. Every split is a step towards the end: exact, no iteration to convergence. The
-    blocks of all tuples are split side by side.
+    can be fitted separately. Every split is final, so the result is exact without iterating to convergence.
+    The blocks of all tuples are split in parallel.
     """
     places = np.arange(payoff.size).reshape(payoff.shape)
     # (T, cells), cell c of tuple t in ranked order is joint action places[t, c]
@@ -217,18 +217,18 @@ def _isotonic_fits(
     rounding = _rounding(payoff, weights)
 
     fitted = np.empty_like(y)
-    blocks = np.ones_like(y, bool)  # (P, cells), the P blocks still to be looked at
+    blocks = np.ones_like(y, bool)  # (P, cells), the P blocks still to be fitted or split
     owner = np.arange(len(tuples))  # (P,), which tuple a block belongs to
     while len(blocks):
         weight = w[owner] * blocks
         mean = (weight * y[owner]).sum(axis=1) / weight.sum(axis=1)  # (P,)
         gain, upper = splitter.best_upper_set(weight * (y[owner] - mean[:, None]))
         upper &= blocks
-        apart = gain > rounding
-        block, cell = np.nonzero(blocks[~apart])
-        fitted[owner[~apart][block], cell] = mean[~apart][block]
-        blocks = np.concatenate([upper[apart], blocks[apart] & ~upper[apart]])
-        owner = np.concatenate([owner[apart], owner[apart]])
+        split = gain > rounding
+        block, cell = np.nonzero(blocks[~split])
+        fitted[owner[~split][block], cell] = mean[~split][block]
+        blocks = np.concatenate([upper[split], blocks[split] & ~upper[split]])
+        owner = np.concatenate([owner[split], owner[split]])
 
     errors = (w * (y - fitted) ** 2).sum(axis=1)
     fits = np.empty_like(fitted)
@@ -239,8 +239,8 @@ def _isotonic_fits(
 class _Splitter:
     """Finds the upper set with the largest sum in tensors of one shape.
 
-    An upper set of the grid (closed under raising any agent's action) is a growing chain of upper sets
-    of the slices along the first axis, so that dynamic programming over the slices finds the best one.
+    An upper set of the grid (closed under raising any agent's action) is an increasing chain of upper
+    sets of the slices along the first axis, so that dynamic programming over the slices finds the best one.
     """
 
     def __init__(self, shape: tuple[int, ...]):
@@ -278,11 +278,11 @@ def _upper_sets(shape: tuple[int, ...]) -> np.ndarray:
     """Every upper set of the grid `shape`, flat: `(K, cells)` bool. A grid without axes has one cell."""
     sets = np.array([[False], [True]])
     for length in reversed(shape):
-        found = list(itertools.islice(_chains(sets, length), MOST_SLICE_SETS + 1))
-        if len(found) > MOST_SLICE_SETS:
+        found = list(itertools.islice(_chains(sets, length), MAX_SLICE_SETS + 1))
+        if len(found) > MAX_SLICE_SETS:
             raise BadInputError(
-                f"the exact monotone fit would compare more than {MOST_SLICE_SETS} upper sets of actions of "
-                "agents 2, 3, ...: take fewer of them, or let them have fewer actions"
+                f"the exact monotone fit would compare more than {MAX_SLICE_SETS} upper sets of actions of "
+                "agents 2, 3, ...: use fewer agents or fewer actions"
             )
         sets = np.stack(found)
     return sets

@@ -1,4 +1,4 @@
-"""GR2: levels of reasoning about the other's reasoning."""
+"""GR2: levels of recursive reasoning."""
 
 import chex
 import jax
@@ -33,7 +33,7 @@ def level_policies(
         own_prior: P(a), `(A,)`; uniform if None.
         other_prior: P(b), `(B,)`; uniform if None.
         sampled: respond to each single action of the level below and average the responses,
-            `π_k(a) = Σ_b π(a|b) ρ_{k-1}(b)`, as GR2 was published, not to their mixture.
+            `π_k(a) = Σ_b π(a|b) ρ_{k-1}(b)`, as GR2 was published, instead of to their mixture.
     """
     chex.assert_rank([q_own, q_other], 2)
     chex.assert_equal_shape([q_own, q_other])
@@ -60,7 +60,7 @@ def level_policies(
 
 
 def poisson_level_weights(mean: Scalar, levels: int) -> jax.Array:
-    """GR2-M's weights of the levels 1 to K, `(K,)`: a Poisson distribution cut to them.
+    """GR2-M's weights of the levels 1 to K, `(K,)`: a Poisson distribution truncated to them.
 
     Args:
         mean: of the Poisson distribution, `()`, >= 0; at 0 all weight is on level 1.

@@ -1,6 +1,6 @@
 """The two operators of soft backups: a mean of exponentials, and the policy that attains it.
 
-Every method of the family (PR2, ROMMEO, Balancing-Q, GR2) is a nesting of these under a prior P:
+Every method of the family (PR2, ROMMEO, Balancing-Q, GR2) nests these two under a prior P:
 
 - `log_mean_exp`: (1/β) log Σ_x P(x) e^{β v(x)}, which is the mean of v under P at β = 0, its maximum at
   β = +inf and its minimum at β = -inf;
@@ -24,7 +24,7 @@ from envs.errors import BadInputError
 def log_mean_exp(values: jax.Array, prior: Scalar, beta: Scalar, axis: int = -1) -> jax.Array:
     """`(1/β) log Σ_x P(x) e^{β v(x)}` over `axis`, also known as the free energy of v under P.
 
-    Goes over into the mean under P at β = 0, and into the maximum and the minimum over the actions
+    Equals the mean under P at β = 0, and the maximum and the minimum over the actions
     with P > 0 at β = +inf and -inf (Grau-Moya et al., 2018).
 
     Args:
@@ -39,9 +39,9 @@ def log_mean_exp(values: jax.Array, prior: Scalar, beta: Scalar, axis: int = -1)
     mean = jnp.sum(prior * values, axis, keepdims=True)
     deviation = jnp.where(support, values - mean, 0)
     divisor = jnp.where(jnp.abs(beta) < jnp.finfo(values.dtype).tiny, 1, beta)
-    # While β (v - mean) is small, e^{β v} is 1 to most of its digits, and dividing their noise by β would
-    # leave nothing of v: expm1 and log1p keep it. Both branches see harmless numbers where they are not
-    # taken, or their infinities would spoil the gradient.
+    # For small β (v - mean), e^{β v} is close to 1, and dividing its rounding error by β would drown v: expm1
+    # and log1p avoid that. Each branch is masked where it is not taken, since its infinities would make the
+    # gradient NaN.
     near = jnp.abs(beta) * jnp.max(jnp.abs(deviation), axis, keepdims=True) < 1
     small = jnp.where(near, beta * deviation, 0)
     near_value = mean + jnp.log1p(jnp.sum(prior * jnp.expm1(small), axis, keepdims=True)) / divisor
@@ -52,10 +52,10 @@ def log_mean_exp(values: jax.Array, prior: Scalar, beta: Scalar, axis: int = -1)
 
 
 def tilted_policy(values: jax.Array, prior: Scalar, beta: Scalar, axis: int = -1) -> jax.Array:
-    """`P(x) e^{β v(x)} / Z` over `axis`: the policy that `log_mean_exp` is the regularised value of.
+    """`P(x) e^{β v(x)} / Z` over `axis`: the policy whose regularised value is `log_mean_exp`.
 
-    At β = 0 it is the prior. At β = ±inf the best (worst) actions share the mass as their priors do:
-    no tie is broken.
+    At β = 0 it is the prior. At β = ±inf the best (worst) actions share the mass in proportion to their
+    priors: ties are not broken.
 
     Args:
         values: v, any shape.
@@ -75,13 +75,13 @@ def _aligned(values: jax.Array, prior: Scalar, beta: Scalar) -> tuple[jax.Array,
     dtype = jnp.result_type(values, prior, jnp.float32)
     values = jnp.asarray(values, dtype)
     prior = jnp.broadcast_to(jnp.asarray(prior, dtype), values.shape)
-    # So large a β tells all floats apart already; infinity would make 0 * inf of the best action.
+    # A β this large separates all floats already; infinity would give 0 * inf for the best action.
     limit = math.sqrt(float(jnp.finfo(dtype).max))
     return values, prior, jnp.clip(jnp.asarray(beta, dtype), -limit, limit)
 
 
 def _extreme(values: jax.Array, support: jax.Array, beta: jax.Array, axis: int) -> jax.Array:
-    """The action value that e^{β v} is largest for; its choice cancels out, hence no gradient."""
+    """The action value for which e^{β v} is largest; it cancels out, hence no gradient."""
     highest = jnp.max(jnp.where(support, values, -jnp.inf), axis, keepdims=True)
     lowest = jnp.min(jnp.where(support, values, jnp.inf), axis, keepdims=True)
     return jax.lax.stop_gradient(jnp.where(beta >= 0, highest, lowest))

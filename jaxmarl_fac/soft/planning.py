@@ -13,15 +13,15 @@ from jaxmarl_fac.soft.stages import SoftBackup
 
 
 class TwoPlayerModel(NamedTuple):
-    """A finite game with one reward, as one of two agents sees it."""
+    """A finite two-player game with one reward, from one agent's side."""
 
     reward: jax.Array  # (S, A, B)
-    transition: jax.Array  # (S, A, B, S) probabilities; what is missing to 1 ends the game
+    transition: jax.Array  # (S, A, B, S) probabilities; the game ends with 1 minus their sum
     gamma: jax.Array  # ()
 
 
-#: From a table `(A, B)`, and whatever else belongs to its state, to what a backup makes of it.
-Stage = Callable[..., SoftBackup]
+#: Maps a state's table `(A, B)`, and further inputs of that state such as priors, to its soft backup.
+BackupFunction = Callable[..., SoftBackup]
 
 
 def lookahead(model: TwoPlayerModel, values: jax.Array) -> jax.Array:
@@ -29,25 +29,27 @@ def lookahead(model: TwoPlayerModel, values: jax.Array) -> jax.Array:
     return model.reward + model.gamma * model.transition @ values
 
 
-def bellman(model: TwoPlayerModel, stage: Stage, q: jax.Array, *stage_inputs: jax.Array) -> jax.Array:
+def bellman(
+    model: TwoPlayerModel, soft_backup: BackupFunction, q: jax.Array, *backup_inputs: jax.Array
+) -> jax.Array:
     """The soft Bellman operator `(B q)(s,a,b) = r + γ E V(s')` with V(s') the soft value of q(s').
 
-    A γ-contraction in the largest absolute value for each of the backups above and any sign of β: they
+    A γ-contraction in the maximum norm for each backup of `stages.py` and any sign of β: they
     are monotone, and adding a constant to q adds it to V.
 
     Args:
         model: rewards in the units of the backup (β r for `pr2` and `rommeo`).
-        stage: for example `functools.partial(agent_outer, beta_own=2.0, beta_other=-3.0)`.
+        soft_backup: for example `functools.partial(agent_first, beta_own=2.0, beta_other=-3.0)`.
         q: `(S, A, B)`.
-        *stage_inputs: further arguments of `stage` with a leading state axis, such as priors.
+        *backup_inputs: further arguments of `soft_backup` with a leading state axis, such as priors.
     """
-    return lookahead(model, jax.vmap(stage)(q, *stage_inputs).value)
+    return lookahead(model, jax.vmap(soft_backup)(q, *backup_inputs).value)
 
 
 def soft_value_iteration(
     model: TwoPlayerModel,
-    stage: Stage,
-    *stage_inputs: jax.Array,
+    soft_backup: BackupFunction,
+    *backup_inputs: jax.Array,
     tolerance: float = 1e-10,
     max_iterations: int = 100_000,
 ) -> tuple[jax.Array, SoftBackup]:
@@ -55,10 +57,10 @@ def soft_value_iteration(
 
     Args:
         model: see `bellman`.
-        stage: see `bellman`.
-        *stage_inputs: see `bellman`.
+        soft_backup: see `bellman`.
+        *backup_inputs: see `bellman`.
         tolerance: the largest error of q, unless rounding errors are larger.
-        max_iterations: stops there in any case.
+        max_iterations: the most iterations.
     """
     rounding = 4 * jnp.finfo(model.reward.dtype).eps
 
@@ -73,12 +75,12 @@ def soft_value_iteration(
         carry: tuple[jax.Array, jax.Array, jax.Array],
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         q, _, iteration = carry
-        updated = bellman(model, stage, q, *stage_inputs)
+        updated = bellman(model, soft_backup, q, *backup_inputs)
         return updated, jnp.max(jnp.abs(updated - q)), iteration + 1
 
     start = (model.reward, jnp.asarray(jnp.inf, model.reward.dtype), jnp.zeros((), jnp.int32))
     q, _, _ = jax.lax.while_loop(going, improve, start)
-    return q, jax.vmap(stage)(q, *stage_inputs)
+    return q, jax.vmap(soft_backup)(q, *backup_inputs)
 
 
 def regularised_evaluation(
@@ -93,7 +95,7 @@ def regularised_evaluation(
     """Exact values of two given policies: q `(S, A, B)` and V `(S,)` (thesis, equations 3.34, 3.39).
 
     `q = r + γ E V` and `V = E[q - log(π/P)/β - log(ρ/P)/β']`, solved as a linear system. A β of ±inf drops
-    its term. At β = 0 the term is 0 for a policy that is the prior, and infinite for any other.
+    its term. At β = 0 the term is 0 for a policy equal to the prior, and infinite for any other.
 
     Args:
         model: see `bellman`.

@@ -1,4 +1,4 @@
-"""Soft values from samples and of distributions, and Stein variational gradient descent."""
+"""Soft values of policies and from samples, and Stein variational gradient descent."""
 
 import math
 
@@ -13,11 +13,11 @@ from jax.typing import ArrayLike as Scalar
 def soft_value(q: jax.Array, policy: jax.Array, temperature: Scalar) -> jax.Array:
     """SAC's value of a discrete policy, `V = Σ_a π(a) (q(a) - α log π(a))`: `(A,)`, `(A,)` to `()`.
 
-    It is largest, α log Σ_a e^{q/α}, at π = softmax(q/α) (`tilted_policy(q, 1/A, 1/α)`). Its gradient is
-    finite, and that of the actions with π(a) > 0 alone.
+    Its maximum α log Σ_a e^{q/α} is at π = softmax(q/α) (`tilted_policy(q, 1/A, 1/α)`). Its gradient is
+    finite: the entropy is differentiated at actions with π(a) > 0 only.
     """
     chex.assert_equal_shape([q, policy])
-    # The slope of -p log p is infinite at 0: an action that is not played has no part in the entropy.
+    # The slope of -p log p is infinite at 0, so actions with probability 0 are masked.
     entropy = entr(jnp.where(policy > 0, policy, 1))
     return jnp.sum(policy * q + temperature * entropy, axis=-1)
 
@@ -34,7 +34,7 @@ def sampled_soft_value(q: jax.Array, log_proposal: jax.Array, log_prior: Scalar 
 def uniform_soft_value(q: jax.Array, dimensions: int) -> jax.Array:
     """`sampled_soft_value` for K actions uniform in [-1, 1]^d: `d log 2 - log K + log Σ_k e^{q_k}`.
 
-    The first term is the log of the volume, without which the value of more dimensions is too small.
+    The first term is the log of the volume; without it values would be too small, more so in high dimensions.
     """
     return sampled_soft_value(q, jnp.full(q.shape, -dimensions * math.log(2), q.dtype))
 
@@ -42,10 +42,10 @@ def uniform_soft_value(q: jax.Array, dimensions: int) -> jax.Array:
 def svgd_direction(
     particles: jax.Array, score: jax.Array, bandwidth: Scalar, at: jax.Array | None = None
 ) -> jax.Array:
-    """Stein's direction: where points should move for particles to follow the density p (Liu & Wang, 2016).
+    """Stein's direction, along which particles move towards the density p (Liu & Wang, 2016).
 
     `φ(y) = (1/n) Σ_j [k(x_j, y) ∇ log p(x_j) + ∇_{x_j} k(x_j, y)]` with `k(x, y) = e^{-|x - y|²/h}`. The
-    first term climbs, the second drives apart; one particle alone climbs the gradient.
+    first term ascends the density, the second repels particles; a single particle follows the gradient.
 
     Args:
         particles: x, `(n, d)`.
@@ -57,16 +57,16 @@ def svgd_direction(
     chex.assert_rank([particles, score], 2)
     chex.assert_equal_shape([particles, score])
     points = particles if at is None else at
-    away = points[:, None] - particles  # (m, n, d), y_i - x_j
-    kernel = jnp.exp(-jnp.sum(jnp.square(away), axis=-1) / bandwidth)[..., None]  # (m, n, 1)
-    return jnp.mean(kernel * (score + 2 / bandwidth * away), axis=1)
+    offset = points[:, None] - particles  # (m, n, d), y_i - x_j
+    kernel = jnp.exp(-jnp.sum(jnp.square(offset), axis=-1) / bandwidth)[..., None]  # (m, n, 1)
+    return jnp.mean(kernel * (score + 2 / bandwidth * offset), axis=1)
 
 
 def median_bandwidth(particles: jax.Array) -> jax.Array:
-    """H `()` of `svgd_direction` by the median heuristic, med²/log n over distances of pairs of `(n, d)`.
+    """The bandwidth h `()` by the median heuristic, med²/log n over pairwise distances of `(n, d)`.
 
     With it the kernels at a particle sum to about 2 (Liu & Wang, 2016). It is 1 for a single particle,
-    for which h does not matter, and bounded away from 0 for particles that coincide.
+    where h does not matter, and bounded away from 0 for particles that coincide.
     """
     count = particles.shape[0]
     if count < 2:

@@ -22,7 +22,7 @@ from jaxmarl_fac.loop import train
 from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.networks import SquashedNormal
 from jaxmarl_fac.soft.planning import TwoPlayerModel, soft_value_iteration
-from jaxmarl_fac.soft.stages import agent_outer
+from jaxmarl_fac.soft.stages import agent_first
 from tests.helpers import clock_at, first_observation, transitions
 
 CONTINUOUS = ("ddpg", "ddpg-om", "maddpg", "masql", "sac", "pr2-ac", "rommeo-ac")
@@ -347,7 +347,7 @@ def exact(reward, following, beta_own, beta_other, agent, zero_sum=False):
         reward, transition = reward.transpose(0, 2, 1), transition.transpose(0, 2, 1, 3)
     reward = -reward if agent and zero_sum else reward
     model = TwoPlayerModel(*(jnp.float32(part) for part in (reward, transition, GAMMA)))
-    stage = functools.partial(agent_outer, beta_own=beta_own, beta_other=beta_other)
+    stage = functools.partial(agent_first, beta_own=beta_own, beta_other=beta_other)
     return soft_value_iteration(model, stage)
 
 
@@ -390,7 +390,7 @@ def test_balancing_ac_is_the_tabular_solution_of_two_states(beta_own, beta_other
 
 @pytest.mark.slow
 def test_sac_discrete_is_the_tabular_solution_of_two_states():
-    """The other agent has one action: V = α log Σ e^{q/α}, which is `agent_outer`'s and α log A."""
+    """The other agent has one action: V = α log Σ e^{q/α}, which is `agent_first`'s and α log A."""
     alpha = 0.5
     env, reward, following = two_states(3, 1)
     algorithm = baselines.make("sac-discrete", alpha=alpha, batch_size=6, **FAST)

@@ -360,7 +360,7 @@ def test_deep_optimists_need_a_start_in_games_that_do_not_say(bad_input):
 
 
 def test_tables_of_optimists_need_a_start_too(bad_input, monkeypatch):
-    monkeypatch.setattr(TeamMDP, "least_return", lambda env, gamma: None)
+    monkeypatch.setattr(TeamMDP, "return_lower_bound", lambda env, gamma: None)
     game = GameSpec.of(line_world())
     with bad_input("TeamMDP does not say what it pays at least: give an initial_value"):
         baselines.make("distributed-tabular").bind(game)

@@ -76,7 +76,11 @@ def test_it_is_the_same_for_every_game_of_a_batch():
         spec = GameSpec.of(env)
         seen.append(spec)
         assert hash(spec) == hash(GameSpec.of(alone[0]))
-        return spec.least_return(0.9), spec.best_reward_of_worst_action(1), spec.observation().agents_view
+        return (
+            spec.return_lower_bound(0.9),
+            spec.best_reward_of_worst_action(1),
+            spec.observation().agents_view,
+        )
 
     least, worst, views = jax.jit(jax.vmap(bounds_of))(batch)
     assert seen[0] == GameSpec.of(alone[0]) == GameSpec.of(alone[1])
@@ -112,7 +116,7 @@ def test_bounds_of_games_of_numbers():
 
 def test_what_a_game_does_not_know():
     spec = GameSpec.of(PredatorPrey(jnp.float32(0.5)))
-    assert spec.least_return(0.9) is None
+    assert spec.return_lower_bound(0.9) is None
     assert float(spec.best_reward_of_worst_action(0)) == 0
 
 

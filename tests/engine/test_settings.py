@@ -327,8 +327,8 @@ def test_seeds_may_be_anything_that_lists_whole_numbers(seeds):
     [
         ({"seeds": (20261125120000,)}, "seeds must be in [0, 4294967295], not (20261125120000,)"),
         ({"seeds": range(2**60, 2**60 + 1)}, "seeds must be in [0, 4294967295]"),
-        ({"seeds": range(10**9)}, "seeds must be at most 16777216, not 1000000000 of them"),
-        ({"seeds": range(2**70)}, "seeds must be at most 16777216, not 1180591620717411303424 of them"),
+        ({"seeds": range(10**9)}, "seeds must have at most 16777216 entries, not 1000000000"),
+        ({"seeds": range(2**70)}, "seeds must have at most 16777216 entries, not 1180591620717411303424"),
         ({"seeds": np.asarray(3)}, "seeds must be in [0, 4294967295], not array(3)"),
         ({"seeds": b"12"}, "seeds must be in [0, 4294967295], not b'12'"),
         ({"seeds": np.asarray([[0, 1]])}, "seeds must be in [0, 4294967295], not (array([0, 1]),)"),

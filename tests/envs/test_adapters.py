@@ -275,7 +275,7 @@ def test_without_jaxmarl_the_id_says_how_to_get_it(bad_input: Any, monkeypatch: 
     for env_id in ("smax:3s_vs_5z", "mpe:simple_spread"):
         with bad_input(f"{env_id} needs JaxMARL: pip install -e '.[peers]' -c constraints.txt"):
             envs.make(env_id)
-    with bad_input("unknown environment 'mpe:simple_tag': there is mpe:simple_spread"):
+    with bad_input("unknown environment 'mpe:simple_tag': choose mpe:simple_spread"):
         envs.make("mpe:simple_tag")
 
 

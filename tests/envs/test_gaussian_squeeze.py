@@ -115,7 +115,7 @@ def test_thinned_usages_stay_close(monkeypatch: pytest.MonkeyPatch) -> None:
     s = np.random.default_rng(0).uniform(0.0, 0.2, 5)
     every = squeeze.reachable_usages(s, 10)
     assert len(every) == 10**5
-    monkeypatch.setattr(squeeze, "MOST_SUMS", 1000)
+    monkeypatch.setattr(squeeze, "MAX_SUMS", 1000)
     few = squeeze.reachable_usages(s, 10)
     assert len(few) <= 1000
     nearest = every[np.clip(np.searchsorted(every, few), 0, len(every) - 1)]
@@ -189,7 +189,7 @@ def test_optimum_of_a_drawn_episode() -> None:
 
 
 def test_every_drawn_team_reaches_the_peak() -> None:
-    least = squeeze.highest_usage_wanted(8.0, 1.0) / 9
+    least = squeeze.rightmost_peak(8.0, 1.0) / 9
     assert least * 9 == pytest.approx(8.06202, abs=6e-6)
     draw = jax.jit(jax.vmap(lambda key, least: squeeze.draw_resources(key, 10, least), (0, None)))
     keys = jax.random.split(jax.random.key(0), 4000)
@@ -254,8 +254,8 @@ def test_does_not_smoke() -> None:
         ({"actions": 2**31}, "actions must be at most 2147483647, not 2147483648"),
         ({"seed": 2**32}, r"seed must be in \[0, 4294967295\], not 4294967296"),
         ({"seed": -1}, r"seed must be in \[0, 4294967295\], not -1"),
-        ({"agents": 4}, "4 agents with 10 actions .* hardly ever use as much as 8.06202"),
-        ({"mu": 30}, "hardly ever use as much as 30"),
+        ({"agents": 4}, "4 agents with 10 actions .* rarely reach a usage of 8.06202"),
+        ({"mu": 30}, "rarely reach a usage of 30"),
     ],
 )
 def test_bad_input(parameters: dict[str, Any], message: str) -> None:

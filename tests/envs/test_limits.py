@@ -13,7 +13,7 @@ from envs.gaussian_squeeze import gaussian_squeeze
 from envs.matrix_games import matrix_game
 from envs.predator_prey import predator_prey
 from envs.stag_hunt import stag_hunt
-from envs.team_mdp import _pick, divergence_mmdp, draw_team_mdp, from_matrix_game, random_team_mdp
+from envs.team_mdp import _sample_index, divergence_mmdp, draw_team_mdp, from_matrix_game, random_team_mdp
 
 KEY = jax.random.key(0)
 
@@ -29,7 +29,7 @@ def test_the_smallest_integer_that_holds(largest, dtype):
 
 def test_more_than_32_bits_hold(bad_input):
     assert compact_dtype(2**31 - 1) is jnp.int32
-    with bad_input("a state would have to hold 2147483648, which is more than 32 bits can"):
+    with bad_input("a state would hold 2147483648, which does not fit into 32 bits"):
         compact_dtype(2**31)
 
 
@@ -99,7 +99,7 @@ def test_catch_prey(bad_input):
     states, rewards, over = whole_episode(env, jnp.asarray([0, 3]))
     ends_in_time(env, states, over)
     assert states.step_count.dtype == jnp.int16 and rewards.min() < 0
-    with bad_input("time_limit must be at most 32767, which CatchPrey can count, not 32768"):
+    with bad_input("the time_limit of CatchPrey must be at most 32767, not 32768"):
         CatchPrey(num_agents=2, time_limit=32_768).reset(KEY)
     assert catch_prey(time_limit_terminates=np.bool_(True)).time_limit_terminates is True
 
@@ -132,10 +132,14 @@ def test_team_mdp(bad_input):
     states, rewards, over = whole_episode(env, jnp.asarray([0, 0]))
     ends_in_time(env, states, over)
     assert states.step_count.dtype == jnp.int16 and rewards.sum() == 32_767
-    with bad_input("time_limit must be at most 32767, which TeamMDP can count, not 32768"):
+    with bad_input("the time_limit of TeamMDP must be at most 32767, not 32768"):
         env.replace(time_limit=32_768).reset(KEY)
     certain = jnp.zeros(32_767).at[-1].set(1)
-    assert int(_pick(certain, jnp.float32(0.5))) == 32_766 == int(_pick(certain, jnp.float32(0.0)))
+    assert (
+        int(_sample_index(certain, jnp.float32(0.5)))
+        == 32_766
+        == int(_sample_index(certain, jnp.float32(0.0)))
+    )
     with bad_input("a team MDP may have at most 32767 states, not 32768"):
         draw_team_mdp(KEY, 32_768, (1, 1))
 

@@ -471,7 +471,7 @@ STAGED = {"payoffs": np.zeros((2, 2, 3)), "next_stage": np.full((2, 2, 3), END),
         ({"time_limit": 2.5}, "time_limit must be a whole number, not 2.5"),
         (
             {"payoffs": [[[1, 2]]], "next_stage": [[[0, 0]]], "start": [1], "time_limit": 1},
-            "a game of one stage that goes on needs a time_limit above 1",
+            "a game of one stage that does not terminate needs a time_limit above 1",
         ),
     ],
 )
@@ -553,7 +553,7 @@ def test_rewards_never_leave_the_payoff(payoff, joint):
         ([], "fewer than two agents"),
         ([1, 2, 3], "fewer than two agents"),
         (5, "fewer than two agents"),
-        (np.zeros((1,) * 33), "payoff has 33 axes, one per agent: there may be at most 32"),
+        (np.zeros((1,) * 33), "payoff has 33 axes, one per agent: give at most 32"),
         (np.zeros((1,) * 64), "payoff has 64 axes"),
         ([[1j, 2], [3, 4]], "ragged or not numeric"),
         (np.asarray([[1j, 2], [3, 4]]), "ragged or not numeric"),
@@ -642,7 +642,7 @@ def test_payoff_files_with_a_payoff_per_agent(tmp_path):
         (
             "game.json",
             b"[" * 40 + b"1" + b"]" * 40,
-            "payoff has 40 axes, one per agent: there may be at most",
+            "payoff has 40 axes, one per agent: give at most",
         ),
         ("game.json", b"[[1" + b"0" * 400 + b", 2], [3, 4]]", "NaN or infinite"),
         ("game.json", b"[[1" + b"0" * 5000 + b", 2], [3, 4]]", "is not valid json"),
@@ -866,4 +866,4 @@ def test_the_viewer_shows_the_stage_that_was_paid(axes):
     ],
 )
 def test_no_return_is_below_the_least_return(game, gamma, least):
-    assert float(game.least_return(gamma)) == pytest.approx(least)
+    assert float(game.return_lower_bound(gamma)) == pytest.approx(least)

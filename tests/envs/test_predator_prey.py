@@ -79,8 +79,8 @@ def random_run(env: PredatorPrey) -> Any:
 )
 def test_moves_in_a_row(moves: tuple[int, ...], expected: tuple[int, ...]) -> None:
     cells = jnp.asarray([0, 1, 2])
-    wanted = grid.destinations(cells, jnp.asarray(moves), 1, 6)
-    assert move_in_turn(cells, wanted).tolist() == list(expected)
+    targets = grid.destinations(cells, jnp.asarray(moves), 1, 6)
+    assert move_in_turn(cells, targets).tolist() == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_moves_in_a_row(moves: tuple[int, ...], expected: tuple[int, ...]) -> No
 )
 def test_moves_on_a_square(cells: tuple[int, ...], moves: tuple[int, ...], expected: tuple[int, ...]) -> None:
     start = jnp.asarray(cells)
-    wanted = grid.destinations(start, jnp.asarray(moves), 3, 3)
-    assert move_in_turn(start, wanted).tolist() == list(expected)
+    targets = grid.destinations(start, jnp.asarray(moves), 3, 3)
+    assert move_in_turn(start, targets).tolist() == list(expected)
 
 
 # Beside the reference.
@@ -339,17 +339,17 @@ def test_permuted_predators_see_permuted_things(full_view: bool) -> None:
         """Own features, what i sees of predator j (50, n, n, ...), and the prey."""
         width = 2 if full_view else 3
         slots = np.asarray(view[:, :, 2:]).reshape(50, 4, 5, width)
-        fellows = np.zeros((50, 4, 4, width))
+        teammates = np.zeros((50, 4, 4, width))
         for i in range(4):
-            fellows[:, i, [j for j in range(4) if j != i]] = slots[:, i, :3]
-        return np.asarray(view[:, :, :2]), fellows, slots[:, :, 3:]
+            teammates[:, i, [j for j in range(4) if j != i]] = slots[:, i, :3]
+        return np.asarray(view[:, :, :2]), teammates, slots[:, :, 3:]
 
-    own, fellows, prey = table(plain.agents_view)
-    own_after, fellows_after, prey_after = table(permuted.agents_view)
+    own, teammates, prey = table(plain.agents_view)
+    own_after, teammates_after, prey_after = table(permuted.agents_view)
     np.testing.assert_array_equal(own_after, own[:, order])
-    np.testing.assert_array_equal(fellows_after, fellows[:, order][:, :, order])
+    np.testing.assert_array_equal(teammates_after, teammates[:, order][:, :, order])
     np.testing.assert_array_equal(prey_after, prey[:, order])
-    assert fellows.any()
+    assert teammates.any()
 
 
 @pytest.mark.parametrize("view", [3, 5])
@@ -403,7 +403,7 @@ def test_large_grids_get_larger_integers() -> None:
         ),
         ({"height": 0}, "height must be at least 1, not 0"),
         ({"height": -5, "width": -5}, "height must be at least 1, not -5"),
-        ({"height": 2**16, "width": 2**15}, "65536 x 32768 has more cells than 32 bits can number"),
+        ({"height": 2**16, "width": 2**15}, "65536 x 32768 has more cells than a 32-bit integer can index"),
         ({"height": 2**40}, "height must be at most 2147483647"),
         ({"penalty": -0.5}, r"penalty must be at least 0 \(it is subtracted\), not -0.5"),
         ({"penalty": float("nan")}, "penalty must be at least 0"),

@@ -551,7 +551,7 @@ def test_registered_games_are_the_papers(env_id: str, punishment: float) -> None
             "a grid of 3 x 5 is too small for 16 agents and prey: it needs at least 16 cells",
         ),
         ({"height": -5, "width": -5}, "height must be at least 1, not -5"),
-        ({"height": 2**20, "width": 2**12}, "1048576 x 4096 has more cells than 32 bits can number"),
+        ({"height": 2**20, "width": 2**12}, "1048576 x 4096 has more cells than a 32-bit integer can index"),
         ({"height": 2**20, "width": 2**11 - 1}, "observations of 1048576 x 2047 cells .* would take 34"),
         ({"view": 2**20 + 1}, "with a view of 1048577 would take 141 TB of memory"),
         ({"punishment": 0.5}, r"punishment must be at most 0 \(it is added\), not 0.5"),

@@ -284,7 +284,7 @@ def test_a_staged_game_plays_the_same(game):
 
 
 def test_a_reward_per_agent_makes_no_team(bad_input):
-    with bad_input("a team MDP has one reward for all"):
+    with bad_input("a team MDP has one team reward"):
         from_matrix_game(zero_sum_game([[1, 2], [3, 4]]))
 
 
@@ -355,7 +355,7 @@ NEGATIVE[0, 1, 1] = [-0.5, 1.5]
         ({"time_limit": 10.0}, "time_limit must be a whole number, not 10.0"),
         ({"reward": np.zeros((2, 3, 2))}, r"reward has shape \(2, 3, 2\): give \(2, 2, 3\)"),
         ({"reward": np.full((2, 2, 3), np.inf)}, "reward holds NaN or infinite"),
-        ({"start": [0.5, 0.6]}, r"start does not sum to 1: all of it sums to 1\.1"),
+        ({"start": [0.5, 0.6]}, r"start does not sum to 1: it sums to 1\.1"),
         ({"start": [1.5, -0.5]}, "start has a negative probability"),
         ({"start": [1.0]}, r"start has shape \(1,\): give \(2,\)"),
         ({"terminal": [True]}, "terminal has shape"),
@@ -432,14 +432,14 @@ def test_no_return_is_below_the_least_return(gamma):
     for choice in itertools.product(range(4), repeat=3):
         pick = np.arange(3), list(choice)
         worst.append(np.linalg.solve(np.eye(3) - gamma * moves[pick], rewards[pick]).min())
-    least = float(game.least_return(gamma))
+    least = float(game.return_lower_bound(gamma))
     assert 1.02 * min(worst) <= least <= min(worst)
 
 
 def test_the_least_return_of_games_without_a_discount_or_a_loss():
-    assert float(random_team_mdp(states=3, actions=2).least_return(0.9)) == 0
+    assert float(random_team_mdp(states=3, actions=2).return_lower_bound(0.9)) == 0
     game = line_world()
-    assert float(game.least_return(1.0)) == pytest.approx(1.01 * worst_of_line_world(game), rel=1e-4)
+    assert float(game.return_lower_bound(1.0)) == pytest.approx(1.01 * worst_of_line_world(game), rel=1e-4)
 
 
 def worst_of_line_world(game):

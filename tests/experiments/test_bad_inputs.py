@@ -275,7 +275,7 @@ def cases():
         (
             "predator-prey-2",
             ["--height", "100000", "--width", "100000"],
-            "has more cells than 32 bits can number",
+            "has more cells than a 32-bit integer can index",
         ),
         ("stag-hunt-p0", ["--view", "1000001"], "with a view of 1000001 would take 128 TB of memory"),
         ("team-mdp-random", ["--states", "40000"], "states must be from 1 to 32767, not 40000"),

@@ -10,7 +10,7 @@ from envs.team_mdp import divergence_mmdp, draw_team_mdp
 from experiments.claims.fqi.stability import GAMMA
 from jaxmarl_fac.exact.fitted import fma_fqi, fqi_igm
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
-from jaxmarl_fac.exact.team import greedy_joint
+from jaxmarl_fac.exact.team import greedy_joint_actions
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.figures import PALETTE, panels
 from jaxmarl_fac.report.verdicts import TOLERANCE, judged, over_games, share
@@ -117,7 +117,7 @@ def _igm_errors(
     trace = fqi_igm(model, gamma, steps, start)
     best = q_star.reshape(states, -1).max(-1)
     last = jax.tree.map(lambda utility: utility[-1], trace.factors.utilities)
-    return jnp.abs(trace.values - best).max(-1), optimality_gap(q_star, greedy_joint(last))
+    return jnp.abs(trace.values - best).max(-1), optimality_gap(q_star, greedy_joint_actions(last))
 
 
 CLAIMS = (

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from envs.team_mdp import divergence_mmdp, draw_team_mdp
 from jaxmarl_fac.exact.fitted import fma_fqi, igm_projection
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
-from jaxmarl_fac.exact.team import greedy_joint
+from jaxmarl_fac.exact.team import greedy_joint_actions
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.figures import PALETTE, panels
 from jaxmarl_fac.report.verdicts import TOLERANCE, judged, over_games, share
@@ -62,7 +62,11 @@ def theorem2(workshop: Workshop) -> Outcome:
             last = jax.tree.map(lambda utility: utility[-1], trace.utilities)
             values = trace.values
             error = jnp.abs(values[-1] - q_star.max((1, 2))).max()
-            return jnp.abs(values[-1] - values[-2]).max(), optimality_gap(q_star, greedy_joint(last)), error
+            return (
+                jnp.abs(values[-1] - values[-2]).max(),
+                optimality_gap(q_star, greedy_joint_actions(last)),
+                error,
+            )
 
         keys = jax.random.split(jax.random.key(0), games)
         kinds = len(RANDOM_GAME_EPSILONS)

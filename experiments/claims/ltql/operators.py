@@ -9,7 +9,7 @@ import numpy as np
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game
 from envs.team_mdp import draw_team_mdp, from_matrix_game
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
-from jaxmarl_fac.exact.team import TeamTrace, btoo, greedy_joint, operator_b1
+from jaxmarl_fac.exact.team import TeamTrace, btoo, greedy_joint_actions, operator_b1
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.figures import PALETTE, bar_counts, panels
 from jaxmarl_fac.report.verdicts import judged, percent, share
@@ -52,7 +52,7 @@ def operators(workshop: Workshop) -> Outcome:
                 def on_one(key: jax.Array, model: Any = model, in_turn: bool = in_turn) -> jax.Array:
                     q = _applied(model, gamma, key, applications, 0.5, in_turn).q
                     # B_II makes all that is optimistic equal: only B_I tells what the team would play.
-                    actions = greedy_joint(operator_b1(model, gamma, q, in_turn))
+                    actions = greedy_joint_actions(operator_b1(model, gamma, q, in_turn))
                     return optimality_gap(optimal_q(model, gamma), actions) <= 1e-6
 
                 tied[name, in_turn] = _over_games(on_one, keys)

@@ -123,14 +123,14 @@ def any_betas(key: jax.Array, games: int) -> jax.Array:
 
 PRINTED_OPERATOR = "Balancing-Q without γ"
 OPERATORS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], stages.SoftBackup]] = {
-    "PR2": lambda q, beta, _: stages.agent_outer(q, beta, beta),
-    "ROMMEO (thesis)": lambda q, beta, _: stages.opponent_outer(q, beta, beta),
+    "PR2": lambda q, beta, _: stages.agent_first(q, beta, beta),
+    "ROMMEO (thesis)": lambda q, beta, _: stages.opponent_first(q, beta, beta),
     "ROMMEO (published)": lambda q, beta, _: stages.rommeo_published(
         q, jnp.minimum(1 / jnp.abs(beta), 100.0)
     ),
-    "Balancing-Q": stages.agent_outer,
-    "Balancing-Q, other first": stages.opponent_outer,
-    PRINTED_OPERATOR: stages.agent_outer,
+    "Balancing-Q": stages.agent_first,
+    "Balancing-Q, other first": stages.opponent_first,
+    PRINTED_OPERATOR: stages.agent_first,
 }
 
 
@@ -195,8 +195,8 @@ def corollary_1(games: int) -> dict[str, tuple[np.ndarray, ...]]:
 
     def values(q: jax.Array, beta: jax.Array, beta_other: jax.Array) -> tuple[jax.Array, ...]:
         return (
-            stages.agent_outer(q, beta, beta_other).value,
-            stages.opponent_outer(q, beta, beta_other).value,
+            stages.agent_first(q, beta, beta_other).value,
+            stages.opponent_first(q, beta, beta_other).value,
             stages.independent_play(q, beta, beta_other).value,
         )
 
@@ -208,8 +208,8 @@ def corollary_1(games: int) -> dict[str, tuple[np.ndarray, ...]]:
 def thesis_values() -> dict[str, float]:
     """Of the thesis's own game (FACTS.md 10.5)."""
     orders: dict[str, Callable[..., Any]] = {
-        "agent first": stages.agent_outer,
-        "other first": stages.opponent_outer,
+        "agent first": stages.agent_first,
+        "other first": stages.opponent_first,
         "independent": stages.independent_play,
     }
     with jax.enable_x64(True):

@@ -98,11 +98,11 @@ def exact_limits() -> dict[str, float]:
     """Rewards of the first agent when ω has gone to infinity and every entry is known (FACTS.md 10.6)."""
     with jax.enable_x64(True):
         q, inf = jnp.asarray(THESIS), jnp.inf
-        helped = stages.agent_outer(q, inf, inf).policy  # PR2's and ROMMEO's row agent
-        helper = stages.opponent_outer(q, inf, inf).opponent
-        careful = stages.agent_outer(q, inf, -inf).policy
-        adversary = stages.opponent_outer(q, inf, -inf).opponent
-        deceived = stages.opponent_outer(-q, inf, inf).opponent  # paid -q, believes in help
+        helped = stages.agent_first(q, inf, inf).policy  # PR2's and ROMMEO's row agent
+        helper = stages.opponent_first(q, inf, inf).opponent
+        careful = stages.agent_first(q, inf, -inf).policy
+        adversary = stages.opponent_first(q, inf, -inf).opponent
+        deceived = stages.opponent_first(-q, inf, inf).opponent  # paid -q, believes in help
         pairs = {
             "cooperative": (helped, helper),
             "balancing-q": (careful, adversary),
@@ -180,7 +180,7 @@ def fig3_1(workshop: Workshop) -> Outcome:
 def printed_policies() -> dict[str, list[float]]:
     """B.1 as printed, π ∝ P Q(a), and with the exp that it lacks, at ω = 10 and the true payoffs."""
     with jax.enable_x64(True):
-        backup = stages.agent_outer(jnp.asarray(THESIS), 1.0, 1.0)  # β ω = .1 * 10
+        backup = stages.agent_first(jnp.asarray(THESIS), 1.0, 1.0)  # β ω = .1 * 10
         values = backup.first_values
         return {"printed": (values / jnp.sum(values)).tolist(), "with exp": backup.policy.tolist()}
 

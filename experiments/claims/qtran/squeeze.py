@@ -14,9 +14,9 @@ from envs.gaussian_squeeze import (
     GaussianSqueeze,
     draw_resources,
     gaussian_squeeze,
-    highest_usage_wanted,
     multi_domain_squeeze,
     reachable_usages,
+    rightmost_peak,
     squeeze_reward,
 )
 from jaxmarl_fac.experiment import Experiment
@@ -37,7 +37,7 @@ SQUEEZE_QUICK: dict[str, Any] = {"env_steps": 50_000, "epsilon_steps": 25_000, "
 def squeezes(draws: int) -> GaussianSqueeze:
     """Games of GS with a leading axis `(draws,)`: s drawn anew for each, so that the peak is in reach."""
     game = gaussian_squeeze()
-    least_sum = highest_usage_wanted(game.mu, game.sigma) / (game.num_actions - 1)
+    least_sum = rightmost_peak(game.mu, game.sigma) / (game.num_actions - 1)
     keys = jax.vmap(jax.random.key)(jnp.arange(draws))
     s = jax.vmap(partial(draw_resources, agents=game.num_agents, least_sum=least_sum))(keys)
     return GaussianSqueeze(

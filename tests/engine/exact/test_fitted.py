@@ -15,7 +15,7 @@ from jaxmarl_fac.exact.fitted import (
     uniform_policies,
 )
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap, policy_values, value_iteration
-from jaxmarl_fac.exact.team import greedy_joint
+from jaxmarl_fac.exact.team import greedy_joint_actions
 from tests.engine.exact.models import GAMMA, SHAPES, one_shot, random_model, random_q
 from tests.reference import team_mdp as reference
 
@@ -191,7 +191,7 @@ def test_fqi_igm_converges_on_500_random_games():
         model = draw_team_mdp(key, 5, (3, 3)).model()
         trace = fqi_igm(model, GAMMA, 80)
         best = optimal_q(model, GAMMA)
-        greedy = jax.vmap(lambda *utilities: greedy_joint(utilities))(*trace.factors.utilities)
+        greedy = jax.vmap(lambda *utilities: greedy_joint_actions(utilities))(*trace.factors.utilities)
         gap = optimality_gap(best, greedy[-1])
         return jnp.abs(trace.values - best.max(axis=(1, 2))).max(axis=1), gap
 

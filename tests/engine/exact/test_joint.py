@@ -7,7 +7,7 @@ from envs.errors import BadInputError
 from envs.matrix_games import two_step_game
 from envs.team_mdp import TeamModel, divergence_mmdp, from_matrix_game, line_world
 from jaxmarl_fac.exact.fitted import fma_fqi, fqi_igm
-from jaxmarl_fac.exact.joint import backup, optimal_q, optimality_gap, policy_values, value_iteration
+from jaxmarl_fac.exact.joint import bellman_backup, optimal_q, optimality_gap, policy_values, value_iteration
 from jaxmarl_fac.exact.projections import monotone_fit
 from jaxmarl_fac.exact.team import btoo, operator_b1, operator_b2
 from tests.engine.exact.models import GAMMA, SHAPES, random_model, zeros
@@ -96,7 +96,7 @@ def test_optimality_gap_is_the_worst_loss():
 def test_backup_ends_at_terminal_states():
     model = random_model(SHAPES[0], 0, terminal=True)
     values = np.array([1.0, -2.0, 1000.0])
-    y = np.asarray(backup(model, GAMMA, values))
+    y = np.asarray(bellman_backup(model, GAMMA, values))
     np.testing.assert_allclose(y, reference.backup(*model, GAMMA, values), atol=1e-14)
     np.testing.assert_array_equal(y[2], 0)
 
@@ -106,7 +106,7 @@ def test_divergence_targets_are_monotone():
     model = divergence_mmdp().model()
     trace = value_iteration(model, 0.99, 50)
     for t in (1, 10, 50):
-        target = np.asarray(backup(model, 0.99, trace.values[t]))[0]
+        target = np.asarray(bellman_backup(model, 0.99, trace.values[t]))[0]
         assert target[0, 0] > target[0, 1] == target[1, 0] > target[1, 1] == 0
         fit = monotone_fit(target)
         np.testing.assert_allclose(fit.q_tot, target, atol=1e-12)

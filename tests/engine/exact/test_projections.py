@@ -18,7 +18,7 @@ from envs.matrix_games import (
 )
 from jaxmarl_fac.exact.projections import (
     additive_fit,
-    greedy,
+    greedy_joint_action,
     monotone_fit,
     monotone_fit_for_orders,
     sum_utilities,
@@ -61,14 +61,14 @@ def blocks(aa, ab, bb):
 def test_additive_fit_under_uniform_data(float64, payoff, q_tot, joint):
     utilities, table = exact(payoff)
     np.testing.assert_allclose(table, q_tot, atol=1e-12)
-    assert tuple(greedy(utilities).tolist()) == joint
+    assert tuple(greedy_joint_action(utilities).tolist()) == joint
 
 
 def test_additive_fit_of_qplex_first_game_prefers_the_safe_corner(float64):
     utilities, table = exact(QPLEX_10_PAYOFF)
     expected = [[5.7778, 5.6444, 8.9778], [5.6444, 5.5111, 8.8444], [8.9778, 8.8444, 12.1778]]
     np.testing.assert_allclose(table, expected, atol=5e-5)
-    assert greedy(utilities).tolist() == [2, 2]
+    assert greedy_joint_action(utilities).tolist() == [2, 2]
     assert QPLEX_10_PAYOFF[2][2] == 10
 
 
@@ -89,7 +89,7 @@ def test_additive_fit_of_qtran_game_under_product_data(float64, p):
     expected = blocks(-32 * p**2 + 64 * p - 24, -32 * p**2 + 32 * p - 12, -32 * p**2)
     np.testing.assert_allclose(table, expected, atol=1e-12)
     # A is preferred from p = 3/8 on: both (A, A) and (B, B) sustain themselves on-policy.
-    assert greedy(utilities).tolist() == ([0, 0] if p > 3 / 8 else [1, 1])
+    assert greedy_joint_action(utilities).tolist() == ([0, 0] if p > 3 / 8 else [1, 1])
 
 
 def test_additive_fit_explains_the_tables_of_other_implementations(float64):
@@ -100,7 +100,7 @@ def test_additive_fit_explains_the_tables_of_other_implementations(float64):
 
 def test_additive_fit_of_21x21_finds_the_wide_peak(float64):
     utilities, table = exact(two_gaussians_payoff())
-    assert greedy(utilities).tolist() == [15, 5]
+    assert greedy_joint_action(utilities).tolist() == [15, 5]
     assert np.unravel_index(table.argmax(), table.shape) == (15, 5)
     assert table.max() == pytest.approx(1.59914, abs=5e-6)
 
@@ -155,7 +155,7 @@ def test_affine_payoffs_have_the_same_greedy_joint_action(game, scale, shift):
         moved, moved_table = exact(scale * payoff + shift)
     top = [np.sort(utility)[::-1] for utility in utilities]
     assume(all(len(t) == 1 or t[0] - t[1] > 1e-6 for t in top))  # rounding may break ties
-    assert greedy(moved).tolist() == greedy(utilities).tolist()
+    assert greedy_joint_action(moved).tolist() == greedy_joint_action(utilities).tolist()
     np.testing.assert_allclose(moved_table, scale * table + shift, atol=1e-8)
 
 
@@ -164,7 +164,7 @@ def test_share_of_random_games_that_additive_fits_solve():
 
     @jax.jit
     def solved(payoff):
-        joint = greedy(additive_fit(payoff).utilities)
+        joint = greedy_joint_action(additive_fit(payoff).utilities)
         return payoff[joint[0], joint[1]] == payoff.max()
 
     assert float(jax.vmap(solved)(payoffs).mean()) == pytest.approx(0.372, abs=0.01)
@@ -178,7 +178,7 @@ def test_additive_fit_maps_over_data_distributions():
 
 
 def test_greedy_ties_go_to_the_lowest_index():
-    assert greedy([np.array([1.0, 3.0, 3.0]), np.array([2.0, 2.0])]).tolist() == [1, 0]
+    assert greedy_joint_action([np.array([1.0, 3.0, 3.0]), np.array([2.0, 2.0])]).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from envs.errors import BadInputError
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF
 from envs.team_mdp import divergence_mmdp, draw_team_mdp, team_mdp
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
-from jaxmarl_fac.exact.team import btoo, greedy_joint, operator_b1, operator_b2, team_residuals
+from jaxmarl_fac.exact.team import btoo, greedy_joint_actions, operator_b1, operator_b2, team_residuals
 from tests.engine.exact.models import GAMMA, SHAPES, one_shot, random_model, random_q, zeros
 from tests.reference import team_mdp as reference
 
@@ -55,7 +55,7 @@ def test_fixed_points_that_solve_both_equations_are_the_team_optima(shape):
             seen["optimum" if optimal else "trap" if fixed else "neither"] += 1
             if optimal:  # B_II lifts only what is not greedy, and B_I puts it back
                 lifted = operator_b2(model, GAMMA, q)
-                np.testing.assert_array_equal(greedy_joint(lifted), policy)
+                np.testing.assert_array_equal(greedy_joint_actions(lifted), policy)
                 for one, other in zip(operator_b1(model, GAMMA, lifted), q, strict=True):
                     np.testing.assert_allclose(one, other, atol=1e-9)
             elif fixed:  # a trap of B_I is none of B_II: some agent sees that more is possible
@@ -77,7 +77,7 @@ def test_a_fixed_point_of_both_operators_is_a_team_optimum():
     for operator in (operator_b1, operator_b2):
         for before, after in zip(q, operator(model, GAMMA, q), strict=True):
             np.testing.assert_allclose(after, before, atol=1e-9)
-    np.testing.assert_array_equal(greedy_joint(q), np.stack([one.argmax(1), two.argmax(1)], axis=1))
+    np.testing.assert_array_equal(greedy_joint_actions(q), np.stack([one.argmax(1), two.argmax(1)], axis=1))
     best = reference.best_values(*map(np.asarray, model), GAMMA)
     np.testing.assert_allclose(q[0].max(axis=1), best, atol=1e-9)
     np.testing.assert_allclose(q[1].max(axis=1), best, atol=1e-9)
@@ -94,7 +94,7 @@ def test_ltql_game_has_two_team_optima():
         residuals = team_residuals(model, GAMMA, with_end(first, second))
         assert float(residuals.consistency) == float(residuals.optimality) == 0
     independent = with_end((2 / 3, 1), (0, 1.5, 1))
-    assert greedy_joint(independent)[0].tolist() == [1, 1]  # pays 1
+    assert greedy_joint_actions(independent)[0].tolist() == [1, 1]  # pays 1
     residuals = team_residuals(model, GAMMA, independent)
     assert float(residuals.consistency) > 0.5 and float(residuals.optimality) == 1
     distributed = operator_b2(model, GAMMA, zeros(model))
@@ -150,7 +150,7 @@ def test_simultaneous_answers_never_settle_on_two_equal_optima():
         trace = btoo(model, GAMMA, zeros(model), key, 60, 0.5, in_turn=in_turn)
         settled = operator_b1(model, GAMMA, trace.q, in_turn=in_turn)
         every = jax.vmap(lambda joint: optimality_gap(best, joint[:1]))(trace.actions)
-        return every, optimality_gap(best, greedy_joint(settled)[:1])
+        return every, optimality_gap(best, greedy_joint_actions(settled)[:1])
 
     together, after_together = jax.jit(jax.vmap(functools.partial(gaps, in_turn=False)))(keys)
     np.testing.assert_array_equal(together, 2)

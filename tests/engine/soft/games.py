@@ -56,5 +56,5 @@ def random_model(seed, states=3, own=2, other=3, gamma=0.8):
 
 
 @functools.partial(jax.jit, static_argnames="order")
-def value_iteration(model, beta_own, beta_other, order=stages.agent_outer):
+def value_iteration(model, beta_own, beta_other, order=stages.agent_first):
     return planning.soft_value_iteration(model, lambda q: order(q, beta_own, beta_other))

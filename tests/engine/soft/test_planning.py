@@ -76,7 +76,7 @@ def test_the_mirrored_game_has_the_mirrored_solution():
         model.reward.swapaxes(1, 2), model.transition.swapaxes(1, 2), model.gamma
     )
     q, agent = value_iteration(model, 0.5, -0.9)
-    q_mirrored, opponent = value_iteration(mirrored, -0.9, 0.5, order=stages.opponent_outer)
+    q_mirrored, opponent = value_iteration(mirrored, -0.9, 0.5, order=stages.opponent_first)
     np.testing.assert_allclose(q.swapaxes(1, 2), q_mirrored, atol=1e-9)
     np.testing.assert_allclose(agent.policy, opponent.opponent, atol=1e-9)
     np.testing.assert_allclose(agent.joint.swapaxes(1, 2), opponent.joint, atol=1e-9)
@@ -85,7 +85,7 @@ def test_the_mirrored_game_has_the_mirrored_solution():
 def test_priors_of_each_state_are_handed_on():
     model = random_model(17)
     own, other = jnp.asarray(random_prior(1, (3, 2))), jnp.asarray(random_prior(2, (3, 3)))
-    stage = lambda q, own, other: stages.agent_outer(q, 0.5, -0.7, own, other)  # noqa: E731
+    stage = lambda q, own, other: stages.agent_first(q, 0.5, -0.7, own, other)  # noqa: E731
     q, backup = jax.jit(lambda *game: planning.soft_value_iteration(game[0], stage, *game[1:]))(
         model, own, other
     )
@@ -109,7 +109,7 @@ def test_value_iteration_ends_in_float32_and_where_the_game_ends():
 @jax.jit
 def factor_of_agent_outer(model, first, second, beta_own, beta_other):
     def operator(q):
-        return planning.bellman(model, lambda stage: stages.agent_outer(stage, beta_own, beta_other), q)
+        return planning.bellman(model, lambda stage: stages.agent_first(stage, beta_own, beta_other), q)
 
     return planning.contraction_factor(operator, first, second)
 
@@ -117,7 +117,7 @@ def factor_of_agent_outer(model, first, second, beta_own, beta_other):
 @jax.jit
 def factor_of_opponent_outer(model, first, second, beta_own, beta_other):
     def operator(q):
-        return planning.bellman(model, lambda stage: stages.opponent_outer(stage, beta_own, beta_other), q)
+        return planning.bellman(model, lambda stage: stages.opponent_first(stage, beta_own, beta_other), q)
 
     return planning.contraction_factor(operator, first, second)
 

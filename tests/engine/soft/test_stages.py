@@ -105,13 +105,13 @@ def test_published_rommeo_without_entropy_replies_greedily():
 )
 def test_corollary_1_fails_for_opposite_signs(run, beta_own, beta_other, agent, opponent, independent):
     arguments = THESIS, beta_own, beta_other, np.full(3, 1 / 3), np.full(3, 1 / 3)
-    np.testing.assert_allclose(run(stages.agent_outer, *arguments).value, agent, atol=1e-6)
-    np.testing.assert_allclose(run(stages.opponent_outer, *arguments).value, opponent, atol=1e-6)
+    np.testing.assert_allclose(run(stages.agent_first, *arguments).value, agent, atol=1e-6)
+    np.testing.assert_allclose(run(stages.opponent_first, *arguments).value, opponent, atol=1e-6)
     np.testing.assert_allclose(run(stages.independent_play, *arguments).value, independent, atol=1e-6)
 
 
 def test_corollary_1_holds_for_equal_betas():
-    for backup in (stages.agent_outer, stages.opponent_outer):
+    for backup in (stages.agent_first, stages.opponent_first):
         np.testing.assert_allclose(jitted(backup)(jnp.asarray(THESIS), 0.1, 0.1).value, 3.157486, atol=1e-6)
 
 
@@ -129,8 +129,8 @@ def test_independent_play_lies_between_the_two_orders(seed, beta_own, beta_other
     arguments = tuple(map(jnp.asarray, (q, beta_own, beta_other, own, other)))
     middle = jitted(stages.independent_play)(*arguments)
     assert middle.residual < 1e-9
-    assert jitted(stages.agent_outer)(*arguments).value <= middle.value + 1e-9
-    assert middle.value <= jitted(stages.opponent_outer)(*arguments).value + 1e-9
+    assert jitted(stages.agent_first)(*arguments).value <= middle.value + 1e-9
+    assert middle.value <= jitted(stages.opponent_first)(*arguments).value + 1e-9
     # The value is the regularised objective at the solution, and neither can improve on it alone.
     objective = functools.partial(regularised_objective, q, beta_own, beta_other, own, other)
     solution = np.asarray(middle.policy), np.asarray(middle.opponent)
@@ -174,14 +174,14 @@ def test_both_orders_match_the_loops(seed, signs, own_size, other_size):
     q, own, other = random_game(seed), random_prior(seed, (3,)), random_prior(seed + 1, (3, 4))
     beta_own, beta_other = signs[0] * own_size, signs[1] * other_size
     value, m, policy, replies = reference.nested(q, beta_own, beta_other, own, other)
-    ours = jitted(stages.agent_outer)(*map(jnp.asarray, (q, beta_own, beta_other, own, other)))
+    ours = jitted(stages.agent_first)(*map(jnp.asarray, (q, beta_own, beta_other, own, other)))
     np.testing.assert_allclose(ours.value, value, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ours.first_values, m, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ours.policy, policy, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(ours.second_policy, replies, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(ours.opponent, policy @ replies, rtol=1e-8, atol=1e-12)
     # The other order is the same with the players' names exchanged.
-    mirror = jitted(stages.opponent_outer)(*map(jnp.asarray, (q.T, beta_other, beta_own, other.T, own)))
+    mirror = jitted(stages.opponent_first)(*map(jnp.asarray, (q.T, beta_other, beta_own, other.T, own)))
     np.testing.assert_allclose(mirror.value, value, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(mirror.opponent, policy, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(mirror.policy, policy @ replies, rtol=1e-8, atol=1e-12)
@@ -207,7 +207,7 @@ def test_both_orders_match_the_loops(seed, signs, own_size, other_size):
     ],
 )
 def test_limits_of_beta_on_the_thesis_game(run, beta_own, beta_other, value):
-    np.testing.assert_allclose(run(stages.agent_outer, THESIS, beta_own, beta_other).value, value, atol=1e-12)
+    np.testing.assert_allclose(run(stages.agent_first, THESIS, beta_own, beta_other).value, value, atol=1e-12)
 
 
 @few
@@ -217,10 +217,10 @@ def test_an_action_without_prior_is_not_there(seed, beta_own, beta_other):
     large = np.full((3, 4), 1e9)
     large[:2, :3] = small
     own, other = jnp.array([0.4, 0.6]), jnp.array([0.2, 0.3, 0.5])
-    ours = jitted(stages.agent_outer)(
+    ours = jitted(stages.agent_first)(
         jnp.asarray(large), beta_own, beta_other, jnp.append(own, 0.0), jnp.append(other, 0.0)
     )
-    without = jitted(stages.agent_outer)(jnp.asarray(small), beta_own, beta_other, own, other)
+    without = jitted(stages.agent_first)(jnp.asarray(small), beta_own, beta_other, own, other)
     np.testing.assert_allclose(ours.value, without.value, rtol=1e-12)
     np.testing.assert_allclose(ours.joint[:2, :3], without.joint, rtol=1e-12)
     np.testing.assert_allclose(ours.joint.sum(), 1, rtol=1e-12)
@@ -231,12 +231,12 @@ def test_an_action_without_prior_is_not_there(seed, beta_own, beta_other):
 def test_the_gradient_of_the_value_is_the_joint(seed, beta_own, beta_other):
     q = jnp.asarray(random_game(seed))
     own, other = jnp.asarray(random_prior(seed, (3,))), jnp.asarray(random_prior(seed + 1, (4,)))
-    ours = jitted(stages.agent_outer)(q, beta_own, beta_other, own, other)
+    ours = jitted(stages.agent_first)(q, beta_own, beta_other, own, other)
     gradient = gradient_of_the_value(q, beta_own, beta_other, own, other)
     np.testing.assert_allclose(gradient, ours.joint, rtol=1e-7, atol=1e-9)
 
 
-gradient_of_the_value = jax.jit(jax.grad(lambda *arguments: stages.agent_outer(*arguments).value))
+gradient_of_the_value = jax.jit(jax.grad(lambda *arguments: stages.agent_first(*arguments).value))
 
 
 # The thesis's experiment (FACTS 10.6).
@@ -252,20 +252,20 @@ gradient_of_the_value = jax.jit(jax.grad(lambda *arguments: stages.agent_outer(*
 )
 @both_ways
 def test_first_policies_of_the_thesis_experiment(run, omega, beta_other, policy):
-    ours = run(stages.agent_outer, THESIS, omega * 0.1, omega * beta_other)
+    ours = run(stages.agent_first, THESIS, omega * 0.1, omega * beta_other)
     np.testing.assert_allclose(ours.policy, policy, atol=1e-6)
 
 
 @both_ways
 def test_first_policy_of_the_adversary(run):
     # Its own Balancing-Q, with the signs exchanged: it plays first and the agent replies.
-    adversary = run(stages.opponent_outer, THESIS, 0.1, -0.1).opponent
+    adversary = run(stages.opponent_first, THESIS, 0.1, -0.1).opponent
     np.testing.assert_allclose(adversary, [0.389043, 0.347529, 0.263429], atol=1e-6)
 
 
 def test_limits_of_the_thesis_experiment():
     q, inf = jnp.asarray(THESIS), jnp.inf
-    agent, other = jitted(stages.agent_outer), jitted(stages.opponent_outer)
+    agent, other = jitted(stages.agent_first), jitted(stages.opponent_first)
     cooperative = agent(q, inf, inf)
     np.testing.assert_allclose(cooperative.policy, [0, 0, 1], atol=0)
     np.testing.assert_allclose(other(q, inf, inf).opponent, [0, 0, 1], atol=0)
