@@ -421,7 +421,7 @@ def test_pictures_of_graphs_without_a_layout():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.9, 0.99])
-def test_no_return_is_below_the_least_return(gamma):
+def test_no_return_is_below_the_lower_bound(gamma):
     """The worst joint policy of a random game whose rewards are negative, by enumeration."""
     game = random_team_mdp(states=3, actions=2)
     game = game.replace(reward=np.asarray(game.reward) - 2.0)
@@ -436,7 +436,7 @@ def test_no_return_is_below_the_least_return(gamma):
     assert 1.02 * min(worst) <= least <= min(worst)
 
 
-def test_the_least_return_of_games_without_a_discount_or_a_loss():
+def test_the_return_lower_bound_of_games_without_a_discount_or_a_loss():
     assert float(random_team_mdp(states=3, actions=2).return_lower_bound(0.9)) == 0
     game = line_world()
     assert float(game.return_lower_bound(1.0)) == pytest.approx(1.01 * worst_of_line_world(game), rel=1e-4)

@@ -107,7 +107,7 @@ def test_value_iteration_ends_in_float32_and_where_the_game_ends():
 
 
 @jax.jit
-def factor_of_agent_outer(model, first, second, beta_own, beta_other):
+def factor_of_agent_first(model, first, second, beta_own, beta_other):
     def operator(q):
         return planning.bellman(model, lambda stage: stages.agent_first(stage, beta_own, beta_other), q)
 
@@ -115,7 +115,7 @@ def factor_of_agent_outer(model, first, second, beta_own, beta_other):
 
 
 @jax.jit
-def factor_of_opponent_outer(model, first, second, beta_own, beta_other):
+def factor_of_opponent_first(model, first, second, beta_own, beta_other):
     def operator(q):
         return planning.bellman(model, lambda stage: stages.opponent_first(stage, beta_own, beta_other), q)
 
@@ -133,8 +133,8 @@ def factor_of_published_rommeo(model, first, second, alpha, _):
 @pytest.mark.parametrize(
     ("factor", "temperatures"),
     [
-        (factor_of_agent_outer, st.tuples(betas, betas)),  # β = β' = 1 is PR2
-        (factor_of_opponent_outer, st.tuples(betas, betas)),  # and ROMMEO
+        (factor_of_agent_first, st.tuples(betas, betas)),  # β = β' = 1 is PR2
+        (factor_of_opponent_first, st.tuples(betas, betas)),  # and ROMMEO
         (factor_of_published_rommeo, st.tuples(st.floats(0.05, 20), st.none())),
     ],
 )
