@@ -184,7 +184,8 @@ def _check_number(name: str, kind: type, value: Any, constraints: list[Constrain
         number = math.inf
     if 0 < abs(number) < MIN_FLOAT and constraints:
         raise BadInputError(
-            f"{name} must be 0 or at least {MIN_FLOAT:.2g}, to fit into 32 bits, not {format_value(value)}"
+            f"{name} must be 0 or at least {MIN_FLOAT:.2g} in size, to fit into 32 bits, "
+            f"not {format_value(value)}"
         )
     if abs(number) <= MAX_FLOAT or any(constraint.unbounded for constraint in constraints):
         return number
