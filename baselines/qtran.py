@@ -81,7 +81,7 @@ class QTranNetwork(AgentsNetwork):
     def unroll(self, trajectory: Trajectory) -> Features:
         """The same at each of a trajectory's observations."""
         lower = self.agent.unroll(trajectory)
-        return over_time(QTranNetwork._features, self, *lower)  # type: ignore[no-any-return]
+        return over_time(QTranNetwork._features, self, *lower, freeze_last=True)  # type: ignore[no-any-return]
 
     def _features(self, utilities: jax.Array, hidden: jax.Array) -> Features:
         actions = self.action_embedding(jnp.eye(self.num_actions))  # (A, H)
