@@ -81,7 +81,8 @@ def _page(paper: str, records: list[dict]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for record in records:
-        seeds = f", {record['seeds']} seeds" if record["seeds"] else ""
+        seeds = f", {record['seeds']} seeds" if record.get("seeds") else ""
+        seeds += f", {record['games']} games" if record.get("games") else ""
         lines.append(
             f"| [{record['id']}](#{folder}-{record['id']}) | {record['source']} | **{record['verdict']}** "
             f"| {record['why']} | {record['scale']}{seeds} |"

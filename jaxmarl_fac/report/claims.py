@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.loop import Result, train
+from jaxmarl_fac.report.verdicts import Measured, Rule
 from jaxmarl_fac.saved import to_json
 
 Scale = Literal["smoke", "quick", "paper"]
-Verdict = Literal["reproduced", "partly", "not reproduced"]
 
 #: What runs came to, by folder and experiment (as JSON).
 Finished = dict[tuple[Path, str], Result]
@@ -28,15 +28,17 @@ class Outcome:
         figure: the picture.
         paper: the paper's numbers.
         ours: our numbers, with 95 % intervals; the same whenever the figure is made, so no times.
-        verdict: computed from `ours` by the claim's rule.
-        why: one or two sentences.
+        measured: what the claim's rule judges, by name.
+        why: one or two sentences on what was found; the rule adds what does not hold.
+        games: how many random games stand for seeds; 0 if seeds do.
     """
 
     figure: Figure
     paper: dict[str, Any]
     ours: dict[str, Any]
-    verdict: Verdict
+    measured: Measured
     why: str
+    games: int = 0
 
 
 class Workshop:
@@ -98,7 +100,7 @@ class Claim:
         id: on the command line and of the files.
         source: paper and figure.
         claim: what it says.
-        accept: the rule by which a reproduction counts, written before the run.
+        rule: by which a reproduction counts, written before the run.
         cost: an estimate for each scale.
         make: does the work.
     """
@@ -106,6 +108,6 @@ class Claim:
     id: str
     source: str
     claim: str
-    accept: str
+    rule: Rule
     cost: Mapping[Scale, str]
     make: Callable[[Workshop], Outcome]

@@ -1,13 +1,15 @@
 """What figures do with learning curves: pictures, last returns, crossings, and what a scale changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.figures import PALETTE, learning_curves, panels
+from jaxmarl_fac.report.verdicts import Part
 from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
@@ -41,9 +43,26 @@ def scores(curves: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     return {name: bootstrap_interval(last_returns(returns)) for name, returns in curves.items()}
 
 
-def above(higher: Interval, *others: Interval) -> bool:
-    """Whether an interval lies wholly above others."""
-    return all(higher.low > other.high for other in others)
+#: What claims about returns take for learning.
+BETTER_THAN_BEFORE = Part("last return of the best algorithm", above="its return before training")
+#: The same where an agent that has learned nothing earns what random play does, as in games of one step.
+BETTER_THAN_RANDOM = Part("interval of the best algorithm's gain over random play in greedy reward", above=0)
+
+
+def gain_over_before(curves: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """What `BETTER_THAN_BEFORE` judges, from returns `(evaluations, seeds)`, the first before training."""
+    last = scores(curves)
+    best = max(last, key=lambda name: last[name].low)
+    return {
+        "last return of the best algorithm": last[best],
+        "its return before training": bootstrap_interval(curves[best][0]),
+    }
+
+
+def gain_over_random(rewards: Iterable[np.ndarray], random: ArrayLike) -> dict[str, Interval]:
+    """What `BETTER_THAN_RANDOM` judges, from all algorithms' greedy rewards and random play's, `(seeds,)`."""
+    gains = [bootstrap_interval(reward - random, np.mean) for reward in rewards]
+    return {BETTER_THAN_RANDOM.what: max(gains, key=lambda gain: gain.low)}
 
 
 def told(intervals: Mapping[str, Interval]) -> str:

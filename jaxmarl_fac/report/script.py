@@ -17,9 +17,10 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.report.claims import Claim, Finished, Verdict, Workshop
+from jaxmarl_fac.report.claims import Claim, Finished, Workshop
 from jaxmarl_fac.report.figures import save
 from jaxmarl_fac.report.page import plain, print_table, write_report
+from jaxmarl_fac.report.verdicts import Verdict
 from jaxmarl_fac.saved import to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "distrax", "jumanji", "numpy", "scipy")
@@ -140,7 +141,9 @@ def _is_record(record: Any, name: str) -> bool:
         isinstance(record, dict)
         and record.keys() >= {"paper", "ours", "asked_seeds"}
         and all(isinstance(record.get(key), str) for key in texts)
-        and all(isinstance(record.get(key), int | float) for key in ("seeds", "env_steps", "seconds"))
+        and all(isinstance(record.get(key), int | float) for key in ("env_steps", "seconds"))
+        and isinstance(record.get("games", record.get("seeds")), int | float)
+        and isinstance(record.get("parts", {}), dict)  # records had none at first
         and isinstance(record.get("versions"), dict)
         and record["verdict"] in get_args(Verdict)
         and record["id"] == name
@@ -159,17 +162,22 @@ def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> Non
     workshop = Workshop(options.scale, options.seeds, options.out, finished)  # type: ignore[arg-type]
     start = time.monotonic()
     outcome = claim.make(workshop)
+    verdict, reasons = claim.rule.judge(outcome.measured)
+    why = f"{outcome.why} {reasons}".strip()
+    seeds = max((len(e.seeds) for e in workshop.experiments.values()), default=0)
     record = {
         "id": claim.id,
         "source": claim.source,
         "claim": claim.claim,
-        "accept": claim.accept,
+        "accept": claim.rule.accept,
         "scale": options.scale,
         "paper": outcome.paper,
         "ours": plain(outcome.ours),
-        "verdict": outcome.verdict,
-        "why": outcome.why,
-        "seeds": max((len(e.seeds) for e in workshop.experiments.values()), default=0),
+        "measured": plain(outcome.measured),
+        "parts": claim.rule.check(outcome.measured),
+        "verdict": verdict,
+        "why": why,
+        **({"games": outcome.games} if outcome.games else {"seeds": seeds}),
         "asked_seeds": options.seeds,
         "env_steps": workshop.env_steps,
         "seconds": round(time.monotonic() - start + workshop.earlier_seconds, 1),
@@ -180,4 +188,4 @@ def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> Non
     }
     save(outcome.figure, path.with_suffix(".png"))
     write_text(path, json.dumps(record, indent=1))
-    print(f"{claim.id}: {outcome.verdict} ({record['seconds']} s). {outcome.why}", flush=True)
+    print(f"{claim.id}: {verdict} ({record['seconds']} s). {why}", flush=True)

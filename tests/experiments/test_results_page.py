@@ -60,6 +60,20 @@ def test_a_broken_record_costs_only_itself(tmp_path, capsys, content):
     assert "ltql/operators.png" in page and "ltql/matrix.png" not in page
 
 
+def test_records_of_games_and_without_a_decision(tmp_path):
+    folder = copied(tmp_path)
+    path = folder / "ltql" / "operators.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["seeds"]
+    record |= {"games": 500, "verdict": "undecided", "measured": {"score": 1.0}, "parts": {"a score": False}}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert results_page.main(["--results", str(folder)]) == 0
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| [operators]"))
+    assert "| **undecided** |" in row and row.endswith("| quick, 500 games |")
+    assert next(line for line in page.splitlines() if "[matrix]" in line).endswith("| quick, 300 seeds |")
+
+
 def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch, bad_input):
     """Issue 13, point 22."""
     folder = copied(tmp_path)

@@ -16,9 +16,10 @@ from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.exact.projections import monotone_fit
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
-from jaxmarl_fac.report.claims import Claim, Outcome, Verdict, Workshop
+from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
+from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
 from jaxmarl_fac.report.figures import PALETTE, annotated_matrix, bar_counts, panels
-from jaxmarl_fac.report.verdicts import judged, percent, share
+from jaxmarl_fac.report.verdicts import Every, Part, Rule, percent, share
 from jaxmarl_fac.statistics import Interval
 
 #: LTQL with the slide's reading of the second condition.
@@ -71,12 +72,6 @@ def in_cell(cells: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
     return np.asarray((cells == np.asarray(cell)).all(1))
 
 
-def matrix_rule(shares: dict[str, Interval], q_u_error: float) -> Verdict:
-    """The claim's rule: shares of seeds that earn 2, and how far q_U is from its limits."""
-    logical = min(shares["ltql-tabular"].value, shares[SLIDE].value) >= 0.99
-    return judged(logical, q_u_error <= 0.1, shares["iql-tabular"].value <= 0.5)
-
-
 def matrix(workshop: Workshop) -> Outcome:
     """The 2x3 game with two optima: six learners."""
     results = {name: train_matrix(workshop, name) for name in (*TABULAR, *DEEP)}
@@ -113,13 +108,13 @@ def matrix(workshop: Workshop) -> Outcome:
         "reading of the second condition. IQL's values are means over what the others do, and point at "
         "(1, 1); distributed Q-learning's values tie, so coordination is luck."
     )
-    return Outcome(
-        _draw_matrix(results, shares),
-        {"ltql": 1.0, "limits": LTQL_LIMITS[0, 1]},
-        ours,
-        matrix_rule(shares, worst),
-        why,
+    measured: dict[str, Any] = {_optimal(name): found for name, found in shares.items()}
+    measured |= {Q_U_ERROR: worst}
+    measured |= gain_over_random(
+        [result.history.last["episode_return"] for result in results.values()], PAYOFF.mean()
     )
+    paper = {"ltql": 1.0, "limits": LTQL_LIMITS[0, 1]}
+    return Outcome(_draw_matrix(results, shares), paper, ours, measured, why)
 
 
 def _draw_matrix(results: dict[str, Result], shares: dict[str, Interval]) -> Any:
@@ -192,14 +187,35 @@ def _draw_tables(
     axes.grid(alpha=0.25)
 
 
+def _optimal(name: str) -> str:
+    return f"share of {name}'s seeds that earn 2"
+
+
+Q_U_ERROR = (
+    "largest error of the mean q_U of the seeds in an equilibrium, with either reading of the second "
+    "condition, from its limit"
+)
+RULE = Rule(
+    (
+        Every(
+            (
+                Part(_optimal("ltql-tabular"), at_least=0.99),
+                Part(_optimal(SLIDE), at_least=0.99),
+            )
+        ),
+        Part(Q_U_ERROR, at_most=0.1),
+        Part(_optimal("iql-tabular"), at_most=0.5),
+    ),
+    learned=BETTER_THAN_RANDOM,
+    given="After 500 games with uniform actions: ",
+)
+
 CLAIMS = (
     Claim(
         "matrix",
         "LTQL, experiment 1 (R11)",
         "On a matrix game with two optima LTQL always finds one; its peers do not.",
-        "After 500 games with uniform actions: LTQL, with either reading of its second condition, earns "
-        "2 on >= 99 % of seeds; the mean q_U of the seeds in an equilibrium is within .1 of its limit; "
-        "IQL earns 2 on <= 50 % of seeds. Partly if some hold.",
+        RULE,
         {"smoke": "40 s", "quick": "2 min on 2 cores", "paper": "10 min on 2 cores"},
         matrix,
     ),

@@ -8,20 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 import baselines
 import envs
 from baselines.registry import FAMILY_ENV_STEPS, own_settings
 from envs.grid import NUM_MOVES, STAY
 from envs.predator_prey import PredatorPrey
-from experiments.claims.qtran.squeeze import DRAWING_COST, LAST_RETURN, NAMES, OTHERS, PARTS, QTRAN
+from experiments.claims.qtran.squeeze import DRAWING_COST, LAST_RETURN, NAMES, OTHERS, QTRAN
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
-from jaxmarl_fac.report.curves import above, changes, curves_figure, scores, told
+from jaxmarl_fac.report.curves import changes, curves_figure, scores, told
 from jaxmarl_fac.report.figures import panels
-from jaxmarl_fac.report.verdicts import judged
-from jaxmarl_fac.statistics import Interval
+from jaxmarl_fac.report.verdicts import Condition, Part, Rule, labelled
 
 PENALTIES = (0.5, 1.0, 1.5)
 #: What replaces table 5's settings at the scale "quick". There every predator sees all, as in the authors'
@@ -112,7 +110,7 @@ def optimal_return(game: PredatorPrey) -> float:
     return float(value.mean())
 
 
-def panel(workshop: Workshop, predators: int, penalty: float) -> tuple[Any, ...]:
+def fig4(workshop: Workshop, predators: int, penalty: float) -> Outcome:
     """Train all algorithms on all penalties, unless that is done, and draw and score one of them."""
     seeds = workshop.seeds(smoke=2, quick=5, paper=5)
     game = PENALTIES.index(penalty)
@@ -139,59 +137,27 @@ def panel(workshop: Workshop, predators: int, penalty: float) -> tuple[Any, ...]
         "last_return": last,
         "optimum": reference,
     }
-    return figure, ours, last, changed
+    measured = labelled("last return", last) | labelled(
+        "lower end of the last return", {name: score.low for name, score in last.items()}
+    )
+    measured["interval of the last return of the best algorithm"] = max(
+        last.values(), key=lambda score: score.low
+    )
+    optimum = "" if reference is None else f" (the optimum is {reference:.2f})"
+    why = f"Last returns{optimum}: {told(last)}. {changed}".strip()
+    return Outcome(figure, PAPER_FIG4[predators], ours, measured, why)
 
 
-def two_predators(workshop: Workshop, penalty: float) -> Outcome:
-    """N = 2: QTRAN hunts at every penalty; where it is low, so do all."""
-    figure, ours, last, changed = panel(workshop, 2, penalty)
-    if penalty == PENALTIES[0]:
-        parts = {f"{name} above 0": last[name].low > 0 for name in NAMES}
-    else:
-        parts = {f"{name} above 0": last[name].low > 0 for name in QTRAN} | _lead(last)
-    return _outcome(figure, {"qtran": "> 0", "gap": "grows with P"}, ours, last, parts, changed)
-
-
-def four_predators(workshop: Workshop, penalty: float) -> Outcome:
-    """N = 4: with a higher penalty VDN and QMIX run away, at last QTRAN-base too."""
-    figure, ours, last, changed = panel(workshop, 4, penalty)
-    if penalty == PENALTIES[0]:
-        parts = {f"{name} above 0": last[name].low > 0 for name in NAMES}
-    else:
-        parts = {f"{name} not above 0": last[name].low <= 0 for name in OTHERS}
-        parts |= {"qtran-alt above 0": last["qtran-alt"].low > 0}
-        parts |= {"qtran-alt above all others": above(last["qtran-alt"], *(last[n] for n in NAMES[:3]))}
-        if penalty == PENALTIES[-1]:
-            parts |= {"qtran-base not above 0": last["qtran-base"].low <= 0}
-    return _outcome(figure, {"vdn, qmix": "> 0 at P = .5 only"}, ours, last, parts, changed)
-
-
-def _lead(last: Mapping[str, Interval]) -> dict[str, bool]:
-    return {
-        f"{name} above VDN and QMIX": above(last[name], *(last[other] for other in OTHERS)) for name in QTRAN
-    }
-
-
-def _outcome(
-    figure: Figure,
-    paper: dict[str, Any],
-    ours: dict[str, Any],
-    last: Mapping[str, Interval],
-    parts: Mapping[str, bool],
-    changed: str,
-) -> Outcome:
-    failed = [part for part, holds in parts.items() if not holds]
-    missing = f"Does not hold: {'; '.join(failed)}. " if failed else ""
-    if all(score.low <= 0 for score in last.values()):
-        missing += "Nobody hunts yet, so that this budget cannot decide who would. "
-    optimum = "" if ours["optimum"] is None else f" (the optimum is {ours['optimum']:.2f})"
-    why = f"Last returns{optimum}: {told(last)}. {missing}{changed}"
-    return Outcome(figure, paper, {**ours, "parts": dict(parts)}, judged(*parts.values()), why.strip())
+PAPER_FIG4 = {
+    2: {"qtran": "> 0", "gap": "grows with P"},
+    4: {"vdn, qmix": "> 0 at P = .5 only"},
+}
 
 
 def fig7(workshop: Workshop) -> Outcome:
     """What a prey's neighbours are paid."""
-    ours, parts = {}, []
+    ours: dict[str, dict[str, float]] = {}
+    measured = {}
     figure, axes = panels(1, 3, (3.6, 4.2), "QTRAN figure 7: what predator-prey pays, P = .5")
     settings = {"two beside it": (7, 11, 12), "one beside it": (0, 11, 12), "none beside it": (0, 4, 12)}
     for column, (name, cells) in enumerate(settings.items()):
@@ -205,7 +171,7 @@ def fig7(workshop: Workshop) -> Outcome:
             if penalty == PENALTIES[0]:
                 picture = env.render(before.replace(hunters=after.hunters))
         wanted = {"two beside it": 1.0, "none beside it": 0.0}
-        parts.append(rewards == [wanted.get(name, -penalty) for penalty in PENALTIES])
+        measured[DRAWN[name]] = rewards == [wanted.get(name, -penalty) for penalty in PENALTIES]
         ours[name] = dict(zip(map(str, PENALTIES), rewards, strict=True))
         axes[0, column].imshow(picture)
         axes[0, column].set_axis_off()
@@ -213,7 +179,7 @@ def fig7(workshop: Workshop) -> Outcome:
     why = f"Rewards at P = {', '.join(f'{penalty:g}' for penalty in PENALTIES)}: " + "; ".join(
         f"{name} {', '.join(f'{reward:+g}' for reward in rewards.values())}" for name, rewards in ours.items()
     )
-    return Outcome(figure, {"two or more": 1, "one": "-P"}, ours, judged(*parts), f"{why}.")
+    return Outcome(figure, {"two or more": 1, "one": "-P"}, ours, measured, f"{why}.")
 
 
 PREY_COST: dict[int, Mapping[Scale, str]] = {
@@ -222,39 +188,60 @@ PREY_COST: dict[int, Mapping[Scale, str]] = {
 }
 
 
-def _prey_claim(figure: str, predators: int, penalty: float, claim: str, accept: str) -> Claim:
+def _above_zero(name: str) -> Part:
+    return Part(f"interval of the last return of {name}", f"last return of {name}", above=0)
+
+
+def _above_others(name: str, others: Sequence[str]) -> Part:
+    return Part(f"last return of {name}", above=tuple(f"last return of {other}" for other in others))
+
+
+def _runs_away(name: str) -> Part:
+    return Part(f"lower end of the last return of {name}", at_most=0)
+
+
+def fig4_rule(predators: int, penalty: float) -> Rule:
+    """Who hunts at a penalty. A return above 0 takes catches: to do nothing earns 0."""
+    parts: tuple[Condition, ...]
+    if penalty == PENALTIES[0]:
+        parts = tuple(map(_above_zero, NAMES))
+    elif predators == 2:
+        parts = (*map(_above_zero, QTRAN), *(_above_others(name, OTHERS) for name in QTRAN))
+    else:
+        parts = (*map(_runs_away, OTHERS), _above_zero("qtran-alt"), _above_others("qtran-alt", NAMES[:3]))
+        if penalty == PENALTIES[-1]:
+            parts = (*parts, _runs_away("qtran-base"))
+    hunts = Part("interval of the last return of the best algorithm", above=0)
+    return Rule(parts, learned=hunts, given=f"{LAST_RETURN}: ")
+
+
+def _prey_claim(figure: str, predators: int, penalty: float, claim: str) -> Claim:
     return Claim(
         figure,
         f"QTRAN, figure {figure.removeprefix('fig')} (R5)",
         f"Predator-prey, N = {predators}, P = {penalty:g}: {claim}",
-        f"{LAST_RETURN}{accept} {PARTS}",
+        fig4_rule(predators, penalty),
         PREY_COST[predators],
-        partial(two_predators if predators == 2 else four_predators, penalty=penalty),
+        partial(fig4, predators=predators, penalty=penalty),
     )
 
 
-EVERYBODY_HUNTS = "Every algorithm's interval lies above 0."
-QTRAN_LEADS = "Both QTRAN variants' intervals lie above 0, and above those of VDN and QMIX."
-ALT_LEADS = (
-    "QTRAN-alt's interval lies above 0 and above all others'; the lower ends of VDN's and QMIX's do not lie "
-    "above 0."
-)
-
-
 CLAIMS = (
-    _prey_claim("fig4a", 2, 0.5, "all learn to catch the prey.", EVERYBODY_HUNTS),
-    _prey_claim("fig4b", 2, 1.0, "QTRAN hunts, VDN and QMIX hunt less.", QTRAN_LEADS),
-    _prey_claim("fig4c", 2, 1.5, "QTRAN hunts, VDN and QMIX only avoid the penalty.", QTRAN_LEADS),
-    _prey_claim("fig4d", 4, 0.5, "all learn to catch the prey.", EVERYBODY_HUNTS),
-    _prey_claim("fig4e", 4, 1.0, "QTRAN-alt hunts best, VDN and QMIX run away.", ALT_LEADS),
-    _prey_claim(
-        "fig4f",
-        4,
-        1.5,
-        "only QTRAN-alt hunts, the others run away.",
-        f"{ALT_LEADS} Nor does QTRAN-base's.",
-    ),
+    _prey_claim("fig4a", 2, 0.5, "all learn to catch the prey."),
+    _prey_claim("fig4b", 2, 1.0, "QTRAN hunts, VDN and QMIX hunt less."),
+    _prey_claim("fig4c", 2, 1.5, "QTRAN hunts, VDN and QMIX only avoid the penalty."),
+    _prey_claim("fig4d", 4, 0.5, "all learn to catch the prey."),
+    _prey_claim("fig4e", 4, 1.0, "QTRAN-alt hunts best, VDN and QMIX run away."),
+    _prey_claim("fig4f", 4, 1.5, "only QTRAN-alt hunts, the others run away."),
 )
+
+
+#: What figure 7 shows is paid, by its title.
+DRAWN = {
+    "two beside it": "two predators beside a prey are paid 1 at every P",
+    "one beside it": "one is paid -P",
+    "none beside it": "none is paid 0",
+}
 
 
 DRAWINGS = (
@@ -262,7 +249,7 @@ DRAWINGS = (
         "fig7",
         "QTRAN, figure 7 and section 4.1",
         "Predator-prey pays 1 for a prey with two predators beside it, and -P for one with a single one.",
-        "Exactly so at every P on the positions drawn, and 0 with none.",
+        Rule(tuple(map(Part, DRAWN.values())), given="On the positions drawn: "),
         DRAWING_COST,
         fig7,
     ),

@@ -1,4 +1,4 @@
-"""What ReMIX's figures share: hyper-parameters and worlds by scale, ablations, parts of the rules."""
+"""What ReMIX's figures share: hyper-parameters and worlds by scale, ablations and their rule."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import baselines
 from baselines.registry import FAMILY_ENV_STEPS, own_settings
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.report.claims import Scale
-from jaxmarl_fac.report.curves import above
+from jaxmarl_fac.report.verdicts import Condition, Part, Rule
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
 REMIX, QMIX, WEIGHTED = "remix", "qmix", ("ow-qmix", "cw-qmix")
@@ -99,17 +99,6 @@ def speeds(curves: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     return {name: bootstrap_interval(returns[1:].mean(axis=0)) for name, returns in curves.items()}
 
 
-def not_below(higher: Interval, *others: Interval) -> bool:
-    """Whether an estimate is at least as high as others."""
-    return all(higher.value >= other.value for other in others)
-
-
-def missing(parts: Mapping[str, bool]) -> str:
-    """The parts of a rule that do not hold, as a sentence; empty if all hold."""
-    failed = [part for part, holds in parts.items() if not holds]
-    return f"Does not hold: {'; '.join(failed)}. " if failed else ""
-
-
 #: What the paper reads off its figure 5, on MMM2.
 FIG5_PAPER = {
     "map": "MMM2",
@@ -118,21 +107,22 @@ FIG5_PAPER = {
 }
 
 
-def ablation_parts(last: Mapping[str, Interval]) -> dict[str, bool]:
+LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals"
+
+
+def ablation_rule(where: str, learned: Condition) -> Rule:
     """R9: nothing may be left out, least of all the Bellman error."""
-    ablated = [label for label in last if label != REMIX]
-    parts = {f"{REMIX} at or above {label}": not_below(last[REMIX], last[label]) for label in ablated}
-    parts[f"{WORST} is worst"] = all(not_below(last[label], last[WORST]) for label in ablated)
-    parts[f"{REMIX} above {WORST}"] = above(last[REMIX], last[WORST])
-    return parts
-
-
-LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals. "
-ABLATION_RULE = (
-    "ReMIX's IQM is at least that of each of the four ablations; the one without Bellman error has the "
-    "lowest, and its interval lies below ReMIX's."
-)
-PARTS = "Reproduced if all hold, partly if some."
+    mine, worst = f"last return of {REMIX}", f"last return of {WORST}"
+    others = [f"last return of {label}" for label in ABLATIONS]
+    return Rule(
+        (
+            *(Part(mine, at_least=other) for other in others),
+            Part(worst, at_most=[other for other in others if other != worst]),
+            Part(mine, above=worst),
+        ),
+        learned=learned,
+        given=f"{where}. {LAST_RETURN}: ",
+    )
 
 
 def cost(smoke: str, quick: str) -> Mapping[Scale, str]:

@@ -1,5 +1,6 @@
 """ReMIX, figures 1, 3, 4 and 5 on DCG's predator-prey (stag hunt)."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,30 +15,33 @@ from matplotlib.ticker import EngFormatter
 from baselines.registry import FAMILY_ENV_STEPS
 from envs.stag_hunt import StagHunt, stag_hunt
 from experiments.claims.remix.settings import (
-    ABLATION_RULE,
     ABLATIONS,
     FIG5_PAPER,
     LAST_RETURN,
     PAPER,
-    PARTS,
     QMIX,
     QUICK,
     REMIX,
     SMOKE,
     WEIGHTED,
     WORLDS,
-    ablation_parts,
+    ablation_rule,
     cost,
     learner_and_run,
-    missing,
-    not_below,
     speeds,
 )
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
-from jaxmarl_fac.report.curves import above, changes, curves_figure, scores, told
+from jaxmarl_fac.report.curves import (
+    BETTER_THAN_BEFORE,
+    changes,
+    curves_figure,
+    gain_over_before,
+    scores,
+    told,
+)
 from jaxmarl_fac.report.figures import panels
-from jaxmarl_fac.report.verdicts import judged
+from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
 from jaxmarl_fac.statistics import Interval, bootstrap_interval, probability_of_improvement
 
 #: Of figure 1, by id. The paper's actor-critics are not among them yet; an id more is a curve more.
@@ -119,6 +123,37 @@ def optimum(game: StagHunt) -> float:
     return float(np.max(game.capture_reward)) * min(game.num_prey, game.num_agents // 2)
 
 
+def _measured(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the rules of all figures judge: last returns, and whether somebody hunts."""
+    learning = gain_over_before(curves)
+    last = "last return of the best algorithm"
+    return labelled("last return", scores(curves)) | learning | {f"interval of the {last}": learning[last]}
+
+
+#: To run away from all prey earns 0, and random play may earn more where lone catchers are not punished.
+HUNTS = Every((Part("interval of the last return of the best algorithm", above=0), BETTER_THAN_BEFORE))
+QMIX_SHARE = "interval of qmix's last return as a share of the optimum"
+
+
+def fig1_rule(punishment: float) -> Rule:
+    """Who hunts at a punishment, and who learns it fastest."""
+    others = [name for name in ALGORITHMS if name != REMIX]
+    mine, qmix = f"last return of {REMIX}", f"last return of {QMIX}"
+    parts: tuple[Part, ...]
+    if punishment <= HARD:
+        parts = (
+            Part(QMIX_SHARE, below=0.5),  # relative overgeneralization
+            Part("last return of the better Weighted QMIX", above=qmix),
+            Part(mine, above=qmix),
+            Part(mine, at_least=tuple(f"last return of {name}" for name in WEIGHTED)),
+        )
+    else:
+        parts = (Part(mine, at_least=tuple(f"last return of {name}" for name in others)),)
+    speeds_of_others = tuple(f"mean return over training of {name}" for name in others)
+    fastest = Part(f"mean return over training of {REMIX}", above=speeds_of_others)
+    return Rule((*parts, fastest), learned=HUNTS, given=f"{LAST_RETURN}: ")
+
+
 def fig1(workshop: Workshop, punishment: float) -> Outcome:
     """Learning curves of all algorithms at one punishment."""
     seeds = workshop.seeds(smoke=2, quick=4, paper=4)
@@ -130,17 +165,6 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
     last, speed = scores(curves), speeds(curves)
     weighted = max(WEIGHTED, key=lambda name: last[name].value)
     faster = max(WEIGHTED, key=lambda name: speed[name].value)
-    others = [name for name in ALGORITHMS if name != REMIX]
-    if punishment <= HARD:
-        parts = {
-            "qmix below half of the optimum": last[QMIX].high < best / 2,
-            "weighted qmix above qmix": above(last[weighted], last[QMIX]),
-            "remix above qmix": above(last[REMIX], last[QMIX]),
-            "remix at or above weighted qmix": not_below(last[REMIX], *(last[name] for name in WEIGHTED)),
-        }
-    else:
-        parts = {"remix at or above all others": not_below(last[REMIX], *(last[name] for name in others))}
-    parts["remix fastest"] = above(speed[REMIX], *(speed[name] for name in others))
     ahead = probability_of_improvement(
         curves[REMIX][1:].mean(axis=0), curves[faster][1:].mean(axis=0)
     )  # over training
@@ -152,15 +176,17 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
         "last_return": last,
         "mean_return_over_training": speed,
         "remix_faster_than_weighted_qmix_probability": {"against": faster, **ahead.to_json()},
-        "parts": parts,
     }
+    judged = _measured(curves) | labelled("mean return over training", speed)
+    judged["last return of the better Weighted QMIX"] = last[weighted]
+    judged[QMIX_SHARE] = Interval(*(end / best for end in dataclasses.astuple(last[QMIX])))
     why = (
         f"Last returns (the optimum is {best:g}): {told(last)}. Mean returns over training: {told(speed)}. A "
         f"seed of ReMIX learns faster than one of {faster} with probability {ahead.value:.2f} "
-        f"[{ahead.low:.2f}, {ahead.high:.2f}]. {missing(parts)}{changed_for(experiment, name)}"
+        f"[{ahead.low:.2f}, {ahead.high:.2f}]. {changed_for(experiment, name)}"
     )
     paper = {"best": REMIX, "fastest": REMIX, "good": [REMIX, "wqmix"] if punishment <= HARD else None}
-    return Outcome(figure, paper, ours, judged(*parts.values()), why.strip())
+    return Outcome(figure, paper, ours, judged, why.strip())
 
 
 #: Natural logarithm at which the colours end, as in the paper.
@@ -186,9 +212,10 @@ def fig3(workshop: Workshop) -> Outcome:
     names = (REMIX, *WEIGHTED)
     figure, axes = panels(1, len(names), (4.6, 4.2))
     ours: dict[str, Any] = {}
-    parts: dict[str, bool] = {}
+    curves = {}
     for axis, name in zip(axes[0], names, strict=True):
         measured, experiment = hunt(workshop, name, PUNISHMENTS["fig1_p2"], seeds)
+        curves[name] = measured["episode_return"]
         # Before the first update there are none.
         learned = np.isfinite(measured["mean_weight"]).all(axis=1)
         start, weights = int(np.argmax(learned)) - 1, measured["mean_weight"][learned]
@@ -201,23 +228,33 @@ def fig3(workshop: Workshop) -> Outcome:
             "last_shares": shares[-1].mean(axis=0),
         }
         draw_weights(axis, measured["env_steps"][[start, -1]], shares.mean(axis=1), name)
-    for name in (REMIX, *WEIGHTED):
-        parts[f"{name}'s mean weight falls"] = ours[name]["fall_of_mean_weight"].low > 0
-    parts["remix has more than two levels"] = ours[REMIX]["levels"] > 2
-    for name in WEIGHTED:
-        parts[f"{name} has two levels at most"] = ours[name]["levels"] <= 2
+    judged = _measured(curves)
+    judged |= {FALL.format(name=name): ours[name]["fall_of_mean_weight"] for name in names}
+    judged |= {LEVELS.format(name=name): ours[name]["levels"] for name in names}
     figure.colorbar(axes[0, -1].images[0], ax=list(axes[0]), label="log of the share of steps", extend="min")
     figure.suptitle(f"ReMIX figure 3: weights of the sampled steps, p = -2, mean of {len(seeds)} seeds")
-    ours["parts"] = parts
     falls = ", ".join(
         f"{name} {ours[name]['first_mean_weight']:.3f} to {ours[name]['last_mean_weight']:.3f} (falls by "
         f"{ours[name]['fall_of_mean_weight'].value:.3f} [{ours[name]['fall_of_mean_weight'].low:.3f}, "
         f"{ours[name]['fall_of_mean_weight'].high:.3f}]; {ours[name]['levels']} levels)"
         for name in names
     )
-    why = f"Mean weights: {falls}. {missing(parts)}{changed_for(experiment, name)}"
+    why = f"Mean weights: {falls}. {changed_for(experiment, name)}"
     paper = {"trend": "from large to small weights", "levels": {REMIX: "many", "wqmix": 2}}
-    return Outcome(figure, paper, ours, judged(*parts.values()), why.strip())
+    return Outcome(figure, paper, ours, judged, why.strip())
+
+
+FALL = "interval of the fall of {name}'s mean weight, first less last quarter of training, mean over seeds"
+LEVELS = f"number of 20 bins of {{name}}'s weights with {LEVEL_SHARE:.0%} or more of all sampled steps"
+FIG3_RULE = Rule(
+    (
+        *(Part(FALL.format(name=name), above=0) for name in (REMIX, *WEIGHTED)),
+        Part(LEVELS.format(name=REMIX), above=2),
+        *(Part(LEVELS.format(name=name), at_most=2) for name in WEIGHTED),
+    ),
+    learned=HUNTS,
+    given="At p = -2: ",
+)
 
 
 def draw_weights(axes: Axes, ends: np.ndarray, shares: np.ndarray, title: str) -> None:
@@ -242,7 +279,7 @@ def draw_weights(axes: Axes, ends: np.ndarray, shares: np.ndarray, title: str) -
 
 def variants(
     workshop: Workshop, settings: Mapping[str, Mapping[str, Any]], punishment: float, title: str
-) -> tuple[Figure, dict[str, Any], dict[str, Interval], str]:
+) -> tuple[Figure, dict[str, Any], dict[str, Any], str]:
     """Train ReMIX with some settings changed, the first time with none, and draw and score the curves."""
     seeds = workshop.seeds(smoke=2, quick=4, paper=4)
     runs = {label: hunt(workshop, REMIX, punishment, seeds, **changed) for label, changed in settings.items()}
@@ -252,49 +289,49 @@ def variants(
     figure = curves_figure(measured["env_steps"], curves, f"ReMIX {title}", best)
     last = scores(curves)
     ours = {"optimum": best, "last_return": last, "mean_return_over_training": speeds(curves)}
-    return figure, ours, last, changed_for(experiment, REMIX)
+    why = f"Last returns: {told(last)}. {changed_for(experiment, REMIX)}"
+    return figure, ours, _measured(curves), why.strip()
 
 
 def fig4(workshop: Workshop) -> Outcome:
     """Three least weights at p = -1.5."""
-    default, *higher = (f"w_min = {least:g}" for least in LEAST_WEIGHTS)
+    default = f"w_min = {LEAST_WEIGHTS[0]:g}"
     settings = {f"w_min = {least:g}": {"w_min": least} for least in LEAST_WEIGHTS} | {default: {}}
-    figure, ours, last, changed = variants(
+    figure, ours, measured, why = variants(
         workshop, settings, PUNISHMENTS["fig1_p15"], "figure 4: least weights, stag hunt, p = -1.5"
     )
-    parts = {f"{default} has the highest IQM": not_below(last[default], *last.values())}
-    parts |= {f"{default} above {label}": above(last[default], last[label]) for label in higher}
-    why = f"Last returns: {told(last)}. {missing(parts)}{changed}"
     paper = {"good": 0.1, "sub-optimal": 0.5, "damaged": 0.8}
-    return Outcome(figure, paper, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+    return Outcome(figure, paper, ours, measured, why)
 
 
 def fig5(workshop: Workshop) -> Outcome:
     """Four ablations on the stag hunt at p = -2."""
-    figure, ours, last, changed = variants(
+    figure, ours, measured, why = variants(
         workshop, {REMIX: {}, **ABLATIONS}, PUNISHMENTS["fig1_p2"], "figure 5: ablations, stag hunt, p = -2"
     )
-    parts = ablation_parts(last)
-    why = f"Last returns: {told(last)}. {missing(parts)}{changed}"
-    return Outcome(figure, FIG5_PAPER, {**ours, "parts": parts}, judged(*parts.values()), why.strip())
+    return Outcome(figure, FIG5_PAPER, ours, measured, why)
+
+
+FIG4_LAST = tuple(f"last return of w_min = {least:g}" for least in LEAST_WEIGHTS)
+FIG4_RULE = Rule(
+    (
+        Part(FIG4_LAST[0], at_least=FIG4_LAST[1:]),
+        *(Part(FIG4_LAST[0], above=higher) for higher in FIG4_LAST[1:]),
+    ),
+    learned=HUNTS,
+    given=f"At p = -1.5. {LAST_RETURN}: ",
+)
 
 
 def _hunt_claim(figure: str) -> Claim:
     punishment = PUNISHMENTS[figure]
     hard = punishment <= HARD
     claim = "only ReMIX and Weighted QMIX hunt well" if hard else "ReMIX hunts best"
-    rule = (
-        "QMIX's interval lies below half of the optimum (relative overgeneralization); the better Weighted "
-        "QMIX's and ReMIX's lie above QMIX's; ReMIX's IQM is at least that of both Weighted QMIX."
-        if hard
-        else "ReMIX's IQM is at least every other's."
-    )
     return Claim(
         figure,
         "ReMIX, figure 1 (R6)",
         f"Stag hunt, p = {punishment:g}: {claim}, and ReMIX learns fastest.",
-        f"{LAST_RETURN}{rule} ReMIX is fastest: the interval of its mean return over all evaluations lies "
-        f"above every other's. {PARTS}",
+        fig1_rule(punishment),
         cost("3 min", "25 min on 2 cores"),
         partial(fig1, punishment=punishment),
     )
@@ -306,10 +343,7 @@ CLAIMS = (
         "fig3",
         "ReMIX, figure 3 (R7)",
         "Over training the weights fall, in ReMIX as in Weighted QMIX, and only ReMIX has medium ones.",
-        "At p = -2: the mean weight of the first quarter of training less that of the last is above 0 with "
-        "its interval (means over seeds, 95 %), for ReMIX, OW-QMIX and CW-QMIX; of 20 bins of the weights "
-        f"more than two hold {LEVEL_SHARE:.0%} or more of all sampled steps for ReMIX, and at most two for "
-        f"the others. {PARTS}",
+        FIG3_RULE,
         cost("none after fig1_p2", "none after fig1_p2, else 10 min on 2 cores"),
         fig3,
     ),
@@ -317,8 +351,7 @@ CLAIMS = (
         "fig4",
         "ReMIX, figure 4 (R8)",
         "A least weight of .1 is good, higher ones do harm.",
-        f"At p = -1.5: {LAST_RETURN}The IQM at w_min = .1 is the highest; its interval lies above that at "
-        f".5, and above that at .8. {PARTS}",
+        FIG4_RULE,
         cost("40 s", "10 min on 2 cores"),
         fig4,
     ),
@@ -326,7 +359,7 @@ CLAIMS = (
         "fig5",
         "ReMIX, figure 5 (R9), on the stag hunt",
         "To leave out any factor of the weights harms, the Bellman error most.",
-        f"At p = -2: {LAST_RETURN}{ABLATION_RULE} {PARTS}",
+        ablation_rule("At p = -2", HUNTS),
         cost("80 s", "15 min on 2 cores"),
         fig5,
     ),

@@ -15,22 +15,27 @@ from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report import page, script
 from jaxmarl_fac.report.claims import Claim, Outcome
 from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.verdicts import Part, Rule
 from jaxmarl_fac.statistics import Interval
 from jaxmarl_fac.tracking import History
 
 COST = {"smoke": "1 s", "quick": "2 s", "paper": "3 s"}
 
 
-def claim(name, verdict="reproduced", calls=None, error=None):
+RULE = Rule((Part("score", at_least=1),), learned=Part("gain", above=0))
+
+
+def claim(name, score=1.0, calls=None, error=None, gain=1.0, games=0):
     def make(workshop):
         if error:
             raise error
         if calls is not None:
             calls.append((name, workshop.scale, workshop.seeds(smoke=2, quick=3, paper=4)))
         ours = {"vdn": {"score": Interval(np.float32(1.23456789), 1.0, float("nan")), "table": np.eye(2)}}
-        return Outcome(panels()[0], {"score": 2}, ours, verdict, f"because of {name}")
+        measured = {"score": Interval(score, 0, 2), "gain": gain}
+        return Outcome(panels()[0], {"score": 2}, ours, measured, f"because of {name}", games)
 
-    return Claim(name, "A paper", f"claim of {name}", "a rule", COST, make)
+    return Claim(name, "A paper", f"claim of {name}", RULE, COST, make)
 
 
 def read(folder, name):
@@ -38,10 +43,8 @@ def read(folder, name):
 
 
 def test_each_figure_gets_a_picture_a_record_and_a_place_in_the_report(tmp_path, capsys):
-    status = script.main(
-        "Title", [claim("one"), claim("two", "not reproduced")], tmp_path, ["--scale", "smoke"]
-    )
-    assert status == 0
+    claims = [claim("one"), claim("two", score=0.5), claim("three", gain=0.0)]
+    assert script.main("Title", claims, tmp_path, ["--scale", "smoke"]) == 0  # whatever the verdicts
     record = read(tmp_path, "one")
     assert {"id", "source", "claim", "accept", "scale", "paper", "ours", "verdict", "why", "seeds"} <= set(
         record
@@ -51,11 +54,41 @@ def test_each_figure_gets_a_picture_a_record_and_a_place_in_the_report(tmp_path,
         "score": {"value": 1.23457, "low": 1.0, "high": None},
         "table": [[1.0, 0.0], [0.0, 1.0]],
     }
+    assert record["accept"] == RULE.accept
+    assert record["verdict"] == "reproduced" and record["why"] == "because of one"
+    assert record["measured"] == {"score": {"value": 1.0, "low": 0.0, "high": 2.0}, "gain": 1.0}
+    assert record["parts"] == {"score at least 1": True, "gain above 0": True}
+    two, three = read(tmp_path, "two"), read(tmp_path, "three")
+    assert two["verdict"] == "not reproduced" and three["verdict"] == "undecided"
+    assert two["why"] == "because of two Does not hold: score at least 1 (measured 0.5 [0, 2])."
+    assert "Undecided, as nothing was learned. Does not hold: gain above 0 (measured 0)." in three["why"]
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
+    assert page.count('class="verdict undecided"') == 2 and ".undecided {" in page
+    assert "✓ score at least 1" in page and "✗ score at least 1" in page
     assert "http" not in page.split("</style>")[1]  # self-contained
     assert "claim of two" in page and "because of one" in page
-    assert "not reproduced" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not reproduced" in said and "undecided" in said
+
+
+def test_games_that_stand_for_seeds_are_counted_as_games(tmp_path):
+    assert script.main("Title", [claim("one", games=1000), claim("two")], tmp_path, []) == 0
+    one, two = read(tmp_path, "one"), read(tmp_path, "two")
+    assert one["games"] == 1000 and "seeds" not in one
+    assert two["seeds"] == 0 and "games" not in two
+    assert "1,000 games" in (tmp_path / "report.html").read_text()
+    assert script.main("Title", [claim("one", games=1000)], tmp_path, ["--scale", "quick"]) == 0  # read again
+
+
+def test_a_record_made_before_rules_were_declared_is_still_read(tmp_path):
+    assert script.main("Title", [claim("one")], tmp_path, []) == 0
+    old = {key: value for key, value in read(tmp_path, "one").items() if key not in ("measured", "parts")}
+    (tmp_path / "one.json").write_text(json.dumps(old))
+    assert script.read_record(tmp_path / "one.json") == old
+    assert script.main("Title", [claim("one"), claim("two")], tmp_path, ["--figures", "two"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "claim of one" in page and page.count("<dt>parts</dt>") == 1
 
 
 def test_a_figure_that_is_done_is_made_again_only_when_asked_or_at_another_scale(tmp_path):
@@ -99,7 +132,7 @@ def test_figures_share_a_run_that_is_read_once(tmp_path, monkeypatch):
                 env_steps=env_steps,
             )
             workshop.train("vdn", experiment)
-            return Outcome(panels()[0], {}, {}, "reproduced", "")
+            return Outcome(panels()[0], {}, {}, {"score": 1, "gain": 1}, "")
 
         return dataclasses.replace(claim(name), make=make)
 
@@ -174,7 +207,7 @@ def test_our_numbers_are_the_same_whenever_they_are_measured(tmp_path, monkeypat
 
     def make(workshop):
         workshop.train("vdn", experiment)
-        return Outcome(panels()[0], {}, {"return": 8.0}, "reproduced", "")
+        return Outcome(panels()[0], {}, {"return": 8.0}, {"score": 1, "gain": 1}, "")
 
     monkeypatch.setattr(
         "jaxmarl_fac.report.claims.train",

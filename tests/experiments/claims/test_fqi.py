@@ -37,7 +37,7 @@ def test_every_claim_states_its_rule_and_cost():
         "deep_mmdp",
     ]
     for claim in CLAIMS:
-        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.accept and claim.claim
+        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 
 
 def test_the_solve_is_least_squares():
@@ -115,7 +115,14 @@ def test_recursions_and_errors():
 
 def test_the_rule_of_the_networks():
     grown, bounded = np.full((4, 20), 300.0), np.full((4, 20), 40.0)
-    rule = deep.deep_rule
+
+    def rule(values):
+        curves = {"qtran-base": grown, "qplex": grown} | values
+        before = np.zeros((1, 20))  # training
+        return deep.RULE.judge(
+            deep.measure({name: np.concatenate([before, curve]) for name, curve in curves.items()})
+        )[0]
+
     assert rule({"vdn": grown, "qtran-base": bounded}) == "reproduced"
     assert rule({"vdn": grown, "qtran-base": grown, "qplex": bounded}) == "reproduced"
     assert rule({"vdn": bounded, "qtran-base": bounded}) == "partly"
@@ -124,6 +131,8 @@ def test_the_rule_of_the_networks():
     once = bounded.copy()
     once[1, :2] = 111  # two of twenty seeds, once
     assert rule({"vdn": grown, "qtran-base": once}) == "partly"
+    nothing = np.zeros((4, 20))
+    assert rule(dict.fromkeys(("vdn", "qtran-base", "qplex"), nothing)) == "undecided"
 
 
 def test_pictures_and_report_are_there(folder):

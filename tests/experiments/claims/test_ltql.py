@@ -6,12 +6,11 @@ import pytest
 from envs.catch_prey import catch_prey
 from envs.matrix_games import LTQL_PAYOFF
 from experiments import reproduce_ltql
-from experiments.claims.ltql import line, matrix, pursuit
+from experiments.claims.ltql import matrix, pursuit
 from experiments.claims.ltql.line import LINE_NAMES
-from experiments.claims.ltql.matrix import LTQL_LIMITS, SLIDE
+from experiments.claims.ltql.matrix import LTQL_LIMITS
 from experiments.claims.ltql.pursuit import PAPER_RETURNS, PAPER_WINS
 from experiments.reproduce_ltql import CLAIMS
-from jaxmarl_fac.statistics import Interval
 from tests.reference import catch_prey as reference
 
 
@@ -23,14 +22,10 @@ def run(folder, *figures):
     assert reproduce_ltql.main(["--scale", "smoke", "--figures", *figures, "--out", str(folder)]) == 0
 
 
-def exactly(value):
-    return Interval(value, value, value)
-
-
 def test_every_claim_states_its_rule_and_cost():
     assert [claim.id for claim in CLAIMS] == ["matrix", "team_mdp", "operators", "catch_prey"]
     for claim in CLAIMS:
-        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.accept and claim.claim
+        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 
 
 def test_the_limits_are_values_against_the_equilibrium():
@@ -54,52 +49,6 @@ def test_greedy_cells():
     cells = matrix.greedy_cells(tables)
     assert cells.tolist() == [[1, 2], [0, 1]]
     assert matrix.in_cell(cells, (1, 2)).tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("ltql", "slide", "iql", "error", "verdict"),
-    [
-        (1.0, 0.99, 0.2, 0.05, "reproduced"),
-        (1.0, 0.98, 0.2, 0.05, "partly"),
-        (0.9, 1.0, 0.2, 0.05, "partly"),
-        (1.0, 1.0, 0.6, 0.05, "partly"),
-        (1.0, 1.0, 0.2, 0.11, "partly"),
-        (0.9, 0.9, 0.6, 0.2, "not reproduced"),
-    ],
-)
-def test_the_rule_of_the_matrix_game(ltql, slide, iql, error, verdict):
-    shares = {"ltql-tabular": exactly(ltql), SLIDE: exactly(slide), "iql-tabular": exactly(iql)}
-    assert matrix.matrix_rule(shares, error) == verdict
-
-
-@pytest.mark.parametrize(
-    ("ltql", "iql", "qmix", "verdict"),
-    [
-        (0.95, 0.5, 0.0, "reproduced"),
-        (0.94, 0.5, 0.0, "partly"),
-        (1.0, 0.51, 0.0, "partly"),
-        (0.5, 0.6, 0.6, "not reproduced"),
-    ],
-)
-def test_the_rule_of_the_line_world(ltql, iql, qmix, verdict):
-    shares = {name: exactly(0.0) for name in LINE_NAMES}
-    shares |= {"ltql-tabular": exactly(ltql), "iql-tabular": exactly(iql), "qmix": exactly(qmix)}
-    assert line.line_rule(shares) == verdict
-
-
-@pytest.mark.parametrize(
-    ("ltql", "hysteretic", "iql", "verdict"),
-    [
-        ((0.9, 0.88, 0.92), (0.8, 0.7, 0.87), (0.0, 0.0, 0.0), "reproduced"),
-        ((0.9, 0.86, 0.92), (0.8, 0.7, 0.87), (0.0, 0.0, 0.0), "partly"),  # intervals meet
-        ((0.9, 0.88, 0.92), (0.8, 0.7, 0.87), (0.2, 0.1, 0.3), "partly"),
-        ((0.1, 0.05, 0.2), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "partly"),
-        ((0.1, 0.0, 0.2), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "not reproduced"),
-        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "not reproduced"),
-    ],
-)
-def test_the_rule_of_the_pursuit(ltql, hysteretic, iql, verdict):
-    assert pursuit.hunt_rule(Interval(*ltql), Interval(*hysteretic), Interval(*iql)) == verdict
 
 
 def test_what_a_rush_earns():
@@ -150,5 +99,5 @@ def test_learning_figures_at_smoke_scale(tmp_path):
     assert set(line) == set(LINE_NAMES)
     assert all(sum(entry["final_returns"].values()) == 2 for entry in line.values())
     hunt = read(tmp_path, "catch_prey")
-    assert hunt["verdict"] in ("partly", "not reproduced")
+    assert hunt["verdict"] in ("partly", "not reproduced", "undecided")
     assert set(hunt["ours"]["ltql"]["win_rate_by_predators"]) == {"4", "5", "7", "10", "13"}

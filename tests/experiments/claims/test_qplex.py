@@ -27,7 +27,7 @@ from tests.helpers import flat
 def test_every_claim_states_its_rule_and_cost():
     assert [claim.id for claim in CLAIMS] == ["curves", "tables", "budget"]
     for claim in CLAIMS:
-        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.accept and claim.claim
+        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 
 
 def test_all_play_at_random_and_learn_from_transitions():

@@ -42,10 +42,11 @@ FEW = np.repeat([0.0, 10.0], [14, 6])
         ({"rommeo": FEW, "ddpg": np.repeat([0.0, 10.0], [18, 2])}, "not reproduced"),
         ({"ddpg": 10.0}, "not reproduced"),
         ({"rommeo": 0.0}, "not reproduced"),
+        ({"rommeo": -4.0, "pr2": -4.0, "ddpg": -4.0}, "undecided"),  # where it was before training
     ],
 )
 def test_the_rule(changes, verdict):
-    assert differential.judge(rows(**changes)) == verdict
+    assert differential.RULE.judge(differential.measure(rows(**changes)))[0] == verdict
 
 
 def test_the_summary():

@@ -19,7 +19,7 @@ def test_every_claim_states_its_rule_and_cost():
     ids = [claim.id for claim in reproduce_memarl.CLAIMS]
     assert ids[:5] == TABULAR and "rommeo_fig2" in ids
     for claim in reproduce_memarl.CLAIMS:
-        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.accept and claim.claim
+        assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 
 
 def test_exact_limits():
@@ -80,7 +80,8 @@ def test_what_is_true_of_the_theory(folder):
     record = read(folder, "theory")
     ours = record["ours"]
     assert record["verdict"] == "partly"
-    assert list(ours["statements"].values()) == [True, False, False, False, True, True, False]
+    assert list(record["parts"].values()) == [True, False, False, False, True, True, False]
+    assert record["games"] == 50
     thesis = ours["corollary 1"]["the thesis's game, beta = (.1, -.1)"]
     expected = {"agent first": 2.335223, "other first": 2.890022, "independent": 2.606757}
     assert thesis == pytest.approx(expected, abs=1e-5)
