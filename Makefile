@@ -1,4 +1,4 @@
-# `make help` lists what there is. Every target makes the environment it needs, in $(VENV).
+# `make help` lists the targets. Each of them creates the environment that it needs, in $(VENV).
 
 VENV := .venv
 PYTHON ?=
@@ -29,7 +29,7 @@ help: ## List the targets
 reproduce: environment ## Train, draw and judge QTRAN's matrix games (minutes)
 	$(BIN)/python experiments/reproduce_qtran.py --figures $(FIGURES) --scale quick --out runs/qtran
 
-test: lint ## Lint, format and type checks, then the tests but the slow ones
+test: lint ## Lint, format and type checks, then all tests except the slow ones
 	$(PYTEST) $(ARGS)
 
 test-slow: environment ## The tests that take minutes
@@ -52,26 +52,26 @@ lint: environment ## Check style, format and types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 
-format: environment ## Put the code into the format that `lint` wants
+format: environment ## Format the code as `lint` expects
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-clean: ## Remove the environments and all caches, but no results
+clean: ## Remove the environments and all caches, but keep results
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment, made anew for another Python, brought up to date when what it is made from changes.
+# The environment: recreated for another Python, updated when pyproject.toml or constraints.txt change.
 environment:
 	@if test -n "$(PYTHON)" || ! test -x $(BIN)/python; then \
 		for python in $(or $(PYTHON),$(PYTHONS)); do \
 			version=$$("$$python" -c '$(VERSION)' 2>/dev/null) && break; \
 		done; \
 		if test -z "$$version"; then \
-			echo "error: Python 3.11 or newer with venv is needed: install it, or say where: make PYTHON=/path/to/python" >&2; \
+			echo "error: Python 3.11 or newer with venv is needed: install it, or give its path: make PYTHON=/path/to/python" >&2; \
 			exit 1; \
 		fi; \
 		if test "$$version" != "$$($(BIN)/python -c '$(VERSION)' 2>/dev/null)"; then \
-			echo "Making $(VENV) with Python $$version (once; it takes minutes)"; \
+			echo "Creating $(VENV) with Python $$version (once; it takes minutes)"; \
 			"$$python" -m venv --clear $(VENV); \
 		fi; \
 	fi

@@ -338,6 +338,14 @@ def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Any:
 
     Raises:
         BadInputError: for an unknown id, family or setting, or a value that cannot be.
+
+    Example:
+        >>> qmix = make("qmix", family="stag-hunt", learning_rate=1e-3)
+        >>> qmix.optimiser.learning_rate, qmix.target_period
+        (0.001, 200)
+        >>> make("qmix", learning_rate=-1)
+        Traceback (most recent call last):
+        envs.errors.BadInputError: learning_rate must be above 0, not -1
     """
     algorithm = lookup(algorithm_id)
     known = leaves(algorithm)

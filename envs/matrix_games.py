@@ -212,6 +212,13 @@ def matrix_game(payoff: ArrayLike, stages: Steps = 1) -> MatrixGame:
 
     Raises:
         BadInputError: see `check_payoff`; for `stages` outside 1 to `MAX_STEPS`.
+
+    Example:
+        >>> game = matrix_game([[8, -12], [-12, 0]])
+        >>> state, timestep = game.reset(jax.random.key(0))
+        >>> state, timestep = game.step(state, jnp.array([0, 1]))
+        >>> float(timestep.reward), bool(timestep.last())
+        (-12.0, True)
     """
     table = check_payoff(payoff)
     return _repeated(table, table.shape, stages)

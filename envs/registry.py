@@ -180,10 +180,18 @@ def lookup(env_id: str) -> Entry:
 
 
 def make(env_id: str, **parameters: Any) -> TeamEnvironment:
-    """Build the environment `env_id`, for example `make("matrix-penalty", k=-10)`.
+    """Build the environment `env_id` with some of its parameters changed.
 
     Raises:
         BadInputError: for an unknown id, an unknown parameter or an invalid value.
+
+    Example:
+        >>> game = make("matrix-penalty", k=-10)
+        >>> game.num_agents, game.num_actions
+        (2, 3)
+        >>> make("matrix-penalty", k=10)
+        Traceback (most recent call last):
+        envs.errors.BadInputError: k must be at most 0, not 10
     """
     entry = lookup(env_id)
     try:

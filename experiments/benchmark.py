@@ -1,17 +1,17 @@
-"""Measure how fast the suite trains, as rates and as ratios within one run.
+"""Benchmark training speed.
 
 python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe] [--env ID] [--algos ID ...] [--seeds N ...]
     [--seconds S] [--out DIR]
 
-For each algorithm and number of seeds: seed-updates per second (one update of one seed, with the acting,
-the environment steps and the replay that go with it), compile seconds, bytes per seed, and, but for agents
-with a memory, the floating point operations that XLA counts, as a share of the rate of a large matrix product
-in the same run. The suites predator-prey and pursuit add the rate of the environment alone, what replay
-takes, and what each part of an iteration takes. The suite mpe trains as JaxMARL's own scripts do, and adds
-environment steps per second.
+For each algorithm and number of seeds: seed-updates per second (one update of one seed, including acting,
+environment steps and replay), compile seconds, bytes per seed, and, except for recurrent agents, the floating
+point operations counted by XLA and their rate relative to a large matrix product in the same run. The suites
+predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
+part of an iteration. The suite mpe trains with the settings of JaxMARL's scripts, and adds environment steps
+per second.
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 import dataclasses
@@ -40,30 +40,30 @@ from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.memory import Transitions
 from jaxmarl_fac.memory.packing import plain_step
-from jaxmarl_fac.parallel import EVERYWHERE, SEEDS, over_seeds, seed_mesh
+from jaxmarl_fac.parallel import PER_LANE, REPLICATED, lane_mesh, per_device
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.report.figures import line_styles, panels, save
 from jaxmarl_fac.settings import leaves, replaced
 
-#: Side of the square matrices whose product says what the machine can do.
+#: Side of the square matrices whose product measures the machine's peak rate.
 SIDE = 2048
-#: Repetitions of each measurement; the fastest counts, as what slows one down is somebody else.
+#: Repetitions of each measurement; we report the minimum, since interference only ever slows a run down.
 REPETITIONS = 5
-#: Environments that a device steps side by side where the environment is measured alone.
-SIDE_BY_SIDE = 512
+#: Parallel environments per device where the environment is measured alone.
+PARALLEL_ENVS = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What is measured unless the command line says otherwise.
+    """The defaults of one benchmark suite.
 
     Attributes:
         env: id of the game.
         algos: ids of the algorithms.
         seeds: numbers of seeds.
-        parts: whether the environment, replay and the parts of an iteration are measured too.
-        peers: what others reach on the same game, measured on 2 CPU cores (DESIGN.md).
-        settings: of some algorithms, by id; `num_envs` among them is the experiment's.
+        parts: whether to measure the environment, replay and the parts of an iteration too.
+        peers: speed of other code on the same game, measured on 2 CPU cores.
+        settings: settings of some algorithms by id; `num_envs` is passed to the experiment.
     """
 
     env: str
@@ -104,9 +104,9 @@ SUITES = {
         peers="An update comes after 26 steps of 8 environments (recurrent QMIX, 32 episodes a batch) or 16 "
         "steps of 32 (VDN, 32 transitions), as in JaxMARL's baselines/QLearning/qmix_rnn.py and vdn_ff.py "
         "with their settings for MPE: one of their update steps is one of these updates. For comparison, "
-        "JaxMARL 0.2.0 on 2 other CPU cores: QMIX 236 updates/s with 1 seed, and no answer in 6 minutes "
-        "with 2, because its seeds draw orthogonal weights side by side (see `lane_by_lane`); VDN 464 with "
-        "1 seed, 472 with 8 together.",
+        "JaxMARL 0.2.0 on 2 other CPU cores: QMIX 236 updates/s with 1 seed; with 2 it did not start within "
+        "6 minutes, because orthogonal initialisers deadlock under vmap on CPU (see `over_lanes` in "
+        "jaxmarl_fac/parallel.py); VDN 464 with 1 seed, 472 with 8 together.",
         settings={
             "qmix": {
                 **JAXMARL,
@@ -141,7 +141,7 @@ class Options:
         env: id of the game; the suite's own if not given.
         algos: ids of the algorithms; the suite's own if not given.
         seeds: numbers of seeds; the suite's own if not given.
-        seconds: that one repetition should take.
+        seconds: target length of one repetition.
         out: folder for benchmark.md, benchmark.json and benchmark.png.
     """
 
@@ -154,7 +154,7 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, and write the table and the plot; returns the exit status."""
+    """Run the benchmark, and write the table and the plot; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
     suite = SUITES[options.suite]
     env = options.env if options.env is not None else suite.env
@@ -164,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError(f"--seconds must be above 0 and finite, not {options.seconds}")
     if not seeds or not algos:
         raise BadInputError("--seeds and --algos need at least one each")
-    # All of them are built before minutes are spent on the first.
+    # Build all of them first: bad input must not be found after minutes of measurements.
     planned = [(algo, experiment_of(suite, algo, env, count)) for algo in algos for count in seeds]
     prepare_folder(options.out)
     product = matrix_product()
@@ -197,10 +197,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
-    """What is measured of one algorithm and number of seeds.
+    """The experiment of one algorithm and number of seeds.
 
     Raises:
-        BadInputError: if there is no such pair, or it cannot be played by so many seeds.
+        BadInputError: for an unknown id or number of seeds, or if the algorithm cannot play the game.
     """
     settings = dict(suite.settings.get(algo, {})) if env == suite.env else {}
     num_envs = settings.pop("num_envs", 1)
@@ -216,12 +216,12 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
 
 
 def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict[str, Any]:
-    """Train an experiment for a while; what that took, by name, and with `parts` what its parts take.
+    """Train an experiment for a while and return its row of the table.
 
     Args:
-        experiment: what to train; of its steps only as many as are needed.
-        seconds: that one repetition should take.
-        parts: see `Suite`.
+        experiment: what to train, for as many steps as the measurement takes.
+        seconds: target length of one repetition.
+        parts: whether to measure the share of each part of an iteration too.
     """
     seeds, num_envs = experiment.lanes, experiment.num_envs
     program = Program(experiment)
@@ -229,7 +229,7 @@ def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict
     start = time.perf_counter()
     compiled: Any = program.compile_chunk(lanes)
     compile_seconds = time.perf_counter() - start
-    # XLA counts what a loop does only once: for agents with a memory that is one of an episode's steps.
+    # XLA counts the body of a loop once, which for recurrent agents is a single step of an episode.
     settings = leaves(experiment.algorithm)
     recurrent = "recurrent" in settings and settings["recurrent"].value
     flops = None if recurrent else program.flops_per_iteration()
@@ -261,9 +261,15 @@ def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict
 
 
 def fastest(run: Callable[[int], Any], seconds: float, multiple: int = 1) -> float:
-    """The least seconds that one of many iterations of `run(iterations)` takes, so many at a time."""
+    """The minimum over repetitions of the time per iteration of `run(iterations)`, in seconds.
+
+    Args:
+        run: does a number of iterations.
+        seconds: target length of one repetition.
+        multiple: `iterations` is a multiple of it.
+    """
     best, iterations = np.inf, -(-16 // multiple) * multiple
-    for repetition in range(REPETITIONS + 2):  # the first two find how many iterations fill the time
+    for repetition in range(REPETITIONS + 2):  # the first two find the number of iterations for `seconds`
         start = time.perf_counter()
         run(iterations)
         taken = (time.perf_counter() - start) / iterations
@@ -275,7 +281,7 @@ def fastest(run: Callable[[int], Any], seconds: float, multiple: int = 1) -> flo
 
 
 def seconds_per_iteration(program: Program, lanes: Any, seconds: float, start: int = 0) -> tuple[float, Any]:
-    """What one iteration of all lanes takes from iteration `start` on, and the lanes after many of them."""
+    """The time of one iteration of all lanes from iteration `start` on, and the lanes afterwards."""
     at = start
 
     def run(iterations: int) -> None:
@@ -287,62 +293,62 @@ def seconds_per_iteration(program: Program, lanes: Any, seconds: float, start: i
 
 
 def seconds_per_sample(program: Program, lanes: Any, seconds: float) -> float:
-    """What drawing one batch for each lane takes, with the observations recomputed."""
+    """The time to sample one batch for each lane, including recomputed observations."""
 
-    def one(lane: Any, fixed: Any, count: jax.Array) -> jax.Array:
+    def one(lane: Any, constants: Any, count: jax.Array) -> jax.Array:
         def draw(index: jax.Array, total: jax.Array) -> jax.Array:
-            key = jax.random.fold_in(fixed.key, index)
-            # As if the buffer were full: the whole of it has to be within reach of the caches.
-            _, store = program.bind(fixed.environment)
+            key = jax.random.fold_in(constants.key, index)
+            # Sample as from a full buffer, so that memory accesses spread over all of it.
+            _, store = program.bind(constants.environment)
             batch = store.sample(lane.buffer, jnp.int32(2**30), key)
             return total + sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(batch))
 
         return jax.lax.fori_loop(0, count, draw, jnp.zeros(()))
 
-    each = over_seeds(jax.vmap(one, (0, 0, None)), program.mesh, (SEEDS, SEEDS, EVERYWHERE), SEEDS)
+    each = per_device(jax.vmap(one, (0, 0, None)), program.mesh, (PER_LANE, PER_LANE, REPLICATED), PER_LANE)
     draws = jax.jit(each)
     return fastest(
-        lambda count: jax.block_until_ready(draws(lanes, program.fixed, jnp.int32(count))), seconds
+        lambda count: jax.block_until_ready(draws(lanes, program.constants, jnp.int32(count))), seconds
     )
 
 
 def measure_environment(env_id: str, seconds: float) -> dict[str, float]:
-    """Random play on all devices: steps per second, observations included; and what replay keeps of one."""
+    """Random play on all devices: steps per second with observations; and bytes per transition in replay."""
     env: Any = envs.make(env_id)
-    mesh = seed_mesh(jax.device_count())
+    mesh = lane_mesh(jax.device_count())
 
     def play(key: jax.Array, count: jax.Array) -> jax.Array:
         def step(index: jax.Array, carry: Any) -> Any:
-            states, seen = carry
+            states, total = carry
             act_key, reset_key = jax.random.split(jax.random.fold_in(key, index))
-            shape = (SIDE_BY_SIDE, env.num_agents)
-            # The remainder of 32 random bits favours no action by more than one part in 2^24.
+            shape = (PARALLEL_ENVS, env.num_agents)
+            # The remainder of 32 random bits is biased by less than one part in 2^24.
             actions = (jax.random.bits(act_key, shape) % env.num_actions).astype(jnp.int32)
             after, timesteps = jax.vmap(env.step)(states, actions)
-            fresh, _ = jax.vmap(env.reset)(jax.random.split(reset_key, SIDE_BY_SIDE))
+            fresh, _ = jax.vmap(env.reset)(jax.random.split(reset_key, PARALLEL_ENVS))
             pick = jax.vmap(lambda over, a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b))
             states = pick(timesteps.last(), fresh, after)
-            # All that is observed has to be used, or XLA would leave it out.
-            seen += sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(timesteps))
-            return states, seen
+            # Every part of the observations has to be used, or XLA would drop it.
+            total += sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(timesteps))
+            return states, total
 
-        states, _ = jax.vmap(env.reset)(jax.random.split(key, SIDE_BY_SIDE))
+        states, _ = jax.vmap(env.reset)(jax.random.split(key, PARALLEL_ENVS))
         return jax.lax.fori_loop(0, count, step, (states, jnp.zeros(())))[1]
 
-    every = over_seeds(jax.vmap(play, (0, None)), mesh, (SEEDS, EVERYWHERE), SEEDS)
+    every = per_device(jax.vmap(play, (0, None)), mesh, (PER_LANE, REPLICATED), PER_LANE)
     games = jax.jit(every)
     keys = jax.random.split(jax.random.key(0), mesh.size)
     taken = fastest(lambda count: jax.block_until_ready(games(keys, jnp.int32(count))), seconds)
     kept = Transitions(1, 1).bind(env, plain_step(env), num_envs=1, iterations=1).bytes_per_transition
     return {
-        "env_steps_per_s": mesh.size * SIDE_BY_SIDE / taken,
+        "env_steps_per_s": mesh.size * PARALLEL_ENVS / taken,
         "bytes_per_transition": kept,
-        "replay_mb_per_million": kept,  # 10^6 transitions of so many bytes are as many megabytes
+        "replay_mb_per_million": kept,  # bytes per transition equal megabytes per million transitions
     }
 
 
 def matrix_product() -> Callable[[], jax.Array]:
-    """A large float32 matrix product, compiled, on every device at once."""
+    """A function that runs a large float32 matrix product on every device at once, compiled."""
     devices = jax.devices()
     factor = jax.random.normal(jax.random.key(0), (SIDE, SIDE), jnp.float32)
     multiply = jax.jit(lambda a: a @ a)
@@ -356,14 +362,14 @@ def matrix_product() -> Callable[[], jax.Array]:
 
 
 def measure_product(product: Callable[[], jax.Array]) -> float:
-    """Its rate in GFLOP/s, over all devices."""
+    """The rate of `matrix_product` over all devices, in GFLOP/s."""
     start = time.perf_counter()
     product()
     return 2 * SIDE**3 * jax.device_count() / (time.perf_counter() - start) / 1e9
 
 
 def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """The table."""
+    """The table of results, preceded by the machine's data."""
     lines = [
         f"{machine['env']} on {machine['device']}; a {SIDE} x {SIDE} matrix product runs at "
         f"{machine['matrix_product_gflops']:.0f} GFLOP/s.",
@@ -407,7 +413,7 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) -> None:
-    """Seed-updates per second against seeds."""
+    """Plot seed-updates per second against the number of seeds."""
     figure, axes = panels(1, 1, (6.0, 4.0), f"{machine['env']} on {machine['device']}")
     algos = list(dict.fromkeys(row["algo"] for row in rows))
     for algo, (colour, dashes) in line_styles(algos).items():

@@ -1,7 +1,7 @@
 """Check command lines of train.py without running them.
 
-JSON goes in on stdin, a list of command lines, and comes out on stdout: for each what `problem` says. It is
-a process of its own, because building a game starts JAX's backends, which sweep.py must not do.
+Reads a JSON list of command lines from stdin and writes the list of their `problem`s to stdout. It runs as a
+process of its own, because building a game initialises JAX's backends, which sweep.py must not do.
 """
 
 import json
@@ -15,11 +15,11 @@ from jaxmarl_fac import cli
 
 
 def problem(argv: Sequence[str]) -> dict[str, Any]:
-    """What is wrong with a command line of `--name=value` flags; all of it empty if nothing is.
+    """Problems of a command line of `--name=value` flags; empty if there are none.
 
     Returns:
-        `bad`: a line about an input that can never be. `unplayable`: a line about an algorithm and a game
-        that do not go together. `unknown`: the settings that this pair does not have.
+        `bad`: an error message for invalid input. `unplayable`: an error message if the algorithm cannot play
+        the game. `unknown`: the flags that this algorithm and game do not have.
     """
     found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": []}
     try:

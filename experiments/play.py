@@ -1,4 +1,4 @@
-"""Play what a run has learned, greedily and outside the training loop.
+"""Play the greedy policy of a trained run.
 
 python experiments/play.py --run DIR [--seed I] [--game I] [--step N|best] [--episodes N] [--key I]
     [--gif FILE] [--modules NAME ...]
@@ -22,15 +22,15 @@ class Options:
     """What to play.
 
     Attributes:
-        run: folder that a run wrote: the --out of train.py, or one under runs/ of a reproduction.
-        seed: number of the seed; the run's first if not given.
-        game: which of a batch of games, such as penalties or payoffs that were trained together.
-        step: environment steps of the checkpoint, where --keep kept several, or best, for --keep-best; the
-            last one if not given.
-        episodes: how many, for the mean return.
-        key: of the games' randomness.
+        run: folder of the run: the --out of train.py, or one under runs/ of a reproduction.
+        seed: seed number; the run's first if not given.
+        game: index in a batch of games, such as penalties or payoffs that were trained together.
+        step: environment steps of the checkpoint (see train.py --keep), or best (see --keep-best); the last
+            one if not given.
+        episodes: number of episodes for the mean return.
+        key: seed of the episodes' random key.
         gif: file for an animation of one episode.
-        modules: outside of the suite, that the run's algorithm or game is from.
+        modules: modules outside the suite that define the run's algorithm or game.
     """
 
     run: Path | None = None

@@ -1,10 +1,10 @@
-"""Draw the learning curves of train.py's runs, several in one picture, also while they train.
+"""Plot the learning curves of one or more runs of train.py, finished or still training.
 
 python experiments/plot.py DIR [DIR ...] [--metric NAME] [--out FILE.png|.pdf|.csv] [--labels TEXT ...]
     [--smooth N]
 
 Each DIR is the --out of a run. A curve is the interquartile mean over the run's seeds with a 95 % bootstrap
-band; a run with a reward per agent has one curve per agent, one of several games one per game.
+band; a run with a reward per agent has one curve per agent, a run on several games one per game.
 """
 
 import csv
@@ -31,8 +31,8 @@ from jaxmarl_fac.report.figures import DASHES, PALETTE, learning_curves, panels,
 from jaxmarl_fac.saved import load_experiment, to_json
 from jaxmarl_fac.statistics import learning_curve
 
-#: More lines than pairs of colour and dashes cannot be told apart.
-MOST_CURVES = len(PALETTE) * len(DASHES)
+#: Number of distinct pairs of colour and dashes.
+MAX_CURVES = len(PALETTE) * len(DASHES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Options:
 
     Attributes:
         runs: folders of runs.
-        metric: what is drawn: a name in the runs' metrics.npz.
+        metric: name of a metric in the runs' metrics.npz.
         out: a picture (.png or .pdf), or the numbers behind it (.csv).
-        labels: names of the runs in the legend, one for each folder.
-        smooth: of each seed, the mean over so many neighbouring evaluations is drawn.
-        modules: outside of the suite, that the runs' algorithms or games are from.
+        labels: names of the runs in the legend, one per folder.
+        smooth: window of a moving average over each seed's evaluations.
+        modules: modules outside the suite that define the runs' algorithms or games.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
@@ -58,11 +58,11 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run's folder holds.
+    """The contents of a run's folder.
 
     Attributes:
         folder: of the run.
-        experiment: what is run.
+        experiment: the run's experiment.
         env_steps: `(evaluations,)`.
         values: the metric, `(evaluations, lanes)` or `(evaluations, lanes, n)`.
     """
@@ -74,18 +74,18 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """Environment steps when the run is done."""
+        """Environment steps of the finished run."""
         return self.experiment.iterations * self.experiment.num_envs
 
     @property
     def algorithm(self) -> str:
-        """The algorithm's id; its class, if the registry has none."""
+        """The algorithm's id, or its class name if it is not registered."""
         algorithm = self.experiment.algorithm
         return algorithms.id_of(algorithm) or type(algorithm).__name__
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw, and print a table; returns the exit status."""
+    """Plot, and print a table; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
     if options.smooth < 1:
         raise BadInputError(f"--smooth must be at least 1, not {options.smooth}")
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     runs = [read_run(folder, options.metric, options.modules) for folder in options.runs]
     games = [game_of(run.experiment) for run in runs]
     if any(to_json(run.experiment.environment) != to_json(runs[0].experiment.environment) for run in runs):
-        print(f"different games are compared: {', '.join(dict.fromkeys(games))}", file=sys.stderr)
+        print(f"the runs are on different games: {', '.join(dict.fromkeys(games))}", file=sys.stderr)
     names = labels(runs, games, options.labels)
 
     tables, steps, shown, lines = {}, {}, {}, {}
@@ -108,8 +108,8 @@ def main(argv: Sequence[str]) -> int:
             tables[key], steps[key] = smoothed(table, options.smooth), run.env_steps
             shown[key] = key if run.env_steps[-1] >= run.total_steps else f"{key}, unfinished"
             lines[shown[key]] = last_evaluation(tables[key], run)
-    if len(tables) > MOST_CURVES:
-        raise BadInputError(f"{len(tables)} curves are too many to tell apart: draw at most {MOST_CURVES}")
+    if len(tables) > MAX_CURVES:
+        raise BadInputError(f"{len(tables)} curves are too many to tell apart: draw at most {MAX_CURVES}")
     for label, line in lines.items():
         print(f"{label:<{max(map(len, lines))}}  {line}")
     prepare_folder(options.out.parent)
@@ -128,41 +128,41 @@ def main(argv: Sequence[str]) -> int:
 
 
 def read_run(folder: Path, metric: str, modules: Collection[str] = ()) -> Run:
-    """One metric of the run in a folder, which is only read.
+    """Read one metric of the run in a folder.
 
     Raises:
         BadInputError: if there is no run, it has no such metric, or its files are damaged.
     """
     experiment = load_experiment(folder / "experiment.json", modules)
     path = folder / "metrics.npz"
-    damaged = f"{path} is damaged: the run writes it anew at its next checkpoint"
+    damaged = f"{path} is damaged: the run rewrites it at its next checkpoint"
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             env_steps = arrays["env_steps"]
-            scalars = [name for name in arrays if np.issubdtype(arrays[name].dtype, np.number)]
-            scalars = [name for name in scalars if _is_drawn(arrays[name], len(env_steps), experiment)]
-            values = arrays[metric] if metric in scalars else None
+            plottable = [name for name in arrays if _is_plottable(arrays[name], len(env_steps), experiment)]
+            values = arrays[metric] if metric in plottable else None
     except FileNotFoundError as error:
-        raise BadInputError(f"there is no {path} yet: it comes with the first checkpoint") from error
+        raise BadInputError(f"there is no {path} yet: it is written with the first checkpoint") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise BadInputError(damaged) from error
-    if not scalars:
+    if not plottable:
         raise BadInputError(damaged)
     if values is None:
         raise BadInputError(
-            f"{folder} has no metric {metric!r} that is a curve: choose one of {', '.join(sorted(scalars))}"
+            f"{folder} has no metric {metric!r} to plot: choose one of {', '.join(sorted(plottable))}"
         )
     return Run(folder, experiment, env_steps, values.astype(np.float64))
 
 
-def _is_drawn(table: np.ndarray, evaluations: int, experiment: Experiment) -> bool:
-    """Whether there is one number for each evaluation and lane, or for each agent of it."""
+def _is_plottable(table: np.ndarray, evaluations: int, experiment: Experiment) -> bool:
+    """Whether the table has one number per evaluation and lane, or one per agent of these."""
     shape = (evaluations, experiment.lanes)
-    return evaluations > 0 and table.shape in (shape, (*shape, experiment.environment.num_agents))
+    shaped = evaluations > 0 and table.shape in (shape, (*shape, experiment.environment.num_agents))
+    return shaped and np.issubdtype(table.dtype, np.number)
 
 
 def game_of(experiment: Experiment) -> str:
-    """The environment's id; its class, if it has other parameters than any, or is a batch of games."""
+    """The environment's id, or its class name for a batch of games or parameters of no registered id."""
     wanted = to_json(experiment.environment)
     known = () if experiment.games else environments.ENVIRONMENTS
     same = (name for name in known if to_json(environments.make(name)) == wanted)
@@ -170,37 +170,38 @@ def game_of(experiment: Experiment) -> str:
 
 
 def labels(runs: Sequence[Run], games: Sequence[str], given: Sequence[str]) -> list[str]:
-    """A name for each run: what is given, or its algorithm, with the game and the folder where these differ.
+    """A name for each run: the given ones, or the algorithm, with game and folder where needed.
 
     Raises:
-        BadInputError: if names are given, but not another one for each run.
+        BadInputError: if names are given, but not a distinct one for each run.
     """
     if given:
         if len(given) != len(runs) or len(set(given)) < len(given):
             raise BadInputError(
-                f"--labels needs a name of its own for each of the {len(runs)} run(s), not {len(given)} "
+                f"--labels needs {len(runs)} different name(s), one for each run, not {len(given)} "
                 f"({', '.join(given)})"
             )
         if not all(label.strip() for label in given):
-            raise BadInputError("--labels must be text that can be seen")
+            raise BadInputError("--labels must not be blank: give each run a name")
         return [_printable(label) for label in given]
     names = [run.algorithm for run in runs]
     if len(set(games)) > 1:
         names = [f"{name} on {game}" for name, game in zip(names, games, strict=True)]
-    often = Counter(names)
+    counts = Counter(names)
     folders = [_printable(run.folder) for run in runs]
     return [
-        f"{name} ({folder})" if often[name] > 1 else name for name, folder in zip(names, folders, strict=True)
+        f"{name} ({folder})" if counts[name] > 1 else name
+        for name, folder in zip(names, folders, strict=True)
     ]
 
 
 def _printable(text: str | Path) -> str:
-    """The text with bytes that are no characters written out."""
+    """The text with undecodable bytes of file names escaped."""
     return os.fsencode(text).decode(errors="backslashreplace")
 
 
 def curves(run: Run) -> dict[str, np.ndarray]:
-    """The run's curves `(evaluations, seeds)`, named by game and agent where there are several."""
+    """The run's curves `(evaluations, seeds)`, by game and agent if there are several."""
     evaluations, seeds = len(run.env_steps), len(run.experiment.seeds)
     table = run.values.reshape(evaluations, -1, seeds, *run.values.shape[2:])  # (evaluations, games, seeds)
     found = {}
@@ -216,7 +217,7 @@ def curves(run: Run) -> dict[str, np.ndarray]:
 
 
 def smoothed(table: np.ndarray, width: int) -> np.ndarray:
-    """The mean over the `width` neighbouring evaluations of each of `(evaluations, seeds)`; NaN stays NaN."""
+    """Moving average of `table (evaluations, seeds)` over `width` evaluations; NaN stays NaN."""
     count = len(table)
     before, after = (width - 1) // 2, width // 2
     means = [
@@ -227,14 +228,14 @@ def smoothed(table: np.ndarray, width: int) -> np.ndarray:
 
 
 def last_evaluation(table: np.ndarray, run: Run) -> str:
-    """The last evaluation, for the terminal."""
+    """The last evaluation as one line of text."""
     centre, low, high = (bound[-1] for bound in learning_curve(table[-1:]))
     steps = f"{run.env_steps[-1]:,} of {run.total_steps:,} steps"
     return f"{table.shape[1]:>5} seed(s)  {steps:<32} {centre:.4g} [{low:.4g}, {high:.4g}]"
 
 
 def as_csv(env_steps: dict[str, np.ndarray], tables: dict[str, np.ndarray]) -> str:
-    """One row for each curve and evaluation; what is not finite is left empty."""
+    """One row per curve and evaluation; numbers that are not finite are left empty."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["curve", "seeds", "env_steps", "iqm", "low", "high"])

@@ -1,10 +1,10 @@
-"""Factored fitted Q-iteration (seed lecture 001; Wang et al. 2021): every theorem, checked exactly.
+"""Fitted Q-iteration on factored classes (Wang et al., 2021): every theorem, checked exactly.
 
 python experiments/reproduce_fqi.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 from collections.abc import Sequence

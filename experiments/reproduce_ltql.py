@@ -1,10 +1,10 @@
-"""Logical Team Q-learning (seed slides 000; Cassano and Sayed 2021): its games, its peers and its operators.
+"""Logical Team Q-learning (Cassano and Sayed, 2021): its games, its peers and its operators.
 
 python experiments/reproduce_ltql.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ python experiments/reproduce_memarl.py [--figures ID ...] [--scale smoke|quick|p
     [--out DIR] [--again] [--list]
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
-"""QTRAN (seed paper 003): every table and figure of the paper, with verdicts.
+"""QTRAN (Son et al., 2019): every table and figure of the paper, with verdicts.
 
 python experiments/reproduce_qtran.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 from collections.abc import Sequence

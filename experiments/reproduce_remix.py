@@ -1,12 +1,12 @@
-"""ReMIX (seed paper 004) and its relatives on DCG's predator-prey and on SMAX, with verdicts.
+"""ReMIX (Mei et al., 2023) and its relatives on DCG's predator-prey and on SMAX, with verdicts.
 
 python experiments/reproduce_remix.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 
-Figures on SMAX need JaxMARL; without it and without --figures they are left out.
+Figures on SMAX need JaxMARL; unless --figures names them, they are left out where it is not installed.
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     """Make the figures that the command line asks for.
 
     Raises:
-        BadInputError: as `script.main`, and for a figure on SMAX without JaxMARL.
+        BadInputError: see `script.main`; and for a figure on SMAX if JaxMARL is not installed.
     """
     options = cli.peek(script.Options, argv)
     if not options.list and (options.figures is None or set(options.figures) & set(ON_SMAX)):

@@ -1,9 +1,9 @@
-"""Write the page of results from the records that reproduction scripts left.
+"""Write the results page from the records of the reproduction scripts.
 
 python experiments/results_page.py [--results DIR]
 
-Reads DIR/*/*.json with their pictures and writes DIR/README.md; and, where DIR/benchmark/benchmark.md is,
-its table too.
+Reads DIR/*/*.json and writes DIR/README.md, with the pictures beside the records and the tables of
+DIR/benchmark*/benchmark.md.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             table = path.read_text(encoding="utf-8")
         except (OSError, ValueError):
-            print(f"left out: {path} cannot be read as text: make it anew with benchmark.py", file=sys.stderr)
+            print(f"left out: {path} cannot be read as text: run benchmark.py again", file=sys.stderr)
             continue
         name = path.parent.name
         benchmarks += [table, f"![{name}]({_link(name)}/benchmark.png)", ""]
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _link(folder: str) -> str:
-    """A folder's name as part of a link: spaces and bytes that are no text are escaped."""
+    """A folder's name as part of a link, with spaces and undecodable bytes escaped."""
     return quote(os.fsencode(folder))
 
 

@@ -1,11 +1,11 @@
-"""Run a W&B sweep file here, without an account or a network.
+"""Run a W&B sweep file locally, without an account or a network.
 
 python experiments/sweep.py experiments/sweeps/NAME.yaml [--runs N] [--seed N] [--out DIR]
     [--wandb online|offline|disabled]
 
-Every run is `experiments/train.py` in a folder of its own; at the end a table ranks them by their returns.
-The files are W&B's own, so that `wandb sweep FILE` and `wandb agent ID` run them as well. Exit status 1 says
-that a run diverged or failed.
+Every run is a call of `experiments/train.py` with its own output folder; at the end a table ranks the runs by
+return. `wandb sweep FILE` and `wandb agent ID` run the same files. The exit status is 1 if a run diverged or
+failed.
 """
 
 import dataclasses
@@ -37,11 +37,11 @@ class Options:
 
     Attributes:
         file: the sweep, in W&B's YAML: method grid or random; parameters with value, values (and
-            probabilities), or one of W&B's distributions of numbers.
-        runs: how many runs; if not given the file's run_cap, or else all of a grid, and 10 of a random sweep.
-        seed: of the random choices.
+            probabilities), or one of W&B's numeric distributions.
+        runs: number of runs; if not given the file's run_cap, else the whole grid, or 10 of a random sweep.
+        seed: of the random draws.
         out: folder for the runs.
-        wandb: how each run is logged, unless the file says.
+        wandb: W&B mode of each run, unless the file sets it.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -81,10 +81,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check(runs: Sequence[Mapping[str, Any]], file: Path) -> dict[int, str]:
-    """The runs that cannot be played, by their index, and why. Nothing is trained.
+    """Find the runs whose algorithm cannot play their game, without training: the reason by index.
 
     Raises:
-        BadInputError: if a run is wrong in itself, a setting is one that no run has, or none can be played.
+        BadInputError: if a run has a bad value, no run has one of the settings, or no run can be played.
     """
     problems = find_problems([flags_of(settings) for settings in runs])
     for index, problem in enumerate(problems):
@@ -99,7 +99,7 @@ def check(runs: Sequence[Mapping[str, Any]], file: Path) -> dict[int, str]:
 
 
 def find_problems(command_lines: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """What `check_runs.problem` says of each command line of train.py."""
+    """The result of `check_runs.problem` for each command line of train.py."""
     done = subprocess.run(
         [sys.executable, str(CHECK)],
         input=json.dumps(command_lines),
@@ -117,15 +117,15 @@ def train(command_line: Sequence[str]) -> int:
     with subprocess.Popen([sys.executable, str(TRAIN), *command_line]) as child:
         try:
             return child.wait()
-        except KeyboardInterrupt:  # of which the child has heard too: it may finish its checkpoint
+        except KeyboardInterrupt:  # the child gets the signal too: let it finish its checkpoint
             child.wait()
             return cli.STOPPED
 
 
 def result_of(folder: Path, status: int) -> dict[str, Any]:
-    """The table's entries for a run with the exit status `status`: a score only if it has a finite one."""
+    """The table's entries for a run with exit status `status`; a score only if it is finite."""
     if status != cli.DONE:
-        return {"status": "failed", "reason": "it diverged or failed, see its lines above"}
+        return {"status": "failed", "reason": "it diverged or failed, see its output above"}
     with np.load(folder / "metrics.npz") as metrics:
         returns = metrics["episode_return"][-1]  # (seeds,), or (seeds, n)
     score = bootstrap_interval(returns.reshape(len(returns), -1).mean(axis=1))
@@ -142,12 +142,12 @@ def result_of(folder: Path, status: int) -> dict[str, Any]:
 
 
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """A run's settings as train.py's flags, in the form of `wandb agent`."""
+    """A run's settings as flags of train.py, written as `wandb agent` writes them."""
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def line_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """A line of the table for people."""
+    """A row of the table as one line of text."""
     if row["return"] is None:
         shown = f"{row['status']}: {row['reason']}"
     else:
@@ -158,7 +158,7 @@ def line_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _as_json(value: Any) -> Any:
-    """JSON has no infinities: they become text."""
+    """The value with infinities and NaN as text, because JSON has none."""
     if isinstance(value, Mapping):
         return {name: _as_json(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""W&B's sweep files: what they may say here, and the settings of each run that they ask for."""
+"""W&B sweep files: parsing, validation, and the settings of each run."""
 
 import dataclasses
 import itertools
@@ -15,12 +15,12 @@ import yaml
 from envs.errors import BadInputError
 
 #: Runs of one sweep, and values of one parameter on a grid.
-MOST_RUNS = 10_000
-#: Whole numbers that a float holds exactly, and that NumPy can draw.
-MOST_WHOLE = 2**53
-#: What sweep.py says to train.py itself, or what is no setting of a run.
+MAX_RUNS = 10_000
+#: Up to here a float represents every whole number, and NumPy can draw them.
+MAX_EXACT_INT = 2**53
+#: Flags of train.py that sweep.py sets itself, or that are not settings of a run.
 RESERVED = ("out", "list", "help")
-#: W&B's keys of a sweep file. Those not read here are for its pages and its own search.
+#: W&B's keys of a sweep file. Those that are not read here affect W&B's pages and its own search only.
 KEYS = (
     *("method", "parameters", "run_cap", "program", "command", "metric", "early_terminate", "controller"),
     *("name", "description", "project", "entity"),
@@ -31,13 +31,13 @@ Draw = Callable[[np.random.Generator], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """One of W&B's distributions of numbers.
+    """One of W&B's numeric distributions.
 
     Attributes:
-        needs: names of its two numbers: bounds, or mean and standard deviation.
-        draw: from a generator and those two numbers.
-        least, most: what those numbers may be.
-        whole: whether they must be whole.
+        needs: names of its two parameters: bounds, or mean and standard deviation.
+        draw: one value from a generator and the two parameters.
+        least, most: range of the parameters.
+        whole: whether the parameters must be whole numbers.
         rounded: whether draws are rounded to multiples of `q`, which is 1 if not given.
     """
 
@@ -78,11 +78,12 @@ def _log_normal(generator: np.random.Generator, mu: float, sigma: float) -> floa
 
 
 _BOUNDS, _MOMENTS = ("min", "max"), ("mu", "sigma")
-#: By W&B's names. log(1/X) is uniform where log(X) is, so that two of them draw alike.
+#: By W&B's names. log(1/X) is uniform where log(X) is, so `inv_log_uniform_values` draws as
+#: `log_uniform_values` does.
 DISTRIBUTIONS = {
     "uniform": Distribution(_BOUNDS, _uniform),
     "q_uniform": Distribution(_BOUNDS, _uniform, rounded=True),
-    "int_uniform": Distribution(_BOUNDS, _int_uniform, -MOST_WHOLE, MOST_WHOLE, whole=True),
+    "int_uniform": Distribution(_BOUNDS, _int_uniform, -MAX_EXACT_INT, MAX_EXACT_INT, whole=True),
     "log_uniform": Distribution(_BOUNDS, _log_uniform, -700, 700),
     "q_log_uniform": Distribution(_BOUNDS, _log_uniform, -700, 700, rounded=True),
     "inv_log_uniform": Distribution(_BOUNDS, _inv_log_uniform, -700, 700),
@@ -98,11 +99,11 @@ DISTRIBUTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What a sweep varies.
+    """One parameter of a sweep.
 
     Attributes:
         draw: one value for a random sweep.
-        grid: every value on a grid; None if there is no end of them.
+        grid: all values for a grid; None if they are not finite in number.
     """
 
     draw: Draw
@@ -116,7 +117,7 @@ class Sweep:
     Attributes:
         method: grid or random.
         parameters: by name.
-        run_cap: most runs; None if the file does not say.
+        run_cap: maximum number of runs; None if not given.
     """
 
     method: str
@@ -125,7 +126,7 @@ class Sweep:
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-5 for a number, which YAML 1.1 does not: there it needs a dot and a sign."""
+    """Reads 1e-5 as a number; YAML 1.1 requires a dot and a sign."""
 
 
 _Loader.add_implicit_resolver(
@@ -136,10 +137,10 @@ _Loader.add_implicit_resolver(
 
 
 def read_sweep(path: Path) -> Sweep:
-    """A sweep file.
+    """Read a sweep file.
 
     Raises:
-        BadInputError: if it cannot be read or is no sweep that runs here.
+        BadInputError: if it cannot be read, or is not a sweep that can run locally.
     """
     try:
         content = yaml.load(path.read_bytes(), _Loader)
@@ -147,7 +148,7 @@ def read_sweep(path: Path) -> Sweep:
         raise BadInputError(f"sweep file {path} cannot be read: {error.strerror}") from error
     except RecursionError as error:
         raise BadInputError(f"sweep file {path} is not valid YAML: it is nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no text, impossible dates
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: undecodable bytes, impossible dates
         raise BadInputError(f"sweep file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
     try:
         return _sweep(content)
@@ -156,13 +157,13 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def choices(sweep: Sweep, runs: int | None, seed: int) -> Iterator[dict[str, Any]]:
-    """The settings of each run: all of a grid, or as many draws as the file caps, or 10; `runs` overrides.
+    """The settings of `runs` runs, by default `run_cap`, or else the whole grid or 10 random draws.
 
     Raises:
-        BadInputError: for an impossible number of runs or seed, or a grid that is too large.
+        BadInputError: if `runs` or `seed` is out of range, or the grid is too large.
     """
-    if runs is not None and not 1 <= runs <= MOST_RUNS:
-        raise BadInputError(f"--runs must be from 1 to {MOST_RUNS}, not {reprlib.repr(runs)}")
+    if runs is not None and not 1 <= runs <= MAX_RUNS:
+        raise BadInputError(f"--runs must be from 1 to {MAX_RUNS}, not {reprlib.repr(runs)}")
     if seed < 0:
         raise BadInputError(f"--seed must be 0 or above, not {reprlib.repr(seed)}")
     count = runs or sweep.run_cap
@@ -170,8 +171,8 @@ def choices(sweep: Sweep, runs: int | None, seed: int) -> Iterator[dict[str, Any
     if sweep.method == "grid":
         grids = [parameter.grid for parameter in sweep.parameters.values() if parameter.grid is not None]
         size = math.prod(map(len, grids))
-        if (count or size) > MOST_RUNS:
-            raise BadInputError(f"the grid has {size} runs: cap them with --runs, at most {MOST_RUNS}")
+        if (count or size) > MAX_RUNS:
+            raise BadInputError(f"the grid has {size} runs: cap them with --runs, at most {MAX_RUNS}")
         for values in itertools.islice(itertools.product(*grids), count):
             yield dict(zip(names, values, strict=True))
         return
@@ -189,77 +190,83 @@ def _sweep(content: Any) -> Sweep:
     if method not in ("grid", "random"):
         raise BadInputError(f"method is {reprlib.repr(method)}: it must be grid or random")
     if cap is not None:
-        cap = _number("run_cap", cap, 1, MOST_RUNS, whole=True)
+        cap = _number("run_cap", cap, 1, MAX_RUNS, whole=True)
     _check_program(content)
     if not content["parameters"]:
         raise BadInputError("`parameters` is empty: it needs at least algo and env")
     parameters: dict[str, Parameter] = {}
-    for name, said in content["parameters"].items():
+    for name, spec in content["parameters"].items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
-            raise BadInputError(f"parameter {reprlib.repr(name)}: that is no name of a setting")
+            raise BadInputError(
+                f"parameter {reprlib.repr(name)}: a name is a letter, then letters, digits, - and _ only"
+            )
         if name.replace("-", "_") in {known.replace("-", "_") for known in parameters}:
-            raise BadInputError(f"parameter {name} is there twice, with - and with _")
+            raise BadInputError(f"parameter {name} appears twice, with - and with _: remove one")
         if name in RESERVED:
-            raise BadInputError(f"parameter {name}: leave it out, every run has a folder of its own")
+            raise BadInputError(f"parameter {name}: leave it out, every run gets its own output folder")
         try:
-            parameters[name] = _parameter(said)
+            parameters[name] = _parameter(spec)
         except BadInputError as error:
             raise BadInputError(f"parameter {name}: {error}") from error
         if method == "grid" and parameters[name].grid is None:
             raise BadInputError(
-                f"parameter {name}: a grid needs value, values, or int_uniform of at most {MOST_RUNS}"
+                f"parameter {name}: a grid needs value, values, or int_uniform of at most {MAX_RUNS}"
             )
     return Sweep(method, parameters, cap)
 
 
 def _check_program(content: Mapping[Any, Any]) -> None:
-    """What would make the runs at W&B others than those here is refused."""
+    """Refuse keys with which W&B would run something else than sweep.py."""
     unknown = [key for key in content if key not in KEYS]
     if unknown:
-        raise BadInputError(f"{reprlib.repr(unknown[0])} is no key of a sweep: {', '.join(KEYS)}")
+        raise BadInputError(
+            f"{reprlib.repr(unknown[0])} is not a key of a sweep file: choose from {', '.join(KEYS)}"
+        )
     program, command = content.get("program", "train.py"), content.get("command") or []
     if Path(str(program)).name != "train.py":
-        raise BadInputError(f"program is {reprlib.repr(program)}: experiments/train.py is what runs here")
-    own = [word for word in command if str(word).startswith("-")] if isinstance(command, list) else [command]
-    if own:
-        raise BadInputError(f"command has {reprlib.repr(own[0])}: make it one of the parameters")
+        raise BadInputError(f"program is {reprlib.repr(program)}: it must be experiments/train.py")
+    flags = (
+        [word for word in command if str(word).startswith("-")] if isinstance(command, list) else [command]
+    )
+    if flags:
+        raise BadInputError(f"command has {reprlib.repr(flags[0])}: make it one of the parameters")
 
 
-def _parameter(said: Any) -> Parameter:
-    if isinstance(said, bool | int | float | str):  # shorthand
-        said = {"value": said}
-    if not isinstance(said, dict):
-        raise BadInputError(f"{reprlib.repr(said)} needs value: or values: before it")
-    if "parameters" in said:
-        raise BadInputError("settings are not nested here: list those inside it by themselves")
-    kind = said.get("distribution")
-    if "value" in said:
-        _check_keys(said, "constant", ("value",))
-        value = _plain(said["value"])
+def _parameter(spec: Any) -> Parameter:
+    if isinstance(spec, bool | int | float | str):  # shorthand
+        spec = {"value": spec}
+    if not isinstance(spec, dict):
+        raise BadInputError(f"{reprlib.repr(spec)} needs value: or values: before it")
+    if "parameters" in spec:
+        raise BadInputError("nested parameters do not run here: move them to the top level")
+    kind = spec.get("distribution")
+    if "value" in spec:
+        _check_keys(spec, "constant", ("value",))
+        value = _plain(spec["value"])
         return Parameter(lambda generator: value, [value])
-    if "values" in said:
+    if "values" in spec:
         if kind == "categorical_w_probabilities":  # an older name
-            said = {**said, "distribution": "categorical"}
-        _check_keys(said, "categorical", ("values", "probabilities"))
-        return _categorical(said["values"], said.get("probabilities"))
+            spec = {**spec, "distribution": "categorical"}
+        _check_keys(spec, "categorical", ("values", "probabilities"))
+        return _categorical(spec["values"], spec.get("probabilities"))
     if kind is None:
-        if any(said.get(name) is None for name in _BOUNDS):
-            raise BadInputError(f"it needs value, values, or min and max, but has {_listed(said)}")
-        kind = "int_uniform" if all(type(said[name]) is int for name in _BOUNDS) else "uniform"
+        if any(spec.get(name) is None for name in _BOUNDS):
+            raise BadInputError(f"it needs value, values, or min and max, but has {_listed(spec)}")
+        kind = "int_uniform" if all(type(spec[name]) is int for name in _BOUNDS) else "uniform"
     if not isinstance(kind, str) or kind not in DISTRIBUTIONS:
         raise BadInputError(
             f"distribution {reprlib.repr(kind)} does not run here without value or values: choose one of "
             f"{', '.join(DISTRIBUTIONS)}"
         )
-    return _distributed(said, kind)
+    return _distributed(spec, kind)
 
 
 def _categorical(values: Any, probabilities: Any) -> Parameter:
-    if not isinstance(values, list) or not 1 <= len(values) <= MOST_RUNS:
-        raise BadInputError(f"values must be a list of 1 to {MOST_RUNS}, not {reprlib.repr(values)}")
+    if not isinstance(values, list) or not 1 <= len(values) <= MAX_RUNS:
+        raise BadInputError(f"values must be a list of 1 to {MAX_RUNS}, not {reprlib.repr(values)}")
     plain = [_plain(value) for value in values]
     if probabilities is None:
-        once = list({str(value): value for value in plain}.values())  # a grid runs a value once, as W&B does
+        once = list({str(value): value for value in plain}.values())  # without duplicates, as in W&B's grids
         return Parameter(lambda generator: plain[generator.integers(len(plain))], once)
     if not isinstance(probabilities, list) or len(probabilities) != len(plain):
         raise BadInputError(
@@ -272,14 +279,14 @@ def _categorical(values: Any, probabilities: Any) -> Parameter:
     return Parameter(lambda generator: plain[generator.choice(len(plain), p=weights)], None)
 
 
-def _distributed(said: Mapping[str, Any], kind: str) -> Parameter:
+def _distributed(spec: Mapping[str, Any], kind: str) -> Parameter:
     distribution = DISTRIBUTIONS[kind]
-    _check_keys(said, kind, (*distribution.needs, *(("q",) if distribution.rounded else ())))
-    if distribution.needs == _BOUNDS and any(said.get(name) is None for name in _BOUNDS):
-        raise BadInputError(f"{kind} needs min and max, but has {_listed(said)}")
-    step = _number("q", said.get("q", 1), 1e-100)
+    _check_keys(spec, kind, (*distribution.needs, *(("q",) if distribution.rounded else ())))
+    if distribution.needs == _BOUNDS and any(spec.get(name) is None for name in _BOUNDS):
+        raise BadInputError(f"{kind} needs min and max, but has {_listed(spec)}")
+    step = _number("q", spec.get("q", 1), 1e-100)
     first, second = (
-        _number(name, said.get(name, standard), distribution.least, distribution.most, distribution.whole)
+        _number(name, spec.get(name, standard), distribution.least, distribution.most, distribution.whole)
         for name, standard in zip(distribution.needs, (0, 1), strict=True)
     )
     if distribution.needs == _BOUNDS and first > second:
@@ -294,26 +301,26 @@ def _distributed(said: Mapping[str, Any], kind: str) -> Parameter:
         rounded = round(drawn / step) * step
         return int(rounded) if isinstance(step, int) else rounded
 
-    countable = kind == "int_uniform" and second - first < MOST_RUNS
+    countable = kind == "int_uniform" and second - first < MAX_RUNS
     return Parameter(draw, range(first, second + 1) if countable else None)
 
 
-def _check_keys(said: Mapping[str, Any], kind: str, known: Sequence[str]) -> None:
-    if said.get("distribution", kind) != kind:
+def _check_keys(spec: Mapping[str, Any], kind: str, known: Sequence[str]) -> None:
+    if spec.get("distribution", kind) != kind:
         raise BadInputError(
-            f"distribution {reprlib.repr(said['distribution'])} does not go with {_listed(said)}"
+            f"distribution {reprlib.repr(spec['distribution'])} cannot be combined with {_listed(spec)}"
         )
-    unknown = [name for name in said if name not in ("distribution", *known)]
+    unknown = [name for name in spec if name not in ("distribution", *known)]
     if unknown:
         raise BadInputError(f"{kind} takes {' and '.join(known)}, not {reprlib.repr(unknown[0])}")
 
 
-def _listed(said: Mapping[str, Any]) -> str:
-    return ", ".join(str(name) for name in said if name != "distribution") or "neither"
+def _listed(spec: Mapping[str, Any]) -> str:
+    return ", ".join(str(name) for name in spec if name != "distribution") or "neither"
 
 
 def _plain(value: Any) -> Any:
-    """A value that a flag can have: a plain one, or a list of plain ones."""
+    """Check that a value can be that of a flag: a scalar, or a list of scalars."""
     for each in value if isinstance(value, list) else [value]:
         if not (each is None or isinstance(each, bool | int | float | str)) or not str(each).isprintable():
             raise BadInputError(
@@ -323,7 +330,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(name: str, value: Any, least: float, most: float = 1e100, whole: bool = False) -> Any:
-    """A number from `least` to `most`; a whole one, such as 1e4, as an int if `whole`."""
+    """Check that `value` is a number in [least, most]; with `whole`, return it as an int, also 1e4."""
     kind = "whole number" if whole else "number"
     if (
         isinstance(value, bool)

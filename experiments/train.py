@@ -1,10 +1,10 @@
-"""Train any algorithm on any environment that it can play.
+"""Train an algorithm on an environment.
 
 python experiments/train.py --algo ID (--env ID | --payoff FILE) [--seeds N] [--env-steps N] [--out DIR]
     [--wandb online|offline|disabled] [any hyper-parameter as a flag] [--list] [--help]
 """
 
-import jaxmarl_fac.all_cores  # noqa: F401  first of all: once JAX has its devices it is too late
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
 
 # isort: split
 import dataclasses
@@ -37,17 +37,17 @@ from jaxmarl_fac.tracking import WandbTracker
 
 WandbMode = Literal["online", "offline", "disabled"]
 
-#: Numbers in an environment, such as payoffs, up to which W&B is given them with the settings.
-MOST_IN_CONFIG = 10_000
+#: An environment with more numbers than this, such as payoffs, is left out of the W&B config.
+MAX_CONFIG_NUMBERS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What is trained on what.
+    """The algorithm and the environment.
 
     Attributes:
-        algo: id of the algorithm; --list names them.
-        env: id of the environment; --list names them.
+        algo: id of the algorithm; --list shows all ids.
+        env: id of the environment; --list shows all ids.
         payoff: .json, .npy or .npz file with a payoff tensor, instead of --env: one axis per agent. For a
             reward per agent, .json with {"payoffs": [R1, R2]}, one tensor per agent, or .npz with an array
             for each.
@@ -62,29 +62,29 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """How it is run.
+    """How to run them.
 
     Attributes:
-        seeds: how many; a finished run takes up more of them.
-        first_seed: number of the first one; seed 7 is the same alone or among others, but for rounding.
-        bitwise_seeds: the same to the bit, at the price of running every seed by itself.
-        env_steps: environment steps of each seed; the paper's own number if not given. A run goes on to a
-            higher number; what spans training, such as a linear learning rate, then spans all of it.
-        num_envs: environments that each seed steps side by side.
+        seeds: number of seeds; more can be added to a finished run.
+        first_seed: number of the first seed; a seed's results do not depend on the others, up to rounding.
+        bitwise_seeds: make them bitwise independent, by running every seed in a program of its own (slower).
+        env_steps: environment steps of each seed; the paper's number if not given. A higher number extends a
+            run; schedules that span training, such as a linear learning rate, then stretch to the new end.
+        num_envs: parallel environments of each seed.
         updates_per_step: gradient steps after each step of those environments.
-        evaluations: greedy evaluations, evenly spread, besides the one before training.
+        evaluations: number of greedy evaluations, evenly spread, in addition to the one before training.
         evaluation_episodes: episodes in one evaluation.
-        root_key: from which every seed's key is folded.
-        out: folder for metrics.npz, experiment.json and checkpoints, runs/train if not given; a run that is
-            there already goes on. Under `wandb agent` every run has a folder of its own in runs/train.
-        checkpoint_seconds: least time between two checkpoints.
-        keep: how many of the newest checkpoints stay, or all.
-        keep_best: keep the checkpoint with the best mean return too; play.py --step best plays it.
+        root_key: random key that the seeds' keys are derived from.
+        out: folder for metrics.npz, experiment.json and checkpoints, runs/train if not given; a run in it is
+            resumed. Under `wandb agent` every run has a folder of its own in runs/train.
+        checkpoint_seconds: minimum time between two checkpoints.
+        keep: number of newest checkpoints to keep, or all.
+        keep_best: also keep the checkpoint with the best mean return; play.py --step best plays it.
         wandb: Weights & Biases: online, offline (kept in the output folder for `wandb sync`) or disabled.
-            If not given, disabled; under `wandb agent` online, or what WANDB_MODE says.
-        project: of W&B.
-        group: of W&B; the environment's id if not given.
-        tags: of W&B, besides the ids.
+            If not given, disabled; under `wandb agent` the value of WANDB_MODE, or online.
+        project: W&B project.
+        group: W&B group; the environment's id if not given.
+        tags: W&B tags, in addition to the ids.
     """
 
     seeds: int = 1
@@ -107,7 +107,7 @@ class Run:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train as the command line says; returns the exit status."""
+    """Train; returns the exit status."""
     pair = cli.peek(Pair, argv)
     if pair.list:
         list_ids()
@@ -142,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
     except InterruptedRunError as stop:
         finish(cli.FAILED)
         steps = f"{stop.result.env_steps:,} of {experiment.env_steps:,}"
-        print(f"{name}: stopped after {steps} steps; the same command goes on", file=sys.stderr)
+        print(f"{name}: stopped after {steps} steps; the same command resumes it", file=sys.stderr)
         return cli.STOPPED
     except DivergedError:
         finish(cli.FAILED)
@@ -159,10 +159,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
-    """The command line, of `settings_class`, and the experiment that it asks for.
+    """Parse the command line into a `settings_class` and the experiment that it describes.
 
     Raises:
-        BadInputError: if there can be none; whether the algorithm can play the game is another question.
+        BadInputError: if a flag is not valid. Whether the algorithm can play the game is not checked.
     """
     pair = cli.peek(Pair, argv)
     algorithm, family, environment_parameters = resolve(pair)
@@ -184,7 +184,7 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
 
 
 def describe_payoff(path: Path, game: MatrixGame) -> None:
-    """Say what the payoff in a file makes, and on stderr what it may have been meant to be."""
+    """Print what game a payoff file defines, and on stderr a hint if another may have been meant."""
     print(f"{path}: {game.describe()}")
     if game.could_be_payoffs_per_agent():
         print(
@@ -195,7 +195,7 @@ def describe_payoff(path: Path, game: MatrixGame) -> None:
 
 
 def list_ids() -> None:
-    """Print every id with a line about it."""
+    """Print every id with a one-line description."""
     print("algorithms (--algo):")
     for name, algorithm in algorithms.ALGORITHMS.items():
         print(f"  {name:<30} {algorithm.about}")
@@ -210,7 +210,7 @@ def resolve(pair: Pair) -> tuple[Algorithm, str, dict[str, Any]]:
     """The algorithm with the family's settings, the environment's family, and its parameters' defaults.
 
     Raises:
-        BadInputError: for an unknown id, or if something is missing.
+        BadInputError: for an unknown id, or a missing flag.
     """
     if pair.algo is None:
         raise BadInputError(f"--algo is missing: choose one of {', '.join(algorithms.ALGORITHMS)}")
@@ -221,13 +221,13 @@ def resolve(pair: Pair) -> tuple[Algorithm, str, dict[str, Any]]:
         return algorithms.make(pair.algo, "matrix"), "matrix", {"stages": 1}
     entry = environments.lookup(pair.env)
     defaults = {name: p.default for name, p in inspect.signature(entry.build).parameters.items()}
-    # What has no plain default, such as an array, is for Python alone.
+    # Parameters without a plain default, such as arrays, can be set from Python only.
     plain = {name: value for name, value in defaults.items() if isinstance(value, bool | int | float | str)}
     return algorithms.make(pair.algo, entry.family), entry.family, plain
 
 
 def settings_class(algorithm: Algorithm, environment_parameters: dict[str, Any]) -> type:
-    """A dataclass with every flag of this pair, and the algorithm's settings as defaults."""
+    """A dataclass with all flags of an algorithm and an environment, and their settings as defaults."""
     fields = [(name, type(default), default) for name, default in environment_parameters.items()]
     parameters = dataclasses.make_dataclass("Environment", fields, frozen=True)
     parameters.__doc__ = "Parameters of the environment."
@@ -254,12 +254,12 @@ def build_environment(pair: Pair, parameters: Any) -> TeamEnvironment:
 
 
 def folder_and_mode(run: Run) -> tuple[Path, WandbMode]:
-    """Where the run is kept, and how W&B follows it.
+    """The output folder, and the mode of W&B.
 
-    `wandb agent` sets WANDB_SWEEP_ID and WANDB_RUN_ID; its command lines know of neither.
+    `wandb agent` passes WANDB_SWEEP_ID and WANDB_RUN_ID as environment variables, not as flags.
 
     Raises:
-        BadInputError: for a WANDB_MODE that there is not.
+        BadInputError: for an unknown WANDB_MODE.
     """
     in_sweep = bool(os.environ.get("WANDB_SWEEP_ID"))
     out, mode = run.out, run.wandb
@@ -273,19 +273,19 @@ def folder_and_mode(run: Run) -> tuple[Path, WandbMode]:
 
 
 def wandb_tracker(mode: WandbMode, out: Path, options: Any, experiment: Experiment) -> WandbTracker:
-    """A tracker that files the run so that sweeps and seeds plot well: its config has every flag's value.
+    """The W&B tracker; its config has the value of every flag, so that sweeps can be plotted over them.
 
     Args:
         mode: online or offline.
         out: folder of the run.
-        options: the command line, of `settings_class`.
-        experiment: made of it.
+        options: the command line, a `settings_class`.
+        experiment: made from the options.
     """
     pair, run = options.pair, options.run
     environment = pair.env or str(pair.payoff)
     settings = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(experiment)}
     del settings["algorithm"], settings["environment"], settings["probe"]
-    if sum(np.size(leaf) for leaf in jax.tree.leaves(experiment.environment)) <= MOST_IN_CONFIG:
+    if sum(np.size(leaf) for leaf in jax.tree.leaves(experiment.environment)) <= MAX_CONFIG_NUMBERS:
         settings["environment"] = to_json(experiment.environment)
     return WandbTracker(
         mode,

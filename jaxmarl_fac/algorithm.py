@@ -1,26 +1,4 @@
-"""What an algorithm is: settings that, bound to a game, give a learner, which is a few pure functions.
-
-Example:
-    An algorithm needs no base class. This one never learns:
-
-    >>> import jax, jax.numpy as jnp
-    >>> from jaxmarl_fac.experience import Decision
-    >>> from jaxmarl_fac.memory import Rollout
-    >>> class FirstAction:
-    ...     def bind(self, game, num_envs=1):
-    ...         def act(params, carry, observation, clock, key):
-    ...             return Decision(jnp.zeros(game.num_agents, jnp.int32))
-    ...         memory = Rollout()
-    ...         return Learner(
-    ...             memory=memory,
-    ...             periods=periods(memory, game, num_envs),
-    ...             init=lambda key: LearnerState(params=(), target_params=(), opt_state=()),
-    ...             begin=no_memory,
-    ...             act=act,
-    ...             act_greedily=lambda params, carry, observation, key: act(params, carry, observation, None,
-    key), ...             update=lambda state, batch, clock, key: (state, {"reward": jnp.mean(batch.reward)}),
-    ...         )
-"""
+"""The interface of algorithms: settings that, bound to a game, give a learner of a few pure functions."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -102,6 +80,19 @@ class Learner(NamedTuple):
         act: see `Act`.
         act_greedily: see `ActGreedily`.
         update: see `Update`.
+
+    Example:
+        >>> import jax
+        >>> import baselines, envs
+        >>> from jaxmarl_fac.game import GameSpec
+        >>> game = envs.make("two-step")
+        >>> learner = baselines.make("vdn").bind(GameSpec.of(game))
+        >>> key = jax.random.key(0)
+        >>> params = learner.init(key).params
+        >>> observation = game.observe(game.reset(key)[0])
+        >>> carry = learner.begin(params, observation, key)
+        >>> learner.act_greedily(params, carry, observation, key).actions.shape
+        (2,)
     """
 
     memory: Memory
@@ -116,7 +107,35 @@ class Learner(NamedTuple):
 class Algorithm(Protocol):
     """Frozen settings, shown as flags and saved by id, that `bind` turns into a learner.
 
-    Any dataclass with this method is an algorithm. `jaxmarl_fac.settings.Settings` as its base checks ranges.
+    Any class with this method is an algorithm. `jaxmarl_fac.settings.Settings` as its base checks ranges.
+
+    Example:
+        This one never learns:
+
+        >>> import jax.numpy as jnp
+        >>> from jaxmarl_fac.memory import Rollout
+        >>> class FirstAction:
+        ...     def bind(self, game, num_envs=1):
+        ...         def act_greedily(params, carry, observation, key):
+        ...             return Decision(jnp.zeros(game.num_agents, jnp.int32))
+        ...         def act(params, carry, observation, clock, key):
+        ...             return act_greedily(params, carry, observation, key)
+        ...         def update(state, batch, clock, key):
+        ...             return state, {"reward": jnp.mean(batch.reward)}
+        ...         memory = Rollout()
+        ...         return Learner(
+        ...             memory=memory,
+        ...             periods=periods(memory, game, num_envs),
+        ...             init=lambda key: LearnerState(params=(), target_params=(), opt_state=()),
+        ...             begin=no_memory,
+        ...             act=act,
+        ...             act_greedily=act_greedily,
+        ...             update=update,
+        ...         )
+        >>> from envs.matrix_games import matrix_game
+        >>> learner = FirstAction().bind(GameSpec.of(matrix_game([[8, 0], [0, 2]])))
+        >>> print(learner.act_greedily((), (), None, None).actions)
+        [0 0]
     """
 
     def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:

@@ -1,4 +1,4 @@
-"""Importing this, before anything else of the suite, lets a CPU count as one XLA device per core."""
+"""Import this module before anything else of the suite to get one XLA device per CPU core."""
 
 from jaxmarl_fac.parallel import use_all_cores
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that is killed at any moment goes on from the last one, to the same bits."""
+"""Checkpoints: a killed run resumes from its last checkpoint and ends with the same bits."""
 
 import contextlib
 import dataclasses
@@ -23,11 +23,11 @@ from orbax.checkpoint import checkpoint_managers as policies
 from envs.errors import BadInputError
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import prepare_folder
-from jaxmarl_fac.parallel import EVERYWHERE
+from jaxmarl_fac.parallel import REPLICATED
 from jaxmarl_fac.saved import load_experiment, outside_modules, save_experiment, to_json
 from jaxmarl_fac.tracking import History
 
-#: Times that the newest checkpoint is tried anew, when a run replaces it while it is read.
+#: Attempts to read the newest checkpoint of a run that may replace it meanwhile.
 ATTEMPTS = 100
 
 
@@ -35,13 +35,14 @@ class Saved(NamedTuple):
     """A checkpoint without its lanes.
 
     Attributes:
-        step: its name: the iteration, or a later number where seeds were added to a run.
-        experiment: that it belongs to; of one run's checkpoints seeds and env_steps may differ.
+        step: its orbax step: the iteration, or a larger number after seeds were added.
+        experiment: that it belongs to; within a run, seeds and env_steps may differ between checkpoints.
         iteration: of the loop.
-        history: up to then.
-        seconds: spent, over all sessions.
-        stored_lanes: as many as it holds, those that only fill up devices included.
-        exact: whether replay has the rows that this many env_steps ask for; earlier code did not say.
+        history: evaluations up to then.
+        seconds: training time, summed over all sessions.
+        stored_lanes: number of lanes in it, including padding.
+        exact: the replay buffers are known to have the size that `experiment` needs; False for checkpoints of
+            older versions.
     """
 
     step: int
@@ -54,20 +55,20 @@ class Saved(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether it is the end of its experiment."""
+        """Whether its experiment is finished."""
         return self.iteration == self.experiment.iterations
 
 
 class Checkpoints:
-    """The checkpoints of one experiment in one folder, which nobody else writes to meanwhile: see `locked`.
+    """The checkpoints of one experiment in one folder; the caller holds its lock, see `files.locked`.
 
-    The run in the folder may be that of fewer env_steps, and if it is finished, of fewer seeds.
+    The run in the folder may have fewer env_steps and, if it is finished, fewer seeds.
 
     Args:
-        folder: made if it is not there. `experiment.json` in it says what the checkpoints belong to.
+        folder: created if missing; its `experiment.json` records the experiment.
         experiment: what is being run.
-        keep: how many of the newest checkpoints stay; "all" of them.
-        keep_best: whether the one with the best mean return stays besides.
+        keep: number of newest checkpoints to keep, or "all".
+        keep_best: whether to keep the one with the best mean return too.
         grow: False refuses a folder whose run has fewer env_steps or seeds.
 
     Attributes:
@@ -94,9 +95,9 @@ class Checkpoints:
         if not self._record.exists():
             save_experiment(experiment, self._record)
         recorded = _check_same(self._record, experiment, {"env_steps", "seeds"} if grow else set())
-        self._recorded = _plan(recorded)
+        self._recorded = _growable(recorded)
         prepare_folder(self._folder / "checkpoints")
-        self._drop_halves()
+        self._remove_partial_saves()
         newest, best = (
             policies.LatestN(None if keep == "all" else keep),
             policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
@@ -120,28 +121,29 @@ class Checkpoints:
         seconds: float,
         experiment: Experiment | None = None,
     ) -> None:
-        """Keep the state after `iteration`, and drop older ones; the history in metrics.npz too.
+        """Save the state after `iteration`, remove checkpoints beyond `keep`, and write metrics.npz.
 
         Args:
-            lanes: to keep.
-            iteration: that they stand at.
-            history: up to then.
-            seconds: spent, over all sessions.
-            experiment: that they belong to, if it is not yet the one that is being run.
+            lanes: to save.
+            iteration: number of iterations done.
+            history: evaluations up to then.
+            seconds: training time, summed over all sessions.
+            experiment: that they belong to, if it differs from the one that is being run.
 
         Raises:
-            BadInputError: if it cannot be written; the one before stays.
+            BadInputError: if it cannot be written; the previous checkpoint is kept.
         """
         experiment, before = experiment or self._experiment, self.saved
-        # The checkpoint says what it belongs to; the files beside it follow, if need be after a restart.
-        if before is None or (before.iteration, _plan(before.experiment)) != (iteration, _plan(experiment)):
+        # The checkpoint holds its experiment; the files beside it are updated after it, or after a restart.
+        wanted = iteration, _growable(experiment)
+        if before is None or (before.iteration, _growable(before.experiment)) != wanted:
             step = iteration if before is None else max(iteration, before.step + 1)
             count = jax.tree.leaves(lanes)[0].shape[0]
             self._write(step, iteration, lanes, history, _numbers(experiment, iteration, seconds, count))
             self.saved = Saved(step, experiment, iteration, history, seconds, count, True)
-        if self._recorded != _plan(experiment):
+        if self._recorded != _growable(experiment):
             save_experiment(experiment, self._record)
-            self._recorded = _plan(experiment)
+            self._recorded = _growable(experiment)
         self.save_history(history)
 
     def save_history(self, history: History) -> None:
@@ -153,7 +155,7 @@ class Checkpoints:
         history.save(self._folder / "metrics.npz")
 
     def is_best(self, history: History) -> bool:
-        """Whether the last evaluation is better than every kept one, and the best is wanted."""
+        """Whether `keep_best` is set and the last evaluation beats the best checkpoint."""
         if not self._keep_best:
             return False
         best = self._manager.best_step()
@@ -161,13 +163,12 @@ class Checkpoints:
         return not kept or _mean_return(history) > _score(kept)
 
     def restore(self, abstract_lanes: Any) -> tuple[Any, int, History, float] | None:
-        """The last kept lanes, iteration, history and seconds; None if nothing was kept yet.
+        """The lanes, iteration, history and seconds of the newest checkpoint; None if there is none.
 
         Args:
-            abstract_lanes: shapes, dtypes and shardings to restore to. The number of devices may differ
-                from that of the run that saved, and with it the number of lanes that fill them up: the
-                lanes come back as many as they were stored. If env_steps was raised, the rows of replay that
-                the run had no room for come back as zeros.
+            abstract_lanes: shapes, dtypes and shardings to restore to. If the run was saved on another number
+                of devices, the lanes are returned with the padding they were stored with. If env_steps was
+                raised, the additional rows of replay are zeros.
 
         Raises:
             BadInputError: if the checkpoint cannot be read.
@@ -175,7 +176,7 @@ class Checkpoints:
         saved = self.saved
         if saved is None:
             return None
-        # A ring that was capped to the steps of its run has not wrapped: its rows stay where they are.
+        # A ring buffer that was capped to the steps of its run has not wrapped: its rows keep their places.
         exact = saved.exact and saved.experiment.env_steps == self._experiment.env_steps
         wanted = jax.tree.map(
             lambda leaf: _abstract_without_key_type(leaf, saved.stored_lanes), abstract_lanes
@@ -187,17 +188,17 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Errors of the block as one line."""
-        complaint = ""
-        with _hushed():
+        """Turn any error of the block into a one-line `BadInputError`."""
+        message = ""
+        with _silenced():
             try:
                 yield
-            except Exception as error:  # whatever orbax, tensorstore or the file system say of broken files
-                complaint = _complaint(error)
-            if complaint:
-                _drop_leftovers()
-        if complaint:
-            raise _damaged(self._folder, complaint)
+            except Exception as error:  # orbax, tensorstore and the file system raise many types on bad files
+                message = _first_line(error)
+            if message:
+                _collect_failed_io()
+        if message:
+            raise _damaged(self._folder, message)
 
     def _write(
         self, step: int, iteration: int, lanes: Any, history: History, numbers: dict[str, Any]
@@ -209,25 +210,25 @@ class Checkpoints:
         evaluated = history.last_env_steps == iteration * self._experiment.num_envs
         score = _mean_return(history) if evaluated else np.nan
         reason = ""
-        with _hushed():
+        with _silenced():
             try:
                 metrics = {"episode_return": score} if np.isfinite(score) else None
                 self._manager.save(step, args=items, metrics=metrics)
             except Exception as error:
-                reason = _reason_not_to_write(error)
+                reason = _system_error(error)
                 if not reason:
                     raise
             if reason:
-                _drop_leftovers()
+                _collect_failed_io()
         if reason:
-            self._drop_halves()
+            self._remove_partial_saves()
             kept = "the last checkpoint is kept" if self.saved else "none is kept"
             raise BadInputError(f"a checkpoint in {self._folder} cannot be written: {reason}; {kept}")
 
-    def _drop_halves(self) -> None:
-        """What a save left that did not come to its end."""
-        for half in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(half, ignore_errors=True)
+    def _remove_partial_saves(self) -> None:
+        """Remove the temporary folders of interrupted saves."""
+        for partial in (self._folder / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_params(
@@ -236,15 +237,15 @@ def read_params(
     which: int | Literal["best"] | None = None,
     modules: Collection[str] = (),
 ) -> tuple[Saved, Any]:
-    """A checkpoint of a run, and the parameters of all its lanes.
+    """Read a checkpoint of a run and the parameters of all its lanes.
 
-    Nothing is written, and the run may go on meanwhile: if it replaces the checkpoint while that is read, the
-    next one is read.
+    Nothing is written, and the run may still be training: if it replaces the checkpoint meanwhile, the next
+    one is read.
 
     Args:
         folder: of the run.
         abstract_params: shapes and dtypes of one lane's parameters.
-        which: environment steps that it stands at, or "best" for the best mean return among those that are
+        which: environment steps of the checkpoint, or "best" for the best mean return among those that are
             kept; the last one if None.
         modules: see `saved.load_experiment`.
 
@@ -252,8 +253,8 @@ def read_params(
         BadInputError: if there is no run or no such checkpoint, or it cannot be read.
     """
     folder = folder.absolute()
-    complaint, failed = "", None
-    with _hushed():
+    message, failed = "", None
+    with _silenced():
         for _ in range(ATTEMPTS):
             recorded, steps = load_experiment(folder / "experiment.json", modules), None
             try:
@@ -263,11 +264,11 @@ def read_params(
                     return saved, _read_params(manager, saved, abstract_params)
             except BadInputError:
                 raise
-            except Exception as error:  # see `Checkpoints`
-                complaint = _complaint(error)
-            _drop_leftovers()
-            if steps == failed:  # and no run is at work on them
-                raise _damaged(folder, complaint)
+            except Exception as error:  # see `Checkpoints._reading`
+                message = _first_line(error)
+            _collect_failed_io()
+            if steps == failed:  # no run is replacing them
+                raise _damaged(folder, message)
             failed = steps
     raise BadInputError(
         f"the run in {folder} replaces its checkpoints faster than they can be read: try again"
@@ -279,13 +280,13 @@ def _choose(
 ) -> Saved:
     steps = manager.all_steps()
     if not steps:
-        raise BadInputError(f"{folder} holds no checkpoint yet: let the run go on until it has saved one")
+        raise BadInputError(f"{folder} holds no checkpoint yet: continue the run until it has saved one")
     if which is None:
         return _read_saved(manager, steps[-1], recorded)
     if which == "best":
         best = manager.best_step()
         if best is None:
-            raise BadInputError(f"{folder} keeps no evaluated checkpoint yet: let the run go on")
+            raise BadInputError(f"{folder} keeps no evaluated checkpoint yet: continue the run")
         return _read_saved(manager, best, recorded)
     for step in reversed(steps):
         if step * recorded.num_envs < which:
@@ -327,7 +328,7 @@ def _read(manager: ocp.CheckpointManager, step: int, **item: Any) -> Any:
 def _read_arrays(
     manager: ocp.CheckpointManager, step: int, wanted: Any, exact: bool = True, **options: Any
 ) -> Any:
-    """Lanes, or a part of them; unless `exact`, rows of replay are cut off or filled up with zeros."""
+    """The lanes or a part of them; unless `exact`, replay buffers are truncated or padded with zeros."""
 
     def how(path: Any, leaf: Any) -> ocp.ArrayRestoreArgs:
         strict = exact or jax.tree_util.keystr(path[:1], simple=True) != "buffer"
@@ -340,7 +341,7 @@ def _read_arrays(
 
 
 def _numbers(experiment: Experiment, iteration: int, seconds: float, stored_lanes: int) -> dict[str, Any]:
-    """What is kept beside the history, and read by `_read_saved`."""
+    """The numbers stored with the history, which `_read_saved` reads."""
     return {
         "seconds": np.float64(seconds),
         "stored_lanes": np.int64(stored_lanes),
@@ -353,7 +354,7 @@ def _numbers(experiment: Experiment, iteration: int, seconds: float, stored_lane
 def _read_saved(manager: ocp.CheckpointManager, step: int, recorded: Experiment) -> Saved:
     restored = _read(manager, step, history=ocp.args.StandardRestore())
     arrays = {name: np.asarray(rows) for name, rows in restored.items()}
-    exact = "seeds" in arrays  # earlier code knew of no change to a run
+    exact = "seeds" in arrays  # older versions stored neither seeds nor env_steps
     iteration = int(arrays.pop("iteration", step))
     env_steps = int(arrays.pop("planned_env_steps", recorded.env_steps))
     seeds = tuple(map(int, arrays.pop("seeds", recorded.seeds)))
@@ -362,8 +363,8 @@ def _read_saved(manager: ocp.CheckpointManager, step: int, recorded: Experiment)
     return Saved(step, experiment, iteration, History(arrays), seconds, stored, exact)
 
 
-def _plan(experiment: Experiment) -> tuple[Any, ...]:
-    """What may change in a run."""
+def _growable(experiment: Experiment) -> tuple[Any, ...]:
+    """The fields that may change between sessions of a run."""
     return experiment.seeds, experiment.env_steps
 
 
@@ -375,34 +376,34 @@ def _score(metrics: Any) -> float:
     return float(metrics["episode_return"])
 
 
-def _damaged(folder: Path, complaint: str) -> BadInputError:
+def _damaged(folder: Path, message: str) -> BadInputError:
     return BadInputError(
-        f"the checkpoint in {folder} is damaged and cannot be read ({complaint}): "
+        f"the checkpoint in {folder} is damaged and cannot be read ({message}): "
         "remove that folder, or choose another"
     )
 
 
-def _complaint(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-def _reason_not_to_write(error: Exception) -> str:
-    """What the system says of a failed write, in its own words; empty if it was something else."""
-    # tensorstore says it in the middle of a long line, in an error of another type.
-    reasons = [
+def _system_error(error: Exception) -> str:
+    """The operating system's message about a failed write; empty for any other error."""
+    # tensorstore raises an error of another type, with the message in the middle of a long line.
+    messages = [
         os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
     ]
-    told = (error.strerror or "") if isinstance(error, OSError) else ""
-    return next((reason for reason in reasons if reason in str(error)), told)
+    own = (error.strerror or "") if isinstance(error, OSError) else ""
+    return next((message for message in messages if message in str(error)), own)
 
 
 def _check_same(record: Path, experiment: Experiment, free: set[str]) -> Experiment:
-    """What the record holds, if it is the same experiment but for the `free` fields."""
+    """The recorded experiment, if it differs from `experiment` in the `free` fields only."""
     try:
         saved = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{record} cannot be read: remove its folder, or choose another") from error
-    with contextlib.suppress(BadInputError):  # code from before a setting saved a run without it
+    with contextlib.suppress(BadInputError):  # fills in settings that older versions did not have
         saved = _as_json(load_experiment(record, outside_modules(experiment)))
     differing = _differences(saved, _as_json(experiment))
     if set(differing) - free:
@@ -411,7 +412,7 @@ def _check_same(record: Path, experiment: Experiment, free: set[str]) -> Experim
 
 
 def _check_growth(folder: Path, saved: Saved | None, recorded: Experiment, wanted: Experiment) -> None:
-    """Whether the wanted experiment may go on from what there is."""
+    """Refuse a wanted experiment that the run in the folder cannot be extended to."""
     old = saved.experiment if saved else recorded
     if wanted.seeds != old.seeds:
         if not set(wanted.seeds) > set(old.seeds):
@@ -420,7 +421,7 @@ def _check_growth(folder: Path, saved: Saved | None, recorded: Experiment, wante
         if saved is None or not saved.finished:
             steps = f"{saved.iteration * old.num_envs if saved else 0:,} of {old.env_steps:,}"
             raise BadInputError(
-                f"seeds can be added to a finished run only, and {folder} stands at {steps} environment "
+                f"seeds can be added to a finished run only, and {folder} is at {steps} environment "
                 f"steps: finish it first, with its {len(old.seeds)} seed(s)"
             )
     if wanted.env_steps < old.env_steps:
@@ -438,7 +439,7 @@ def _another(folder: Path, differing: list[str]) -> BadInputError:
 
 
 def _as_json(experiment: Experiment) -> Any:
-    """As it is read back from a file."""
+    """The experiment as it would be read back from experiment.json."""
     return json.loads(json.dumps(to_json(experiment)))
 
 
@@ -453,17 +454,17 @@ def _differences(saved: Any, wanted: Any, prefix: str = "") -> list[str]:
     ]
 
 
-# orbax leaves its other reads and writes running after the first failure: their complaints, hundreds of lines
-# through four channels, are silenced.
+# orbax leaves its other reads and writes running after the first failure; silence their output, which is
+# hundreds of lines through two loggers and two hooks.
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     loggers = logging.getLogger("asyncio"), logging.getLogger("absl")
     before = sys.excepthook, sys.unraisablehook
     sys.excepthook = sys.unraisablehook = _ignore
     for logger in loggers:
-        logger.addFilter(_ignore)  # absl's takes no notice of `disabled`
+        logger.addFilter(_ignore)  # absl's logger ignores `disabled`
     try:
         yield
     finally:
@@ -476,13 +477,13 @@ def _ignore(*_: Any) -> bool:
     return False
 
 
-def _drop_leftovers() -> None:
+def _collect_failed_io() -> None:
     gc.collect()
-    time.sleep(0.2)  # for what is still going on in other threads
+    time.sleep(0.2)  # for reads and writes that still run in other threads
     gc.collect()
 
 
-# orbax keeps arrays of numbers; typed PRNG keys travel as theirs.
+# orbax stores arrays of numbers; typed PRNG keys are converted to their data and back.
 
 
 def _is_key(leaf: Any) -> bool:
@@ -495,7 +496,7 @@ def _without_key_type(leaf: Any) -> Any:
 
 def _abstract_without_key_type(leaf: Any, lanes: int) -> Any:
     mesh = leaf.sharding.mesh
-    sharding = leaf.sharding if lanes % mesh.size == 0 else NamedSharding(mesh, EVERYWHERE)
+    sharding = leaf.sharding if lanes % mesh.size == 0 else NamedSharding(mesh, REPLICATED)
     data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
     return jax.ShapeDtypeStruct((lanes, *data.shape[1:]), data.dtype, sharding=sharding)
 

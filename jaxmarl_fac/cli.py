@@ -1,4 +1,4 @@
-"""Command lines: one clear line for bad input, and the exit status that says what happened."""
+"""Command lines: parsing, one-line errors for bad input, and exit statuses."""
 
 import contextlib
 import dataclasses
@@ -17,31 +17,31 @@ from jaxmarl_fac.errors import DivergedError
 
 T = TypeVar("T")
 
-#: Exit status: all that was asked for ran; something failed while running; bad input; stopped by a signal.
+#: Exit statuses: success; a run failed; bad input; stopped by a signal.
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 CONFIG = (tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)
 
 
 def parse(kind: type[T], argv: Sequence[str], **options: Any) -> T:
-    """The command line as a value of the dataclass `kind`; `options` are tyro's, such as `default`.
+    """Parse the command line into the dataclass `kind`; `options` are tyro's, such as `default`.
 
     Raises:
-        BadInputError: if it cannot be one.
+        BadInputError: if it is not valid.
     """
     result: T = _tyro(kind, argv, **options)
     return result
 
 
 def peek(kind: type[T], argv: Sequence[str]) -> T:
-    """As `parse`, but flags that `kind` does not know are passed over."""
+    """As `parse`, but ignores flags that `kind` does not have."""
     known, _ = _tyro(kind, argv, return_unknown_args=True, add_help=False)
     result: T = known
     return result
 
 
 def flags(kind: Any) -> dict[str, Any]:
-    """The type of each flag of a dataclass and of those in it; `tuple` for one of anything."""
+    """The type of each flag of a dataclass and its nested dataclasses; `tuple` for any tuple type."""
     hints = get_type_hints(kind)
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
@@ -49,21 +49,21 @@ def flags(kind: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(hint):
             found |= flags(hint)
             continue
-        if type(None) in get_args(hint):  # what may be None
+        if type(None) in get_args(hint):  # an optional value
             hint = next(choice for choice in get_args(hint) if choice is not type(None))
         found[f"--{field.name.replace('_', '-')}"] = get_origin(hint) or hint
     return found
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a script's `main` on the command line, and leave with its exit status."""
+    """Run a script's `main` on the command line and exit with its status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is no error
+        if isinstance(stream, io.TextIOWrapper):  # escape characters that the terminal cannot encode
             stream.reconfigure(errors="backslashreplace")
     try:
         status = _status(main)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush when Python exits
         status = FAILED
     sys.exit(status)
@@ -86,37 +86,38 @@ def _status(main: Callable[[Sequence[str]], int]) -> int:
 
 
 def _tyro(kind: Any, argv: Sequence[str], **options: Any) -> Any:
-    complaint = io.StringIO()
+    message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(message):
             return tyro.cli(
                 kind, args=_normalised(kind, argv), config=CONFIG, registry=_registry(), **options
             )
     except SystemExit as stop:
         if not stop.code:
             raise  # --help
-        raise BadInputError(_first_paragraph(complaint.getvalue())) from None
+        raise BadInputError(_first_paragraph(message.getvalue())) from None
 
 
 def _normalised(kind: type, argv: Sequence[str]) -> list[str]:
-    """The command line with every boolean as `--x True` or `--x False`, and every list as `--x 16 16`.
+    """Rewrite booleans as `--x True` or `--x False`, and lists as `--x 16 16`.
 
-    People write `--x` and `--no-x`, `wandb agent` writes `--x=True` and `--x=[16, 16]`, or with a space.
+    Users write `--x` and `--no-x`, `wandb agent` writes `--x=True` and `--x=[16, 16]`, or with a space.
     """
-    known, waiting, normalised = flags(kind), list(argv), []
-    while waiting:
-        token = waiting.pop(0)
-        written, equals, value = token.partition("=")
-        name = written.replace("_", "-")
+    known, remaining, normalised = flags(kind), list(argv), []
+    while remaining:
+        token = remaining.pop(0)
+        flag, equals, value = token.partition("=")
+        name = flag.replace("_", "-")
         positive = f"--{name.removeprefix('--no-')}"
         if known.get(name) is bool:
             if not equals:
-                value = waiting.pop(0) if waiting and waiting[0].lower() in ("true", "false") else "True"
+                given = remaining and remaining[0].lower() in ("true", "false")
+                value = remaining.pop(0) if given else "True"
             normalised += [name, {"true": "True", "false": "False"}.get(value.lower(), value)]
         elif name not in known and name.startswith("--no-") and known.get(positive) is bool and not equals:
             normalised += [positive, "False"]
-        elif known.get(name) is tuple and not equals and waiting and waiting[0].startswith(("[", "(")):
-            normalised += [name, *_items(waiting.pop(0))]
+        elif known.get(name) is tuple and not equals and remaining and remaining[0].startswith(("[", "(")):
+            normalised += [name, *_items(remaining.pop(0))]
         elif known.get(name) is tuple and value.startswith(("[", "(")):
             normalised += [name, *_items(value)]
         else:
@@ -125,7 +126,7 @@ def _normalised(kind: type, argv: Sequence[str]) -> list[str]:
 
 
 def _items(text: str) -> list[str]:
-    """The items of `[a, 'b']` or `(a, 'b')`; text that is no such list is one item."""
+    """The items of `[a, 'b']` or `(a, 'b')`; any other text is a single item."""
     if text[-1] != {"[": "]", "(": ")"}[text[0]]:
         return [text]
     try:
@@ -135,16 +136,16 @@ def _items(text: str) -> list[str]:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Paths in which ~ is the home folder, and whole numbers such as 1e4."""
+    """Rules for paths with ~ and for whole numbers such as 1e4."""
     registry = tyro.constructors.ConstructorRegistry()
-    # Of `--out=~/runs` no shell has expanded the ~.
-    registry.primitive_rule(_read_as(Path, "PATH", _path))
-    registry.primitive_rule(_read_as(int, "INT", _whole))
+    # The shell does not expand the ~ of `--out=~/runs`.
+    registry.primitive_rule(_parsing_rule(Path, "PATH", _path))
+    registry.primitive_rule(_parsing_rule(int, "INT", _whole_number))
     return registry
 
 
-def _read_as(kind: type, metavar: str, read: Callable[[str], Any]) -> Callable[..., Any]:
-    """Tyro's rule for flags of a type, each read from one word."""
+def _parsing_rule(kind: type, metavar: str, read: Callable[[str], Any]) -> Callable[..., Any]:
+    """A tyro rule that parses flags of type `kind` from one word with `read`."""
 
     def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
         if info.type is not kind:
@@ -163,29 +164,31 @@ def _read_as(kind: type, metavar: str, read: Callable[[str], Any]) -> Callable[.
 def _path(text: str) -> Path:
     path = os.path.expanduser(text)
     if not text or path.startswith("~"):
-        raise ValueError("is empty, as where a variable is not set" if not text else "names no user's home")
+        raise ValueError(
+            f"there is no home folder for {text}" if text else "it is empty: is a variable not set?"
+        )
     return Path(path)
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         with contextlib.suppress(ValueError):
             number = float(text)
-            if number.is_integer() and abs(number) <= 2**53:  # 1e4, which W&B takes for text, or 10000.0
+            if number.is_integer() and abs(number) <= 2**53:  # 1e4, text to W&B, or 10000.0
                 return int(number)
         raise
 
 
 def _first_paragraph(box: str) -> str:
-    """What tyro says in its box, as one line: the part above the first rule, and its suggestion."""
+    """Tyro's boxed message as one line: the part above the first rule, and its suggestion."""
     lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     lines = [line for line in lines if line]
     rules = [i for i, line in enumerate(lines) if set(line) in ({"─"}, {"-"})]
-    if "│" not in box:  # no box where the terminal's encoding cannot draw one: a title and a rule instead
+    if "│" not in box:  # where the terminal's encoding has no box characters, tyro prints a title and a rule
         lines, rules = lines[rules[0] + 1 :], [rule - rules[0] - 1 for rule in rules[1:]]
-    said = " ".join(lines[: rules[0]] if rules else lines)
+    message = " ".join(lines[: rules[0]] if rules else lines)
     if "Perhaps you meant:" in lines:
-        said += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
-    return f"{said} (--help lists all flags)"
+        message += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
+    return f"{message} (--help lists all flags)"

@@ -1,14 +1,14 @@
-"""What can go wrong while a run trains."""
+"""Errors raised during training."""
 
 from jaxmarl_fac.tracking import History
 
 
 class DivergedError(RuntimeError):
-    """A learner's numbers are no longer finite.
+    """The parameters or update metrics of a learner are no longer finite.
 
     Attributes:
-        lanes: which, in words.
-        history: the evaluations before.
+        lanes: names of the diverged lanes, such as "seed 3" or "game 0 seed 3".
+        history: the evaluations up to then.
     """
 
     def __init__(self, lanes: list[str], env_steps: int, history: History):
@@ -17,5 +17,5 @@ class DivergedError(RuntimeError):
         shown = ", ".join(lanes[:10]) + (f" and {len(lanes) - 10} more" if len(lanes) > 10 else "")
         super().__init__(
             f"diverged to NaN or infinity by environment step {env_steps}: {shown}; "
-            "what was finished before is kept; try a smaller learning rate"
+            "earlier evaluations are kept; try a smaller learning rate"
         )

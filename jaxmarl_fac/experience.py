@@ -49,6 +49,27 @@ class Trajectory(NamedTuple):
     0 (padding after an episode's end, or an environment that spends a row on being reset) reward and discount
     mean nothing. Step t leads to observation t + 1 also at the end of an episode, so that every step may
     bootstrap from there.
+
+    Example:
+        An episode of two steps and the reset after it:
+
+        >>> import jax.numpy as jnp
+        >>> import envs
+        >>> game = envs.make("two-step")
+        >>> observation = game.observe(game.reset(jax.random.key(0))[0])
+        >>> trajectory = Trajectory(
+        ...     observation=jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), observation),
+        ...     first=jnp.array([True, False, False, True]),
+        ...     carry=(),
+        ...     actions=jnp.zeros((3, 2), jnp.int32),
+        ...     extras=(),
+        ...     reward=jnp.array([0.0, 7.0, 0.0]),
+        ...     discount=jnp.array([1.0, 0.0, 1.0]),
+        ...     mask=jnp.array([1.0, 1.0, 0.0]),
+        ... )
+        >>> batch = jax.tree.map(lambda leaf: leaf[None], trajectory)
+        >>> over_batch(lambda steps: jnp.sum(steps.reward * steps.mask), batch)  # (B,)
+        Array([7.], dtype=float32)
     """
 
     observation: Observation  # (T + 1, ...)

@@ -17,9 +17,9 @@ from jaxmarl_fac.schedule import Schedule, evenly_spread
 from jaxmarl_fac.settings import Constraint, Count, Settings, at_least
 
 #: Iterations that the loop can count in 32 bits, two numbers kept for keys.
-MOST_ITERATIONS = 2**31 - 3
+MAX_ITERATIONS = 2**31 - 3
 #: Seeds of one experiment.
-MOST_SEEDS = 2**20
+MAX_SEEDS = 2**20
 #: Counts that only the host needs.
 LARGE = Constraint("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
 
@@ -47,6 +47,23 @@ class Experiment(Settings):
         bitwise_seeds: run every lane by itself, one after the other on each device, so that a seed gives the
             same bits alone or among others, on any number of devices of one kind.
         probe: more to record at every evaluation: a function at the top level of a module.
+
+    Raises:
+        BadInputError: for the first field that is out of its range, or fields that do not fit together.
+
+    Example:
+        >>> import baselines, envs
+        >>> experiment = Experiment(
+        ...     algorithm=baselines.make("qmix"), environment=envs.make("two-step"),
+        ...     seeds=range(8), env_steps=1000, num_envs=4
+        ... )
+        >>> experiment.iterations, experiment.lanes
+        (250, 8)
+        >>> Experiment(
+        ...     algorithm=baselines.make("ddpg"), environment=envs.make("differential"), seeds=(), env_steps=9
+        ... )
+        Traceback (most recent call last):
+        envs.errors.BadInputError: an experiment needs at least one seed
     """
 
     algorithm: Algorithm
@@ -82,9 +99,9 @@ class Experiment(Settings):
             raise BadInputError("an experiment needs at least one seed")
         if len(set(self.seeds)) < len(self.seeds):
             raise BadInputError("seeds must be different numbers, each only once")
-        if self.iterations > MOST_ITERATIONS:
+        if self.iterations > MAX_ITERATIONS:
             raise BadInputError(
-                f"env_steps must be at most {MOST_ITERATIONS} for each environment, not {self.env_steps} for "
+                f"env_steps must be at most {MAX_ITERATIONS} for each environment, not {self.env_steps} for "
                 f"{self.num_envs}: raise num_envs, or train less"
             )
         if self.evaluations > self.iterations:
@@ -131,7 +148,7 @@ class Experiment(Settings):
             update_every=update_every,
             updates_per_step=self.updates_per_step,
             target_every=copies * update_every,
-            evaluation_points=evenly_spread(self.iterations, self.evaluations),
+            eval_iterations=evenly_spread(self.iterations, self.evaluations),
         )
 
     @property
@@ -146,7 +163,7 @@ def seed_numbers(count: int, first: int = 0) -> tuple[int, ...]:
     Raises:
         BadInputError: for a count below 1, or one that no experiment can have.
     """
-    if not 1 <= count <= MOST_SEEDS:
-        bound = "least 1" if count < 1 else f"most {MOST_SEEDS}"
+    if not 1 <= count <= MAX_SEEDS:
+        bound = "least 1" if count < 1 else f"most {MAX_SEEDS}"
         raise BadInputError(f"the number of seeds must be at {bound}, not {count}")
     return tuple(range(first, first + count))

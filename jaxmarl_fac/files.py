@@ -1,4 +1,4 @@
-"""Folders that can be written, and files that are written whole or not at all."""
+"""Output folders, their locks, and atomic file writes."""
 
 import contextlib
 import os
@@ -18,10 +18,10 @@ except ImportError:  # not a POSIX system
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """An empty file to write, which takes the place of `path` once the block is left without an error.
+    """Open a temporary file that replaces `path` atomically if the block ends without an error.
 
     Raises:
-        BadInputError: if it cannot be written; what was at `path` stays.
+        BadInputError: if it cannot be written; `path` then keeps its old content.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""Write `text` as UTF-8, whole or not at all; bytes of a file name that are no text as \udcff.
+    r"""Write `text` atomically as UTF-8; surrogates (undecodable bytes of file names) become `\udcff`.
 
     Raises:
         BadInputError: if it cannot be written.
@@ -46,30 +46,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make a folder for output, and see that it can be written.
+    """Create an output folder and check that it is writable.
 
     Raises:
-        BadInputError: if it cannot.
+        BadInputError: if it is not.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink(missing_ok=True)  # another process may have probed too
+        probe.unlink(missing_ok=True)  # another process may have removed it already
     except OSError as error:
         raise BadInputError(f"output folder {folder} cannot be written: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process, and every other call, out of an output folder while the block runs.
+    """Hold an exclusive lock on an output folder while the block runs.
 
-    The lock is the kernel's own on the file `.lock`, which ends with the process however that ends; the file
-    stays, and says nothing by being there. Without such locks (no POSIX system, or a network file system that
-    refuses them) nobody is kept out.
+    This is a kernel lock (`flock`) on the file `.lock`: it is released however the process ends. The file
+    itself is left behind, and its existence means nothing. Where such locks are missing (no POSIX system, or
+    a network file system without them) the folder is not locked.
 
     Raises:
-        BadInputError: if somebody else is in there, or the folder cannot be written.
+        BadInputError: if another process or call holds the lock, or the folder cannot be written.
     """
     prepare_folder(folder)
     with contextlib.ExitStack() as stack:
@@ -88,9 +88,11 @@ def _lock(file: FileIO, folder: Path) -> None:
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
         owner = file.read().decode(errors="replace") or "another process"
-        raise BadInputError(f"{folder} is in use by {owner}: wait for its end, or choose another") from error
+        raise BadInputError(
+            f"{folder} is in use by {owner}: wait until it ends, or choose another folder"
+        ) from error
     except OSError:
         return  # this file system has no locks
-    with contextlib.suppress(OSError):  # a full disk: the lock holds without its owner's name
+    with contextlib.suppress(OSError):  # disk full: the lock holds even without its owner's name
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

@@ -1,4 +1,4 @@
-"""Runs in a folder, and seeds that are added to a finished one."""
+"""Running in an output folder, and adding seeds to a finished run."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from jaxmarl_fac.files import locked
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.tracking import History
 
-#: What a run leaves.
+#: Return type of `run`, which is `loop.Result`.
 ResultT = TypeVar("ResultT")
 
 
@@ -28,7 +28,16 @@ def run_in(
     keep_best: bool = False,
     grow: bool = True,
 ) -> ResultT:
-    """`run` with the checkpoints in a folder, after seeds that are new to it were trained as the others."""
+    """Call `run` with the folder's checkpoints; seeds that a finished run there lacks are trained first.
+
+    Args:
+        folder: output folder, locked meanwhile.
+        program: of the experiment.
+        run: takes a program and its checkpoints.
+        keep: see `Checkpoints`.
+        keep_best: see `Checkpoints`.
+        grow: see `Checkpoints`.
+    """
     experiment, added = program.experiment, folder / ".added"
     with locked(folder):
         checkpoints = Checkpoints(folder, experiment, keep, keep_best, grow)
@@ -45,16 +54,20 @@ def _add_seeds(
     saved: Saved,
     run: functools.partial[ResultT],
 ) -> None:
-    """Train in `folder` the seeds that a finished run lacks, and join them with it in one checkpoint."""
+    """Train the missing seeds of a finished run in `folder`, then merge both into one checkpoint."""
     old, games = saved.experiment, max(1, saved.experiment.games)
     new = dataclasses.replace(old, seeds=tuple(seed for seed in seeds if seed not in old.seeds))
     joined = dataclasses.replace(old, seeds=seeds)
     history = saved.history.arrays()
-    points = tuple(int(steps) // old.num_envs for steps in history.pop("env_steps"))
+    eval_iterations = tuple(int(steps) // old.num_envs for steps in history.pop("env_steps"))
     title = f"{run.keywords['title']}, new seeds"
-    run_in(folder, Program(new), functools.partial(run, points=points, tracker=None, title=title))
+    run_in(
+        folder,
+        Program(new),
+        functools.partial(run, eval_iterations=eval_iterations, tracker=None, title=title),
+    )
 
-    # Game by game, the seeds in their order: from the old lanes followed by the new ones.
+    # Lanes are ordered by game, then by seed; `order` indexes the old lanes followed by the new ones.
     places = {seed: (place, len(old.seeds), 0) for place, seed in enumerate(old.seeds)}
     places |= {seed: (place, len(new.seeds), old.lanes) for place, seed in enumerate(new.seeds)}
     wanted = [places[seed] for seed in seeds]
@@ -63,7 +76,7 @@ def _add_seeds(
     )
     abstract = Program(joined).abstract_lanes()
     first, second = checkpoints.restore(abstract), Checkpoints(folder, new).restore(abstract)
-    assert first and second  # both runs have come to their end
+    assert first and second  # both runs are finished
     (lanes, iteration, _, seconds), (more, _, later, more_seconds) = first, second
     lanes = jax.tree.map(
         lambda one, other: jnp.concatenate([one[: old.lanes], other[: new.lanes]])[order], lanes, more
@@ -75,10 +88,10 @@ def _add_seeds(
 
 
 def _drop_joined(added: Path, seeds: tuple[int, ...]) -> None:
-    """Remove a folder of added seeds, once a run has them all; those that still train stay."""
+    """Remove the folder of added seeds once the run contains all of them."""
     try:
         left = json.loads((added / "experiment.json").read_text(encoding="utf-8"))["seeds"]
-    except (OSError, ValueError):  # removed by half, or not there
+    except (OSError, ValueError):  # missing, or only partly removed
         left = ()
     if set(left) <= set(seeds):
         shutil.rmtree(added, ignore_errors=True)

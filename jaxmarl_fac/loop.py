@@ -1,8 +1,8 @@
-"""The one loop. Read it from top to bottom.
+"""The training loop of all algorithms.
 
-A lane is one learner: one seed of one game. The lane axis is the leading axis of everything, laid out
-over all devices; compute happens in jitted chunks of many iterations (`program.py`); between chunks the host
-shows progress, logs, saves and listens for signals. What is computed never depends on how it is chunked.
+A lane is one learner: one seed of one game. All arrays have a leading lane axis, sharded over all devices.
+The devices run jitted chunks of many iterations (`program.py`); between chunks the host shows progress, logs,
+saves and handles signals. Results do not depend on the chunk size.
 """
 
 import dataclasses
@@ -26,33 +26,33 @@ from jaxmarl_fac.program import LARGEST, Program
 from jaxmarl_fac.progress import Progress
 from jaxmarl_fac.tracking import History, Tracker
 
-#: The host wants to hear from the devices about this often, in seconds.
+#: Target wall-clock time of one jitted chunk, in seconds.
 CHUNK_SECONDS = 2.0
 
 
 class InterruptedRunError(KeyboardInterrupt):
-    """A signal stopped a run before its end; its checkpoint is kept, and the same call goes on from there.
+    """A signal stopped a run early, after saving a checkpoint; the same call resumes it.
 
-    A KeyboardInterrupt, so that a script that trains several runs stops too, unless it says otherwise.
+    It is a KeyboardInterrupt, so that a script that trains several runs stops too unless it handles it.
 
     Attributes:
-        result: of the run so far.
+        result: the result so far.
     """
 
     def __init__(self, result: "Result"):
         self.result = result
-        super().__init__(f"stopped after {result.env_steps:,} environment steps; the same call goes on")
+        super().__init__(f"stopped after {result.env_steps:,} environment steps; the same call resumes it")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run leaves.
+    """The outcome of a run.
 
     Attributes:
         history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps.
-        learner: of every lane, leading axis `(lanes,)`.
-        env_steps: environment steps that each lane has taken.
-        seconds: time spent, over all sessions.
+        learner: state of every lane, leading axis `(lanes,)`.
+        env_steps: environment steps of each lane.
+        seconds: wall-clock time, summed over all sessions of the run.
     """
 
     history: History
@@ -73,31 +73,46 @@ def train(
     keep_best: bool = False,
     grow: bool = True,
 ) -> Result:
-    """Run an experiment to its end, from where its checkpoint in `out` stands if there is one.
+    """Train an experiment to its end, resuming from the newest checkpoint in `out` if there is one.
 
-    A run of fewer env_steps in `out`, finished or not, goes on to the new end, and is evaluated from there on
-    as the new number says. Schedules that span training (linear learning rates, annealings) stretch to the
-    new end from then on; without them the numbers are those of one go. To a finished run of fewer seeds the
-    new ones are added: they are trained in `out`/.added, evaluated when the old ones were, and then joined
-    with them, whose numbers stay as they are. With both, the seeds are added first.
+    A run with fewer env_steps in `out`, finished or not, is trained further; its remaining evaluations follow
+    the new number. Schedules that span training (linear learning rates, annealing) stretch to the new end
+    from then on; without them the results equal those of a single run. Seeds that a finished run lacks are
+    trained in `out`/.added, evaluated at the same steps, and merged; the old seeds' results do not change.
+    If both are raised, seeds are added first.
 
     Args:
         experiment: what to run.
-        out: folder for checkpoints; None keeps none.
-        tracker: is given every evaluation.
+        out: folder for checkpoints; None writes none.
+        tracker: receives every evaluation.
         title: of the progress bar.
         show_progress: on stderr, a bar on a terminal and one line a minute in a log.
-        checkpoint_seconds: least time between two checkpoints; one is always written at the end.
-        keep: how many of the newest checkpoints stay; "all" of them.
-        keep_best: keep the one with the highest mean return too, and write one whenever that rises.
-        grow: False refuses to go on from fewer env_steps or seeds, for results that must come from one go.
+        checkpoint_seconds: minimum time between two checkpoints; one is always written at the end.
+        keep: number of newest checkpoints to keep, or "all".
+        keep_best: also keep the checkpoint with the highest mean return, and write one whenever that rises.
+        grow: False refuses to extend a run with fewer env_steps or seeds, for results that must come from a
+            single run.
 
     Raises:
-        DivergedError: if a lane stops being finite.
-        InterruptedRunError: if SIGINT (Ctrl-C) or SIGTERM stopped it, after the checkpoint is written.
-        BadInputError: if no update is due in so few steps, `checkpoint_seconds` is negative or not finite,
+        DivergedError: if a lane's parameters or metrics become NaN or infinite.
+        InterruptedRunError: on SIGINT (Ctrl-C) or SIGTERM, after the checkpoint is written.
+        BadInputError: if no update is due within `env_steps`, `checkpoint_seconds` is negative or not finite,
             `keep` is below 1, or `out` cannot be written, is in use, or holds another experiment, more steps
-            or a broken checkpoint.
+            or a damaged checkpoint.
+
+    Example:
+        >>> import baselines
+        >>> from envs.matrix_games import matrix_game
+        >>> game = matrix_game([[1, 0], [0, 0]])
+        >>> learner = baselines.make("iql-tabular", epsilon_end=1.0)
+        >>> experiment = Experiment(
+        ...     algorithm=learner, environment=game, seeds=(0, 1, 2), env_steps=1000, evaluations=2
+        ... )
+        >>> result = train(experiment)
+        >>> result.history.arrays()["env_steps"]
+        array([   0,  500, 1000])
+        >>> result.history.last["episode_return"]  # one number for each seed
+        array([1., 1., 1.], dtype=float32)
     """
     schedule = experiment.schedule
     if not schedule.updates(experiment.iterations):
@@ -108,11 +123,11 @@ def train(
         )
     if not 0 <= checkpoint_seconds < math.inf:
         raise BadInputError(
-            f"checkpoint_seconds must be 0 or a finite number above, not {checkpoint_seconds}"
+            f"checkpoint_seconds must be a finite number, 0 or above, not {checkpoint_seconds}"
         )
     if keep != "all" and not (isinstance(keep, int) and keep >= 1):
-        raise BadInputError(f"keep must be 'all' or a whole number from 1, not {keep!r}")
-    evaluated = len(schedule.evaluation_points) * experiment.evaluation_episodes
+        raise BadInputError(f"keep must be 'all' or a whole number above 0, not {keep!r}")
+    evaluated = len(schedule.eval_iterations) * experiment.evaluation_episodes
     time_limit = experiment.environment.time_limit
     if evaluated * time_limit > LARGEST:
         raise BadInputError(
@@ -123,7 +138,7 @@ def train(
     program.check_memory()
     run = functools.partial(
         _run,
-        points=schedule.evaluation_points,
+        eval_iterations=schedule.eval_iterations,
         tracker=tracker,
         title=title,
         show_progress=show_progress,
@@ -136,19 +151,19 @@ def _run(
     program: "Program",
     checkpoints: Checkpoints | None,
     *,
-    points: tuple[int, ...],
+    eval_iterations: tuple[int, ...],
     tracker: Tracker | None,
     title: str,
     show_progress: bool,
     checkpoint_seconds: float,
 ) -> Result:
-    """See `train`. `points` are the iterations before which the learners are evaluated."""
+    """See `train`; `eval_iterations` replace those of the experiment's schedule."""
     start, experiment = time.monotonic(), program.experiment
-    schedule = program.schedule._replace(evaluation_points=points)
+    schedule = program.schedule._replace(eval_iterations=eval_iterations)
     saved = checkpoints.restore(program.abstract_lanes()) if checkpoints else None
     if saved:
         lanes, iteration, history, before = saved
-        lanes = program.fitted(lanes)
+        lanes = program.repad(lanes)
         start = time.monotonic()  # time spent restoring a checkpoint is not counted
     else:
         lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
@@ -171,7 +186,7 @@ def _run(
     with graceful_stop() as stop_asked, bar:
         while True:
             env_steps, best = iteration * experiment.num_envs, False
-            if iteration in schedule.evaluation_points and history.last_env_steps < env_steps:
+            if iteration in schedule.eval_iterations and history.last_env_steps < env_steps:
                 last = max(0, history.last_env_steps) // experiment.num_envs
                 row, lanes = program.evaluate(lanes, iteration, last)
                 history.append(env_steps, row)
@@ -183,7 +198,7 @@ def _run(
             if finished or stopped or best or time.monotonic() - last_save > checkpoint_seconds:
                 seconds, last_save = save(), time.monotonic()
             if finished or stopped:
-                result = Result(history, program.unpadded(lanes.learner), env_steps, seconds)
+                result = Result(history, program.unpad(lanes.learner), env_steps, seconds)
                 if finished:
                     return result
                 raise InterruptedRunError(result)
@@ -203,7 +218,7 @@ def _run(
 
 @contextmanager
 def graceful_stop() -> Iterator[Callable[[], bool]]:
-    """Turns Ctrl-C and SIGTERM into a question, asked between chunks. A second Ctrl-C ends at once."""
+    """Yield a function that tells whether SIGINT or SIGTERM has arrived; a second signal stops at once."""
     asked = False
 
     def ask(number: int, frame: Any) -> None:
@@ -213,7 +228,7 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
         asked = True
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread hears signals
+        yield lambda: False  # Python delivers signals to the main thread only
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

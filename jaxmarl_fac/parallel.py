@@ -1,4 +1,4 @@
-"""Seeds over devices: accelerators where there are any, else one XLA device per CPU core."""
+"""Lanes (seeds times games) over devices: accelerators if there are any, else one XLA device per CPU core."""
 
 import contextlib
 import functools
@@ -13,39 +13,40 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "seeds"
-SEEDS = PartitionSpec(AXIS)
-EVERYWHERE = PartitionSpec()
+#: Partition specs: a leading lane axis split over the devices, and a copy on every device.
+PER_LANE = PartitionSpec(AXIS)
+REPLICATED = PartitionSpec()
 
-#: Lanes that a CPU core runs at a time, at most, and bytes that their learners may take together. Side by
-#: side small networks share the cost of starting each operation; large ones push each other out of the cache,
-#: and XLA does a batch of their products more slowly than one after the other. Measured with learners of
+#: Limits of one block of lanes that a CPU core runs under vmap: lanes, and bytes of their learners. Batching
+#: amortises the dispatch of each operation over small networks; large ones evict each other from the cache,
+#: and XLA runs a batch of their products more slowly than one after the other. Measured with learners of
 #: 20 kB to 2.2 MB (parameters, their targets, Adam's moments): the rate is within about a tenth of its best.
 CPU_BLOCK, CPU_BLOCK_BYTES = 16, 3_000_000
 
 
 def use_all_cores() -> None:
-    """Let a CPU count as one XLA device per core; scripts do it by `import jaxmarl_fac.all_cores`.
+    """Make one XLA device per CPU core; scripts call it by `import jaxmarl_fac.all_cores`.
 
-    It only works before anything touches JAX's devices, which importing jumanji does; later it changes
-    nothing. `XLA_FLAGS=--xla_force_host_platform_device_count=N`, where set, has the last word.
+    It has no effect once JAX's backends are initialised, which importing jumanji does.
+    `XLA_FLAGS=--xla_force_host_platform_device_count=N` takes precedence.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", _available_cores())
 
 
-def seed_mesh(lanes: int) -> Mesh:
-    """A mesh with the one axis "seeds", over as many devices as there is work for."""
+def lane_mesh(lanes: int) -> Mesh:
+    """A mesh with one axis, "seeds", over at most `lanes` devices."""
     return Mesh(np.asarray(jax.devices()[: max(1, lanes)]), (AXIS,))
 
 
 def on_cpu(mesh: Mesh) -> bool:
-    """Whether the devices are CPU cores, and no accelerators."""
+    """Whether the devices of the mesh are CPU cores."""
     return bool(mesh.devices.flat[0].platform == "cpu")
 
 
 def free_on_devices(mesh: Mesh) -> int | None:
-    """Bytes that accelerators have left, all together; None for CPUs, which share the host's memory."""
+    """Free bytes on all accelerators together; None on CPU, which shares the host's memory."""
     stats = [device.memory_stats() for device in mesh.local_devices]
     if on_cpu(mesh) or not all(stats):
         return None
@@ -53,12 +54,12 @@ def free_on_devices(mesh: Mesh) -> int | None:
 
 
 def block_size(lanes: int, mesh: Mesh, learner_bytes: int) -> int:
-    """How many lanes a device should run at a time: all of them on an accelerator, few on a CPU.
+    """Number of lanes that a device runs under one vmap: all of its lanes on an accelerator, few on CPU.
 
     Args:
-        lanes: in all.
+        lanes: of the experiment.
         mesh: the devices.
-        learner_bytes: that one lane's learner takes.
+        learner_bytes: size of one lane's learner.
     """
     each = -(-lanes // mesh.size)
     if not on_cpu(mesh):
@@ -70,44 +71,43 @@ def block_size(lanes: int, mesh: Mesh, learner_bytes: int) -> int:
 def over_lanes(function: Callable[[Any], Any], mesh: Mesh) -> Callable[[Any], Any]:
     """Map `function` of one lane over a leading axis of lanes; sequentially on CPU.
 
-    For the start of training: side by side, a batch of matrix decompositions, such as orthogonal weights
-    take, makes threads wait for each other for ever (jaxlib 0.10.2 with two cores).
+    For initialisation: a batch of matrix decompositions, as orthogonal initialisers need, deadlocks on CPU
+    under vmap (jaxlib 0.10.2 with two cores).
     """
     return functools.partial(jax.lax.map, function) if on_cpu(mesh) else jax.vmap(function)
 
 
-def run_once(mesh: Mesh) -> dict[str, Any]:
-    """Compiler options for what runs only once: on CPUs LLVM's optimisations take longer than they spare.
+def cheap_compile(mesh: Mesh) -> dict[str, Any]:
+    """Compiler options for functions that run once: on CPU LLVM optimisation costs more time than it saves.
 
-    Where every network draws its weights they took 3.4 s instead of 2.2 s (QPLEX), for the same bits.
+    Compiling the initialisation of QPLEX takes 2.2 s instead of 3.4 s, and gives the same bits.
     """
     return {"xla_backend_optimization_level": 1} if on_cpu(mesh) else {}
 
 
-def padded(lanes: int, mesh: Mesh, block: int) -> int:
-    """The number of lanes, rounded up so that every device has the same number of whole blocks."""
+def padded_count(lanes: int, mesh: Mesh, block: int) -> int:
+    """`lanes` rounded up so that every device has the same number of full blocks."""
     return -(-lanes // (mesh.size * block)) * mesh.size * block
 
 
-def over_seeds(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-    """`function`, run by every device on its own seeds, without any communication."""
+def per_device(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """Run `function` on each device's own lanes, without communication."""
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def each_lane_alone(function: Callable[..., Any], mesh: Mesh, in_specs: Any) -> Callable[..., Any]:
-    """`function`, called for every lane by itself: one program, compiled for one lane on one device.
+    """Call `function` once per lane, with one program compiled for a single lane on a single device.
 
-    So that a lane's numbers are the same bits whatever other lanes there are, and on any number of devices:
-    a program over several lanes or devices is another program, in which XLA may order sums otherwise. The
-    price is a dispatch per lane, and no lane side by side with another on a device.
+    A lane's results are then bitwise independent of the other lanes and of the number of devices; programs
+    over several lanes or devices may sum in another order. The cost is one dispatch per lane, and no
+    batching of lanes on a device.
 
     Args:
-        function: of trees with a leading axis of one lane where `in_specs` says `SEEDS`; its results have
-            that axis too.
+        function: its `PER_LANE` arguments and its results are trees with a leading axis of size 1.
         mesh: the devices; each runs its own lanes one after the other.
-        in_specs: `SEEDS` or `EVERYWHERE` for each argument.
+        in_specs: `PER_LANE` or `REPLICATED` for each argument, the `PER_LANE` ones first.
     """
-    run, sharding = jax.jit(function), seed_sharding(mesh)
+    run, sharding = jax.jit(function), lane_sharding(mesh)
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
 
     @jax.jit
@@ -128,7 +128,7 @@ def each_lane_alone(function: Callable[..., Any], mesh: Mesh, in_specs: Any) -> 
         return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
 
     def call(*arguments: Any) -> Any:
-        lanes = tuple(tree for tree, spec in zip(arguments, in_specs, strict=True) if spec == SEEDS)
+        lanes = tuple(tree for tree, spec in zip(arguments, in_specs, strict=True) if spec == PER_LANE)
         shared = arguments[len(lanes) :]
         parts = [part_of(lanes, device) for device in devices]
         count = jax.tree.leaves(parts[0])[0].shape[0]
@@ -141,24 +141,24 @@ def each_lane_alone(function: Callable[..., Any], mesh: Mesh, in_specs: Any) -> 
     return call
 
 
-def seed_sharding(mesh: Mesh) -> NamedSharding:
-    """The layout of an array with a leading seed axis."""
-    return NamedSharding(mesh, SEEDS)
+def lane_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array with a leading lane axis."""
+    return NamedSharding(mesh, PER_LANE)
 
 
 def shard(tree: Any, mesh: Mesh) -> Any:
-    """Lay arrays with a leading seed axis out over the mesh."""
-    return jax.device_put(tree, seed_sharding(mesh))
+    """Distribute arrays with a leading lane axis over the mesh."""
+    return jax.device_put(tree, lane_sharding(mesh))
 
 
 def to_host(tree: Any) -> Any:
-    """Device arrays as NumPy arrays; with several hosts every host gets the whole."""
+    """Device arrays as NumPy arrays; with several hosts, every host gets the full arrays."""
     if jax.process_count() > 1:
         tree = multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(np.asarray, tree)
 
 
 def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # Linux; a container may allow fewer than there are
+    if hasattr(os, "sched_getaffinity"):  # Linux; a container may be limited to some of the cores
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

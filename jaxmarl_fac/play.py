@@ -1,4 +1,4 @@
-"""Trained learners outside the loop: load one from a run's folder, play it greedily, watch it."""
+"""Trained learners outside the loop: load one from a run's folder, play it greedily, animate an episode."""
 
 import dataclasses
 from collections.abc import Collection
@@ -17,19 +17,19 @@ from jaxmarl_fac.evaluation import AGENTS, greedy_return
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.saved import load_experiment
 
-#: Episodes that are played side by side.
-MOST_EPISODES = 2**20
+#: Most episodes that are played at once.
+MAX_EPISODES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Player:
-    """One trained learner and the game that it was trained on.
+    """A trained learner and the game that it was trained on.
 
     Attributes:
         algorithm: with all its hyper-parameters.
-        environment: one game, without a leading axis.
-        params: of this learner alone.
-        env_steps: environment steps that it was trained for.
+        environment: a single game, without a leading axis.
+        params: parameters of this learner, without a lane axis.
+        env_steps: environment steps of training.
     """
 
     algorithm: Algorithm
@@ -41,14 +41,14 @@ class Player:
         """Undiscounted returns `(episodes,)` of greedy play, or `(episodes, n)` with a reward per agent.
 
         Args:
-            episodes: how many.
-            key: of the games' randomness; the same one gives the same games.
+            episodes: number of episodes.
+            key: seed of the random key; the same key gives the same episodes.
 
         Raises:
-            BadInputError: for no or too many episodes, or a key that is none.
+            BadInputError: if `episodes` or `key` is out of range.
         """
-        if not 1 <= episodes <= MOST_EPISODES:
-            bound = "least 1" if episodes < 1 else f"most {MOST_EPISODES}"
+        if not 1 <= episodes <= MAX_EPISODES:
+            bound = "least 1" if episodes < 1 else f"most {MAX_EPISODES}"
             raise BadInputError(f"episodes must be at {bound}, not {episodes}")
 
         learner = self.algorithm.bind(GameSpec.of(self.environment))
@@ -62,7 +62,7 @@ class Player:
         """The states of one greedy episode, from the first to the last.
 
         Raises:
-            BadInputError: for a key that is none.
+            BadInputError: if `key` is out of range.
         """
         env, params = self.environment, self.params
         learner = self.algorithm.bind(GameSpec.of(env))
@@ -84,25 +84,25 @@ class Player:
         return states
 
     def animate(self, path: str | Path, key: int = 0) -> None:
-        """Write one greedy episode as an animation.
+        """Write an animation of one greedy episode.
 
         Args:
-            path: ends in .gif.
+            path: of a .gif file.
             key: see `returns`.
 
         Raises:
-            BadInputError: if `path` does not end in .gif or cannot be written, nobody can draw the game, or
-                the key is none.
+            BadInputError: if `path` does not end in .gif or cannot be written, the game has no viewer, or
+                `key` is out of range.
         """
         path, env = Path(path), self.environment
         if not hasattr(env, "animate"):
             raise BadInputError(
-                f"{type(env).__name__} has no pictures: it can only be played for its returns"
+                f"{type(env).__name__} has no viewer and cannot be animated: leave the animation out"
             )
         if path.suffix.lower() != ".gif":
             raise BadInputError(f"animations are written as GIF: {path} must end in .gif")
         try:
-            with path.open("ab"):  # refused before anything is played
+            with path.open("ab"):  # fails early, before the episode is played
                 pass
         except OSError as error:
             raise BadInputError(f"animation {path} cannot be written: {error.strerror}") from error
@@ -116,19 +116,35 @@ def load_player(
     step: int | Literal["best"] | None = None,
     modules: Collection[str] = (),
 ) -> Player:
-    """The learner that a run left in its folder; the run may go on meanwhile.
+    """Load one trained learner from a run's folder; the run may still be training.
 
     Args:
-        folder: what `loop.train` was given as `out`, with experiment.json and checkpoints in it.
-        seed: which; the run's first if None.
-        game: which of a batch of games.
+        folder: the `out` of `loop.train`, with experiment.json and checkpoints.
+        seed: seed number; the run's first if None.
+        game: index in a batch of games.
         step: environment steps of the checkpoint, if the run keeps several, or "best" for the one with the
             best mean return; the last one if None.
-        modules: outside of the suite, from which the run's algorithm or game may be taken.
+        modules: modules outside the suite that define the run's algorithm or game.
 
     Raises:
-        BadInputError: if there is no run or no such checkpoint, if either is damaged, or if it has no such
-            seed or game.
+        BadInputError: if there is no run or no such checkpoint, if either is damaged, or if the run has no
+            such seed or game.
+
+    Example:
+        >>> import tempfile
+        >>> import baselines
+        >>> from envs.matrix_games import matrix_game
+        >>> from jaxmarl_fac.experiment import Experiment
+        >>> from jaxmarl_fac.loop import train
+        >>> experiment = Experiment(
+        ...     algorithm=baselines.make("iql-tabular", epsilon_end=1.0),
+        ...     environment=matrix_game([[1, 0], [0, 0]]), seeds=(0, 1), env_steps=500, evaluations=1
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = train(experiment, folder)
+        ...     player = load_player(folder, seed=1)
+        >>> player.returns(episodes=3)
+        array([1., 1., 1.], dtype=float32)
     """
     folder = Path(folder)
     if not (step is None or step == "best" or isinstance(step, int)):
@@ -156,7 +172,7 @@ def _key(number: int) -> jax.Array:
 
 
 def _numbers(numbers: tuple[int, ...]) -> str:
-    """In words, and short."""
+    """A short list: "0 to 7", or "3, 5, 8"."""
     if len(numbers) > 2 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")

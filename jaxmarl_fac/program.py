@@ -1,4 +1,4 @@
-"""An experiment's compiled functions: all lanes act, store, learn and are evaluated on the devices."""
+"""The compiled functions of an experiment: acting, storing, learning and evaluation of all lanes."""
 
 import functools
 from collections.abc import Callable
@@ -18,22 +18,22 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.memory.base import Buffer, Store
 from jaxmarl_fac.memory.packing import plain_step, tree_bytes
 from jaxmarl_fac.parallel import (
-    EVERYWHERE,
-    SEEDS,
+    PER_LANE,
+    REPLICATED,
     block_size,
+    cheap_compile,
     each_lane_alone,
     free_on_devices,
+    lane_mesh,
+    lane_sharding,
     over_lanes,
-    over_seeds,
-    padded,
-    run_once,
-    seed_mesh,
-    seed_sharding,
+    padded_count,
+    per_device,
     shard,
     to_host,
 )
 
-#: The largest number that the loop can count to on a device.
+#: The largest int32, up to which the loop counts on a device.
 LARGEST = 2**31 - 1
 
 #: Fold-in constants for the initialisation and evaluation keys; larger than any iteration number.
@@ -42,81 +42,83 @@ INITIAL, EVALUATION = LARGEST, LARGEST - 1
 
 @struct.dataclass
 class Lane:
-    """All that changes while one learner learns."""
+    """The training state of one learner."""
 
     learner: LearnerState
     buffer: Buffer
     env_states: Any  # of `num_envs` environments
-    carries: Any  # what the agents of each environment remember within its episode
-    sums: dict[str, jax.Array]  # of the update metrics since the last evaluation
-    #: (E,) bool, environments that spend their next step on being reset; None where resets take no step.
+    carries: Any  # agent memory within the episode of each environment
+    sums: dict[str, jax.Array]  # update metrics, summed since the last evaluation
+    #: (E,) bool, environments whose next step is their reset; None where resets take no step of their own.
     waiting: jax.Array | None = None
 
 
 @struct.dataclass
-class Fixed:
-    """What makes one lane differ from another, and never changes."""
+class LaneConstants:
+    """What distinguishes one lane from another, constant during training."""
 
     key: jax.Array
     environment: TeamEnvironment
 
 
 class Program:
-    """An experiment's compiled functions over all its lanes."""
+    """The compiled functions of an experiment over all its lanes."""
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        self.mesh = seed_mesh(experiment.lanes)
-        fixed = self._fixed_lanes()
-        env = jax.tree.map(lambda leaf: leaf[0], fixed.environment)
+        self.mesh = lane_mesh(experiment.lanes)
+        constants = self._lane_constants()
+        env = jax.tree.map(lambda leaf: leaf[0], constants.environment)
         bound = experiment.bind(env)
-        learner = jax.eval_shape(bound.init, fixed.key[0])
+        learner = jax.eval_shape(bound.init, constants.key[0])
         self._example = step_example(env, bound)
         #: Lanes that one device runs at a time.
         self.block = (
             1 if experiment.bitwise_seeds else block_size(experiment.lanes, self.mesh, tree_bytes(learner))
         )
-        #: Which lane is where: all in their order, then some once more to fill up the devices.
-        self.fill = np.arange(padded(experiment.lanes, self.mesh, self.block)) % experiment.lanes
-        self.fixed = shard(jax.tree.map(lambda leaf: leaf[self.fill], fixed), self.mesh)
+        #: Gather index that pads the lanes to a multiple of the device count by repeating the first ones.
+        self.pad_index = np.arange(padded_count(experiment.lanes, self.mesh, self.block)) % experiment.lanes
+        self.constants = shard(jax.tree.map(lambda leaf: leaf[self.pad_index], constants), self.mesh)
         self.schedule = experiment.schedule
 
-        lanes, every = SEEDS, EVERYWHERE
-        chunk_specs, look_specs = (lanes, lanes, every, every), (lanes, lanes, every)
+        lanes, shared = PER_LANE, REPLICATED
+        chunk_specs, eval_specs = (lanes, lanes, shared, shared), (lanes, lanes, shared)
         start = over_lanes(self._init_lane, self.mesh)
-        look = jax.vmap(self._evaluate_lane, (0, 0, None))
-        #: Traced only once, for the shapes of the lanes and for the lanes themselves.
-        self._init = jax.jit(over_seeds(start, self.mesh, lanes, lanes), compiler_options=run_once(self.mesh))
-        self._start: Callable[[Fixed], Lane] = self._init
+        evaluate_lanes = jax.vmap(self._evaluate_lane, (0, 0, None))
+        #: Traced once, both for the shapes of the lanes and for the lanes themselves.
+        self._init = jax.jit(
+            per_device(start, self.mesh, lanes, lanes), compiler_options=cheap_compile(self.mesh)
+        )
+        self._start: Callable[[LaneConstants], Lane] = self._init
         self._chunk: Any
         if experiment.bitwise_seeds:
             self._start = each_lane_alone(start, self.mesh, (lanes,))
             self._chunk = each_lane_alone(self._run, self.mesh, chunk_specs)
-            self._evaluate = each_lane_alone(look, self.mesh, look_specs)
+            self._evaluate = each_lane_alone(evaluate_lanes, self.mesh, eval_specs)
         else:
-            run = over_seeds(self._run, self.mesh, chunk_specs, (lanes, lanes))
+            run = per_device(self._run, self.mesh, chunk_specs, (lanes, lanes))
             self._chunk = jax.jit(run, donate_argnums=0)
-            self._evaluate = jax.jit(over_seeds(look, self.mesh, look_specs, lanes))
+            self._evaluate = jax.jit(per_device(evaluate_lanes, self.mesh, eval_specs, lanes))
 
     # --- on the host ---
 
     def initial_lanes(self) -> Lane:
-        """Every lane before its first step."""
-        return self._start(self.fixed)
+        """All lanes at iteration 0."""
+        return self._start(self.constants)
 
     def abstract_lanes(self) -> Lane:
-        """Shapes, dtypes and layout of the lanes, for restoring a checkpoint."""
-        sharding = seed_sharding(self.mesh)
+        """Shapes, dtypes and shardings of the lanes, for restoring a checkpoint."""
+        sharding = lane_sharding(self.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self._init, self.fixed),
+            jax.eval_shape(self._init, self.constants),
         )
 
     def check_memory(self) -> None:
-        """Refuse lanes that the devices cannot hold, before any is made.
+        """Check that the lanes fit into memory, before any of them is allocated.
 
         Raises:
-            BadInputError: saying what they would take and what there is.
+            BadInputError: if they do not, with the needed and the available memory.
         """
         lanes = self.abstract_lanes()
         needed, replay = tree_bytes(lanes), tree_bytes(lanes.buffer)
@@ -124,63 +126,67 @@ class Program:
         check_fits(needed, what, free_on_devices(self.mesh))
 
     def compile_chunk(self, lanes: Lane) -> jax.stages.Compiled:
-        """The compiled chunk, for its costs (not with bitwise seeds); `chunk` compiles on its first call."""
+        """The compiled chunk for cost analysis (not with `bitwise_seeds`); `chunk` compiles on first call."""
         compiled: jax.stages.Compiled = self._chunk.lower(
-            lanes, self.fixed, jnp.int32(0), jnp.int32(1)
+            lanes, self.constants, jnp.int32(0), jnp.int32(1)
         ).compile()
         return compiled
 
     def flops_per_iteration(self) -> float:
-        """Floating point operations of one lane's iteration with learning, by XLA's own count."""
+        """Floating point operations of one lane's iteration with an update, as counted by XLA."""
 
         def one_block(leaf: jax.Array) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype)
 
         step = jax.vmap(functools.partial(self._iteration, learn=True), (0, 0, None))
-        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.fixed), self.fixed))
+        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.constants), self.constants))
         compiled: Any = jax.jit(step).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
         return float(compiled.cost_analysis()["flops"]) / self.block
 
     def chunk(self, lanes: Lane, start: int, stop: int) -> tuple[Lane, np.ndarray]:
-        """Iterations `start` to `stop`, and which lanes `(lanes,)` are finite after them."""
-        lanes, healthy = self._chunk(lanes, self.fixed, jnp.int32(start), jnp.int32(stop))
-        return lanes, self.unpadded(to_host(healthy))
+        """Run iterations `start` to `stop`; returns the lanes, and whether each is finite, `(lanes,)`."""
+        lanes, healthy = self._chunk(lanes, self.constants, jnp.int32(start), jnp.int32(stop))
+        return lanes, self.unpad(to_host(healthy))
 
     def evaluate(self, lanes: Lane, iteration: int, last: int) -> tuple[dict[str, np.ndarray], Lane]:
-        """Greedy play, the probe, and the update metrics' means since the one at `last`: `(lanes, ...)`."""
-        row = self.unpadded(to_host(self._evaluate(lanes, self.fixed, jnp.int32(iteration))))
+        """Evaluate greedy play and the probe, and average the update metrics since iteration `last`.
+
+        Returns:
+            The metrics by name, each `(lanes, ...)`, and the lanes with their sums set to 0.
+        """
+        row = self.unpad(to_host(self._evaluate(lanes, self.constants, jnp.int32(iteration))))
         updates = self.schedule.updates(iteration) - self.schedule.updates(last)
-        for name, total in self.unpadded(to_host(lanes.sums)).items():
-            row[name] = total / updates if updates > 0 else total * np.nan  # which is no whole number
+        for name, total in self.unpad(to_host(lanes.sums)).items():
+            row[name] = total / updates if updates > 0 else total * np.nan  # float, also for integer metrics
         return row, lanes.replace(sums=jax.tree.map(jnp.zeros_like, lanes.sums))  # type: ignore[attr-defined]
 
-    def fitted(self, lanes: Lane) -> Lane:
-        """Lanes that may come from other devices, with the padding of these."""
-        if jax.tree.leaves(lanes)[0].shape[0] == len(self.fill):
+    def repad(self, lanes: Lane) -> Lane:
+        """Pad lanes that were stored on another number of devices to the number of lanes of these."""
+        if jax.tree.leaves(lanes)[0].shape[0] == len(self.pad_index):
             return lanes
-        fitted: Lane = shard(jax.tree.map(lambda leaf: leaf[self.fill], lanes), self.mesh)
-        return fitted
+        repadded: Lane = shard(jax.tree.map(lambda leaf: leaf[self.pad_index], lanes), self.mesh)
+        return repadded
 
-    def unpadded(self, tree: Any) -> Any:
-        """Without the lanes that only fill up the devices."""
+    def unpad(self, tree: Any) -> Any:
+        """Remove the padding lanes."""
         return jax.tree.map(lambda leaf: leaf[: self.experiment.lanes], tree)
 
     def lane_names(self, which: np.ndarray) -> list[str]:
-        """The lanes `(lanes,)` that are True, in words."""
+        """Names of the lanes where `which (lanes,)` is True, such as "game 0 seed 3"."""
         seeds, games = self.experiment.seeds, self.experiment.games
         names = [f"seed {seed}" for seed in seeds]
         if games:
             names = [f"game {game} {name}" for game in range(games) for name in names]
         return [name for name, named in zip(names, which, strict=True) if named]
 
-    def _fixed_lanes(self) -> Fixed:
+    def _lane_constants(self) -> LaneConstants:
         experiment = self.experiment
         root = jax.random.key(np.uint32(experiment.root_key))
         games, seeds = jnp.arange(max(1, experiment.games)), np.asarray(experiment.seeds, np.uint32)
         by_seed = jax.vmap(jax.random.fold_in, (None, 0))(root, seeds)
 
         def keys_of_game(game: jax.Array) -> jax.Array:
-            # The first game of a batch has the keys that it would have alone.
+            # Game 0 has the same keys as an experiment on that game alone.
             other = jax.vmap(jax.random.fold_in, (0, None))(by_seed, game)
             return jnp.where(game == 0, by_seed, other)
 
@@ -189,12 +195,12 @@ class Program:
         if not experiment.games:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
         environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)
-        return Fixed(keys.reshape(-1), environment)
+        return LaneConstants(keys.reshape(-1), environment)
 
-    # --- on the devices, for one lane; `self` holds only static things ---
+    # --- on the devices, for one lane; the attributes of `self` are static under jit ---
 
     def bind(self, env: TeamEnvironment) -> tuple[Learner, Store]:
-        """The learner of one game and its store of experience."""
+        """The learner bound to one game, and its memory's store."""
         experiment, learner = self.experiment, self.experiment.bind(env)
         store = learner.memory.bind(
             env,
@@ -205,9 +211,9 @@ class Program:
         )
         return learner, store
 
-    def _init_lane(self, fixed: Fixed) -> Lane:
-        env, (learner, store) = fixed.environment, self.bind(fixed.environment)
-        learner_key, reset_key = jax.random.split(jax.random.fold_in(fixed.key, INITIAL))
+    def _init_lane(self, constants: LaneConstants) -> Lane:
+        env, (learner, store) = constants.environment, self.bind(constants.environment)
+        learner_key, reset_key = jax.random.split(jax.random.fold_in(constants.key, INITIAL))
         state, buffer = learner.init(learner_key), store.init()
         keys = _split(reset_key, self.experiment.num_envs)
         env_states, _ = jax.vmap(env.reset)(keys)
@@ -223,24 +229,24 @@ class Program:
         return Lane(state, buffer, env_states, carries, sums, waiting)
 
     def _clock(self, iteration: jax.Array, updates: int) -> Clock:
-        """The time at the start of an iteration, and so many updates later."""
+        """The clock at the start of an iteration, after `updates` of its updates."""
         experiment, schedule = self.experiment, self.schedule
         since = jnp.maximum(iteration - schedule.warmup, 0)
         rounds = since // schedule.update_every + (since % schedule.update_every > 0)
         return Clock(
-            # Both stop at the largest int32 instead of wrapping; exploration has ended long before.
+            # Both saturate at the largest int32 instead of wrapping; exploration has ended long before.
             env_steps=jnp.minimum(iteration, LARGEST // experiment.num_envs) * experiment.num_envs,
             updates=jnp.minimum(rounds, LARGEST // schedule.updates_per_step - 1) * schedule.updates_per_step
             + updates,
-            progress=jnp.minimum(iteration / experiment.iterations, 1),  # rounding may pass 1
+            progress=jnp.minimum(iteration / experiment.iterations, 1),  # rounding may exceed 1
         )
 
-    def _iteration(self, lane: Lane, fixed: Fixed, iteration: jax.Array, learn: bool) -> Lane:
-        """Act in every environment, store, and learn."""
-        experiment, env = self.experiment, fixed.environment
+    def _iteration(self, lane: Lane, constants: LaneConstants, iteration: jax.Array, learn: bool) -> Lane:
+        """Act in every environment, store the steps and, if `learn`, update."""
+        experiment, env = self.experiment, constants.environment
         learner, store = self.bind(env)
         params, clock = lane.learner.params, self._clock(iteration, 0)
-        act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(fixed.key, iteration), 3)
+        act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(constants.key, iteration), 3)
 
         def act(state: Any, carry: Any, key: jax.Array) -> Decision:
             return learner.act(params, carry, env.observe(state), clock, key)
@@ -252,7 +258,7 @@ class Program:
         fresh, _ = jax.vmap(env.reset)(reset_keys)
         last = timesteps.last()
         over, waiting = last, lane.waiting
-        if waiting is not None:  # an ended episode is left for a fresh one by a step of its own
+        if waiting is not None:  # after an episode's end, the reset takes a step of its own
             over, last = waiting, last & ~waiting
             after = _where(over, fresh, after)
         steps = Step(
@@ -274,22 +280,26 @@ class Program:
             for place, key in enumerate(_split(sample_key, experiment.updates_per_step)):
                 batch = store.sample(buffer, iteration + 1, key)
                 time = self._clock(iteration + 1, 0)._replace(updates=self._clock(iteration, place).updates)
-                update_key = jax.random.fold_in(key, 1)  # costs nothing where it is not used
+                update_key = jax.random.fold_in(key, 1)  # XLA drops it where it is not used
                 state, metrics = learner.update(state, batch, time, update_key)
                 sums = jax.tree.map(jnp.add, sums, metrics)
         return Lane(state, buffer, env_states, carries, sums, None if waiting is None else last)
 
-    def _evaluate_lane(self, lane: Lane, fixed: Fixed, iteration: jax.Array) -> dict[str, jax.Array]:
-        experiment, env, params = self.experiment, fixed.environment, lane.learner.params
-        key = jax.random.fold_in(jax.random.fold_in(fixed.key, EVALUATION), iteration)
+    def _evaluate_lane(
+        self, lane: Lane, constants: LaneConstants, iteration: jax.Array
+    ) -> dict[str, jax.Array]:
+        experiment, env, params = self.experiment, constants.environment, lane.learner.params
+        key = jax.random.fold_in(jax.random.fold_in(constants.key, EVALUATION), iteration)
         row = evaluate(experiment.bind(env), env, params, key, experiment.evaluation_episodes)
         probed = experiment.probe(experiment.algorithm, env, params) if experiment.probe else {}
         return {**row, **probed}
 
     # --- on one device, for all its lanes ---
 
-    def _run(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> tuple[Lane, jax.Array]:
-        """Iterations `start` to `stop`, block of lanes by block; and which lanes are finite after them."""
+    def _run(
+        self, lanes: Lane, constants: LaneConstants, start: jax.Array, stop: jax.Array
+    ) -> tuple[Lane, jax.Array]:
+        """Iterations `start` to `stop`, one block of lanes after another; and whether each lane is finite."""
         size, blocks = self.block, jax.tree.leaves(lanes)[0].shape[0] // self.block
 
         def run_block(index: jax.Array, lanes: Lane) -> Lane:
@@ -299,11 +309,11 @@ class Program:
             def put(leaf: jax.Array, new: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_update_slice_in_dim(leaf, new, index * size, 0)
 
-            block = self._run_block(jax.tree.map(cut, lanes), jax.tree.map(cut, fixed), start, stop)
+            block = self._run_block(jax.tree.map(cut, lanes), jax.tree.map(cut, constants), start, stop)
             return jax.tree.map(put, lanes, block)
 
         if blocks == 1:
-            lanes = self._run_block(lanes, fixed, start, stop)
+            lanes = self._run_block(lanes, constants, start, stop)
         else:
             lanes = jax.lax.fori_loop(0, blocks, run_block, lanes)
         finite = [
@@ -312,18 +322,18 @@ class Program:
         ]
         return lanes, jnp.all(jnp.stack(finite), axis=0)
 
-    def _run_block(self, lanes: Lane, fixed: Fixed, start: jax.Array, stop: jax.Array) -> Lane:
-        """Iterations `start` to `stop`. All that decides *when* is known here, outside the vmap."""
+    def _run_block(self, lanes: Lane, constants: LaneConstants, start: jax.Array, stop: jax.Array) -> Lane:
+        """Iterations `start` to `stop`; the schedule is applied outside the vmap, the same for all lanes."""
         schedule = self.schedule
 
         def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
             step = functools.partial(self._iteration, learn=learn)
-            return lambda iteration, lanes: jax.vmap(step, (0, 0, None))(lanes, fixed, iteration)
+            return lambda iteration, lanes: jax.vmap(step, (0, 0, None))(lanes, constants, iteration)
 
-        # Differences, because the next multiple of a long period may lie beyond what int32 holds.
+        # Compares differences: the next multiple of a long period may overflow int32.
 
         def learning(iteration: jax.Array, end: jax.Array, lanes: Lane) -> Lane:
-            """Iterations `iteration` to `end`, learning in every one that is due."""
+            """Iterations `iteration` to `end`, with updates where they are due."""
             if schedule.update_every == 1:
                 return jax.lax.fori_loop(iteration, end, iterate(True), lanes)
 
@@ -359,18 +369,18 @@ class Program:
 
 
 def _split(key: jax.Array, count: int) -> jax.Array:
-    """`count` keys `(count,)`; a single one costs nothing, and threefry is dear on CPUs."""
+    """`count` keys `(count,)`; for `count == 1` no split is made, since threefry is slow on CPU."""
     return key[None] if count == 1 else jax.random.split(key, count)
 
 
 def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
-    """For each environment `(E,)` the leaves of one of two trees."""
+    """Select the leaves of one of two trees for each environment, by `condition (E,)`."""
     choose = jax.vmap(lambda c, a, b: jax.tree.map(lambda x, y: jnp.where(c, x, y), a, b))
     return choose(condition, yes, no)
 
 
 def _begin(learner: Learner, env: TeamEnvironment, params: Any, states: Any, keys: jax.Array) -> Any:
-    """What the agents of each environment `(E,)` remember at the start of its episode."""
+    """Agent memory at the start of an episode in each environment `(E,)`."""
 
     def begin(state: Any, key: jax.Array) -> Any:
         return learner.begin(params, env.observe(state), jax.random.fold_in(key, AGENTS))
@@ -379,7 +389,7 @@ def _begin(learner: Learner, env: TeamEnvironment, params: Any, states: Any, key
 
 
 def step_example(env: TeamEnvironment, learner: Learner) -> Step:
-    """Shapes and dtypes of what a memory stores of one step."""
+    """Shapes and dtypes of one step as a memory stores it."""
 
     def decide(key: jax.Array) -> tuple[Any, Decision]:
         params, observation = learner.init(key).params, env.observe(env.reset(key)[0])

@@ -1,4 +1,4 @@
-"""The progress of long work: a bar on a terminal, a line a minute in a log."""
+"""Progress of a run: a bar on a terminal, a line a minute in a log."""
 
 import sys
 import time
@@ -10,19 +10,19 @@ from tqdm import tqdm
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.statistics import iqm
 
-#: Seconds between two lines in a log.
+#: Seconds between two log lines.
 LOG_SECONDS = 60.0
 
 
 class Progress:
-    """Environment steps of one seed, the steps of all seeds per second, the latest return and the time left.
+    """Shows environment steps per seed, steps per second of all seeds, the latest return and the time left.
 
-    Written to stderr: as a bar that is redrawn where that is a terminal, else as one line a minute.
+    Writes to stderr: a progress bar on a terminal, else one line a minute.
 
     Args:
         title: at the start of every line.
         experiment: what is being run.
-        iteration: where it starts.
+        iteration: at which the run starts or resumes.
         enabled: False writes nothing.
     """
 
@@ -56,7 +56,7 @@ class Progress:
         self._bar.close()
 
     def advance(self, iterations: int) -> None:
-        """Count `iterations` more as done."""
+        """Add `iterations` to those done."""
         self._iteration += iterations
         self._bar.update(iterations * self._envs)
         now = time.monotonic()
@@ -66,7 +66,7 @@ class Progress:
 
     def show(self, row: dict[str, np.ndarray]) -> None:
         """Show the return of the latest evaluation, whose metrics are `(lanes, ...)`."""
-        centres = np.atleast_1d(iqm(row["episode_return"]))  # one, or one per agent
+        centres = np.atleast_1d(iqm(row["episode_return"]))  # (1,), or (n,) with a reward per agent
         self._shown = ", ".join(f"{centre:.3g}" for centre in centres)
         self._bar.set_postfix({"seeds": self._lanes, "return IQM": self._shown}, refresh=False)
 

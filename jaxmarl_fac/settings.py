@@ -1,4 +1,4 @@
-"""Settings that say what they may be: dataclass fields whose annotations carry their range.
+"""Settings that check themselves: dataclass fields whose annotations carry their range.
 
 Example:
     >>> @dataclasses.dataclass(frozen=True)
@@ -45,12 +45,12 @@ S = TypeVar("S")
 
 Positive = Annotated[float, above(0)]
 NotNegative = Annotated[float, at_least(0, "0 or above")]
-#: Of a step towards a target: 1 is the whole way.
+#: Step size towards a target; 1 replaces the old value.
 StepSize = Annotated[float, between(0, 1, open_low=True)]
 EvenCount = Annotated[int, Constraint("even and above 0", lambda count: count >= 2 and count % 2 == 0)]
-#: 0 switches off what the setting is for.
+#: 0 switches the feature off.
 OffOrAbove = Annotated[float, at_least(0, "0 (off) or above")]
-#: Of the hidden layers of a network that has some, and of one that may have none.
+#: Widths of hidden layers: at least one layer, or possibly none.
 Widths = Annotated[tuple[int, ...], at_least(1, "one or more widths, each at least 1"), "not empty"]
 AnyWidths = Annotated[tuple[int, ...], at_least(1, "widths, each at least 1")]
 #: An inverse temperature.
@@ -61,12 +61,12 @@ Beta = Annotated[
 
 
 class Settings:
-    """Base of frozen dataclasses whose fields are checked by their annotations, in `__post_init__`.
+    """Base class of frozen dataclasses whose fields are checked against their annotations.
 
-    See `envs.ranges.check_value`.
+    The check is in `__post_init__`; see `envs.ranges.check_value`.
 
     Raises:
-        BadInputError: for the first field that is not what it must be.
+        BadInputError: for the first field that is out of its range.
     """
 
     def __post_init__(self) -> None:
@@ -78,15 +78,15 @@ class Settings:
 
 
 class Leaf(NamedTuple):
-    """One setting of an algorithm, wherever it is nested."""
+    """One setting of an algorithm, nested or not."""
 
     hint: Any
     value: Any
-    about: str  # the line about it in its class's docstring
+    about: str  # its line in the docstring of its class
 
 
 def leaves(settings: Any) -> dict[str, Leaf]:
-    """Every setting of a value by its name, those of nested dataclasses among the others.
+    """All settings of a dataclass by name, including those of nested dataclasses.
 
     Names are unique within an algorithm, so that they can be flags and keys of a sweep.
     """
@@ -105,11 +105,11 @@ def leaves(settings: Any) -> dict[str, Leaf]:
 
 
 def replaced(settings: S, **changes: Any) -> S:
-    """A copy with some settings or whole parts changed, wherever settings are nested.
+    """A copy with some settings, nested or not, or whole parts replaced.
 
     Raises:
-        BadInputError: for a value that cannot be.
-        KeyError: for a setting that there is not.
+        BadInputError: for a value out of its range.
+        KeyError: for an unknown setting.
     """
     parts: dict[str, Any] = {}
     nested_or_own = dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
@@ -117,7 +117,7 @@ def replaced(settings: S, **changes: Any) -> S:
         value = getattr(settings, field.name)
         if dataclasses.is_dataclass(changes.get(field.name)):  # a whole part
             parts[field.name] = changes.pop(field.name)
-        elif dataclasses.is_dataclass(value):  # which may hold a setting of its own name
+        elif dataclasses.is_dataclass(value):  # which may contain a setting of the same name
             known = leaves(value)
             nested = {name: changes.pop(name) for name in list(changes) if name in known}
             if nested:
@@ -130,7 +130,7 @@ def replaced(settings: S, **changes: Any) -> S:
 
 
 def flags_class(name: str, settings: Any) -> type:
-    """A flat dataclass of all settings of a value, with its values as defaults, for a command line."""
+    """A flat dataclass of all settings of `settings`, with its values as defaults, for a command line."""
     found = leaves(settings)
     fields = [(each, leaf.hint, dataclasses.field(default=leaf.value)) for each, leaf in found.items()]
     made = dataclasses.make_dataclass(name, fields, frozen=True)
@@ -140,7 +140,7 @@ def flags_class(name: str, settings: Any) -> type:
 
 
 def _about(kind: type, name: str) -> str:
-    """What a class's docstring, or one of a class that it builds on, says of an attribute."""
+    """The description of an attribute in the docstring of a class or of one of its bases."""
     for base in kind.__mro__:
         for parameter in docstring_parser.parse(base.__doc__ or "").params:
             if parameter.arg_name == name:
@@ -150,7 +150,7 @@ def _about(kind: type, name: str) -> str:
 
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
-    """The annotations of all fields; a subclass that only changes a default keeps the range."""
+    """The annotations of all fields; a subclass that only overrides a default keeps the range."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         for name in inspect.get_annotations(base):

@@ -1,4 +1,4 @@
-"""What a run measured: in memory, in a file, and in Weights & Biases."""
+"""The metrics of a run: in memory, in metrics.npz, and in Weights & Biases."""
 
 import importlib
 import os
@@ -13,18 +13,18 @@ from envs.errors import BadInputError
 from jaxmarl_fac.files import replacing, write_text
 from jaxmarl_fac.statistics import bootstrap_interval
 
-#: Seeds that W&B shows one by one. Every seed is in metrics.npz.
-MOST_SINGLE_SEEDS = 64
+#: Seeds that are logged to W&B one by one. All seeds are in metrics.npz.
+MAX_SINGLE_SEEDS = 64
 
-#: Characters that W&B allows in a tag, and in a name or group.
-MOST_IN_TAG, MOST_IN_NAME = 64, 128
+#: W&B's limits on the characters of a tag, and of a name or group.
+MAX_TAG_LENGTH, MAX_NAME_LENGTH = 64, 128
 
-#: In a run's folder: the id of its W&B run, with which it goes on after a stop.
+#: File in a run's folder with the id of its W&B run, which a resumed run continues.
 RUN_ID_FILE = "wandb_id"
 
 
 class History:
-    """Metrics by name, one row for each evaluation."""
+    """Metrics by name, one row per evaluation."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray] | None = None):
         arrays = dict(arrays or {})
@@ -32,13 +32,13 @@ class History:
         self._rows = [{name: rows[i] for name, rows in arrays.items()} for i in range(len(self._env_steps))]
 
     def append(self, env_steps: int, row: dict[str, np.ndarray]) -> None:
-        """Add an evaluation, each metric `(lanes, ...)`."""
+        """Append an evaluation, each metric `(lanes, ...)`."""
         self._env_steps.append(env_steps)
         self._rows.append(row)
 
     @property
     def last_env_steps(self) -> int:
-        """Environment steps at the last evaluation; -1 before the first."""
+        """Environment steps at the last evaluation; -1 if there is none yet."""
         return self._env_steps[-1] if self._env_steps else -1
 
     @property
@@ -61,38 +61,38 @@ class History:
         }
 
     def save(self, path: Path) -> None:
-        """Write `arrays` as .npz, whole or not at all."""
+        """Write `arrays` atomically as .npz."""
         with replacing(path) as file:
             np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
 
 
 class Tracker(Protocol):
-    """Is given every evaluation."""
+    """Receives every evaluation of a run."""
 
     def start(self, history: History) -> None:
-        """Training begins, or goes on after the evaluations in `history`."""
+        """Called when training starts, or resumes after the evaluations in `history`."""
 
     def log(self, history: History, seconds: float) -> None:
-        """The last row of `history` is new; `seconds` of work went before it."""
+        """Called after each evaluation: `history`'s last row is new, at `seconds` of training."""
 
 
 class WandbTracker:
-    """Sends every evaluation to Weights & Biases.
+    """Logs every evaluation to Weights & Biases.
 
     For each scalar metric it logs `<metric>/iqm`, `<metric>/low` and `<metric>/high` (95 % bootstrap
-    interval over seeds), and `seeds/<metric>/<seed>` for up to 64 seeds. Of a metric with a number for each
-    agent, such as the return where each has a reward of its own, `<metric>/1` is agent 1's.
+    interval over seeds), and `seeds/<metric>/<seed>` for up to 64 seeds. Metrics with one number per agent,
+    such as returns in a game with a reward per agent, are logged as `<metric>/1` and so on.
 
-    A run that goes on after a stop has the same id, kept in `out`. Then W&B is sent those evaluations that it
-    lacks, and not those again that it has, as when the run was killed between a log and the next checkpoint.
+    A resumed run continues the same W&B run, whose id is kept in `out`. Only evaluations that W&B lacks are
+    sent: a run killed after logging but before its next checkpoint repeats some.
 
     Args:
         mode: "online" or "offline"; an offline run is kept under `out` for `wandb sync`.
         config: saved with the run.
         seeds: seed numbers, in the order of the lanes.
-        project: where W&B files the run.
+        project: W&B project.
         group, name: shortened in the middle to 128 characters.
-        tags: shortened in the middle to 64 characters; empty ones are left out.
+        tags: shortened in the middle to 64 characters; empty ones are dropped.
         out: folder of the run, for W&B's files.
     """
 
@@ -114,26 +114,28 @@ class WandbTracker:
             "resume": "allow",
             "config": config,
             "project": project,
-            "group": _shortened(group, MOST_IN_NAME),
-            "tags": list(dict.fromkeys(_shortened(tag.strip(), MOST_IN_TAG) for tag in tags if tag.strip())),
-            "name": _shortened(name, MOST_IN_NAME),
+            "group": _shortened(group, MAX_NAME_LENGTH),
+            "tags": list(
+                dict.fromkeys(_shortened(tag.strip(), MAX_TAG_LENGTH) for tag in tags if tag.strip())
+            ),
+            "name": _shortened(name, MAX_NAME_LENGTH),
             "dir": str(out),
         }
-        #: W&B's run, None before the start, and the first environment step that it lacks.
+        #: W&B's run (None before `start`), and the first environment step that it lacks.
         self._run: Any = None
         self._next = 0
 
     def start(self, history: History) -> None:
-        """Start a run at W&B, or go on with it, and send what it lacks of the history.
+        """Start or resume the W&B run, and send the evaluations of the history that it lacks.
 
         Raises:
             BadInputError: if wandb cannot start a run.
         """
-        # By name, so that a run without tracking never imports wandb: it takes seconds.
+        # Imported here, because importing wandb takes seconds and untracked runs do not need it.
         wandb = importlib.import_module("wandb")
         if not str(self._out).isprintable():
             raise BadInputError(f"wandb needs a folder whose name is plain text, not {str(self._out)!r}")
-        # `wandb agent` has chosen an id already.
+        # `wandb agent` chooses the id itself.
         run_id = os.environ.get("WANDB_RUN_ID") or _kept_id(self._out) or secrets.token_hex(4)
         write_text(self._out / RUN_ID_FILE, run_id)
         try:
@@ -153,7 +155,7 @@ class WandbTracker:
         self._run.finish(exit_code=exit_code)
 
     def _send(self, history: History, more: dict[str, float]) -> None:
-        """Log the evaluations that W&B lacks, with `more` values."""
+        """Log the evaluations that W&B lacks, each with the values in `more`."""
         for env_steps, row in history.since(self._next):
             values: dict[str, float] = {"env_steps": env_steps, **more}
             for name, metric in row.items():
@@ -166,11 +168,11 @@ class WandbTracker:
             self._next = env_steps + 1
 
     def _over_seeds(self, name: str, per_seed: np.ndarray) -> dict[str, float]:
-        """What is logged of a metric `(seeds,)`: nothing unless all of it is finite."""
+        """The values to log for a metric `(seeds,)`; none if one of them is not finite."""
         if not np.isfinite(per_seed).all():
             return {}
         interval = bootstrap_interval(per_seed, resamples=500)
-        shown = zip(self._seeds[:MOST_SINGLE_SEEDS], per_seed, strict=False)
+        shown = zip(self._seeds[:MAX_SINGLE_SEEDS], per_seed, strict=False)
         return {
             f"{name}/iqm": interval.value,
             f"{name}/low": interval.low,
@@ -185,7 +187,7 @@ def _kept_id(folder: Path) -> str | None:
 
 
 def _shortened(text: str, most: int) -> str:
-    """At most so many characters of `text`: its start and its end, which tells paths apart."""
+    """`text` cut to at most `most` characters in the middle: paths often differ at their ends."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

@@ -66,11 +66,11 @@ def test_algorithms_run_through_the_loop(algorithm_id, env_id, settings):
             evaluations=1,
         )
     )
-    lanes = jax.eval_shape(jax.vmap(program._init_lane), program.fixed)
+    lanes = jax.eval_shape(jax.vmap(program._init_lane), program.constants)
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    after, _ = jax.eval_shape(program._run, lanes, program.fixed, number, number)
+    after, _ = jax.eval_shape(program._run, lanes, program.constants, number, number)
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, lanes)
-    jax.eval_shape(jax.vmap(program._evaluate_lane, (0, 0, None)), lanes, program.fixed, number)
+    jax.eval_shape(jax.vmap(program._evaluate_lane, (0, 0, None)), lanes, program.constants, number)
 
 
 def test_training_and_playing_work():

@@ -19,7 +19,7 @@ from jaxmarl_fac import checkpoints
 from jaxmarl_fac.checkpoints import Checkpoints, read_params
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import locked, prepare_folder
-from jaxmarl_fac.parallel import seed_mesh, seed_sharding, shard
+from jaxmarl_fac.parallel import lane_mesh, lane_sharding, shard
 from jaxmarl_fac.saved import load_experiment, save_experiment, to_json
 from jaxmarl_fac.tracking import History
 
@@ -43,7 +43,7 @@ def lanes():
         "flags": jnp.asarray(rng.integers(2, size=(LANES, 2)), bool),
         "key": jax.random.split(jax.random.key(5), LANES),
     }
-    return shard(tree, seed_mesh(LANES))
+    return shard(tree, lane_mesh(LANES))
 
 
 def abstract(tree, sharding):
@@ -89,7 +89,7 @@ def test_the_history_can_be_read_while_the_run_goes_on(folder):
 
 def restore(folder, sharding=None):
     return Checkpoints(folder, EXPERIMENT).restore(
-        abstract(lanes(), sharding or seed_sharding(seed_mesh(LANES)))
+        abstract(lanes(), sharding or lane_sharding(lane_mesh(LANES)))
     )
 
 
@@ -267,7 +267,7 @@ def test_an_empty_checkpoint_folder(bad_input, folder):
 def test_checkpoints_of_other_shapes(bad_input, folder):
     """As if the code had changed in between."""
     other = {**lanes(), "params": {"kernel": jnp.zeros((LANES, 4, 2))}}
-    sharding = seed_sharding(seed_mesh(LANES))
+    sharding = lane_sharding(lane_mesh(LANES))
     with bad_input("is damaged and cannot be read"):
         Checkpoints(folder, EXPERIMENT).restore(abstract(other, sharding))
     without = {name: leaf for name, leaf in lanes().items() if name != "odd"}
@@ -292,7 +292,7 @@ def test_lower_env_steps_are_refused_and_seeds_of_an_unfinished_run(folder, bad_
         f"{folder} holds a run of 100 environment steps: env_steps may be raised, not lowered to 99"
     ):
         Checkpoints(folder, dataclasses.replace(EXPERIMENT, env_steps=99))
-    with bad_input(f"{folder} stands at 50 of 100 environment steps: finish it first, with its 4 seed(s)"):
+    with bad_input(f"{folder} is at 50 of 100 environment steps: finish it first, with its 4 seed(s)"):
         Checkpoints(folder, dataclasses.replace(EXPERIMENT, seeds=range(5)))
     assert restore(folder)[1] == 50
 

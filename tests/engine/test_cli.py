@@ -97,8 +97,18 @@ def test_the_home_folder_is_expanded_in_every_path(monkeypatch, tmp_path):
     assert cli.parse(Places, ["--out=~/x", "--gif", "~", "--runs", "~/a", "b~"]) == Places(
         tmp_path / "x", tmp_path, (tmp_path / "a", Path("b~"))
     )
-    with pytest.raises(BadInputError, match="--out"):
-        cli.parse(Places, ["--out", "~no-such-user/c"])
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("~no-such-user/c", "there is no home folder for ~no-such-user/c"),
+        ("", "it is empty: is a variable not set"),
+    ],
+)
+def test_an_empty_path_or_an_unknown_home_folder_is_refused(path, says):
+    with pytest.raises(BadInputError, match=f"^Error parsing --out: {says}"):
+        cli.parse(Places, [f"--out={path}"])
 
 
 def test_every_character_can_be_told_in_every_encoding(monkeypatch):

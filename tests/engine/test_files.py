@@ -49,7 +49,9 @@ def test_a_folder_is_locked_against_others_while_the_block_runs(tmp_path, bad_in
     folder = tmp_path / "run"
     with (
         locked(folder),
-        bad_input(f"{folder} is in use by process {os.getpid()} on {socket.gethostname()}: wait for its end"),
+        bad_input(
+            f"{folder} is in use by process {os.getpid()} on {socket.gethostname()}: wait until it ends"
+        ),
         locked(folder),
     ):
         pass

@@ -305,6 +305,6 @@ def test_a_checkpoint_at_every_better_evaluation(tmp_path):
 
 @pytest.mark.parametrize("keep", [0, -1, "none", 1.5])
 def test_keep_must_be_a_number_from_1_or_all(tmp_path, bad_input, keep):
-    with bad_input(f"keep must be 'all' or a whole number from 1, not {keep!r}"):
+    with bad_input(f"keep must be 'all' or a whole number above 0, not {keep!r}"):
         train(BASE, tmp_path / "run", keep=keep)
     assert not (tmp_path / "run").exists()

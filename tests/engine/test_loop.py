@@ -213,7 +213,7 @@ def test_odd_chunks_change_nothing(whole):
         lanes, healthy = program.chunk(lanes, before, stop)
         assert healthy.all()
         before = stop
-    assert_same(program.unpadded(lanes.learner), whole.learner)
+    assert_same(program.unpad(lanes.learner), whole.learner)
 
 
 def one_device(lanes):
@@ -244,7 +244,7 @@ def test_bitwise_seeds_are_the_same_bits_alone_among_others_and_on_other_devices
     among = train(changed(base, seeds=(0, 1, 2, 7, 3)))
     alone = train(changed(base, seeds=(7,)))
     assert_same_result(alone, among, other_lanes=slice(3, 4))
-    monkeypatch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
+    monkeypatch.setattr("jaxmarl_fac.program.lane_mesh", one_device)
     assert_same_result(train(changed(base, seeds=(7, 2))), among, other_lanes=[3, 2])
 
 
@@ -255,7 +255,7 @@ def test_bitwise_seeds_on_three_and_eight_devices(kind, devices, tmp_path):
     """A run that starts on so many devices and ends on two is the one that has two from start to end."""
     experiment = changed(KINDS[kind], bitwise_seeds=True, seeds=tuple(range(9)), evaluations=2)
     save_experiment(experiment, tmp_path / "experiment.json")
-    half = experiment.schedule.evaluation_points[1]
+    half = experiment.schedule.eval_iterations[1]
     process = start_elsewhere(tmp_path, devices, stop_at=half, checkpoint_seconds=60)
     _, complaints = process.communicate(timeout=300)
     assert process.returncode == 0, complaints
@@ -272,7 +272,7 @@ def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
     """Blocks of 7 lanes on two devices: 32 of 35 lanes each have work."""
     assert Program(BASE).block == 16
     monkeypatch.setattr(parallel, "CPU_BLOCK", 7)
-    assert len(Program(BASE).fill) == 70
+    assert len(Program(BASE).pad_index) == 70
     assert_same_result(train(BASE), whole, tolerance=TOLERANCE)
 
 
@@ -281,7 +281,7 @@ def test_one_device_and_two(whole, monkeypatch, tmp_path):
     """One device for the first half, two for the second: the numbers of two from start to end."""
     assert Program(BASE).mesh.size == 2
     with monkeypatch.context() as patch:
-        patch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
+        patch.setattr("jaxmarl_fac.program.lane_mesh", one_device)
         half = interrupted(BASE, tmp_path, tracker=Listener(stop_at=103))
     assert half.env_steps == 103
     assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(half.learner)} == {1}
@@ -293,10 +293,10 @@ def test_three_seeds_on_one_device_and_on_two(whole, monkeypatch, tmp_path):
     """Two devices have four lanes then, one of them idle, and one device has three."""
     three = changed(seeds=(7, 63, 2))
     with monkeypatch.context() as patch:
-        patch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
+        patch.setattr("jaxmarl_fac.program.lane_mesh", one_device)
         interrupted(three, tmp_path, tracker=Listener(stop_at=52))
     interrupted(three, tmp_path, tracker=Listener(stop_at=103))  # on two
-    monkeypatch.setattr("jaxmarl_fac.program.seed_mesh", one_device)
+    monkeypatch.setattr("jaxmarl_fac.program.lane_mesh", one_device)
     result = train(three, tmp_path)
     assert_same_result(result, whole, other_lanes=[7, 63, 2], tolerance=TOLERANCE)
 
@@ -659,7 +659,7 @@ def test_divergence_does_not_poison_the_others(several):
     program = Program(changed(SEVERAL, environment=games(QTRAN_PAYOFF, EXPLOSIVE, THIRD)))
     lanes, healthy = program.chunk(program.initial_lanes(), 0, 205)
     assert healthy.tolist() == [True, True, False, False, True, True]
-    learner = program.unpadded(lanes.learner)
+    learner = program.unpad(lanes.learner)
     for leaf in host(learner.params):
         assert np.isfinite(leaf[[0, 1, 4, 5]]).all()
     assert_same(learner, several.learner, [0, 1, 4, 5], [0, 1, 4, 5])
@@ -788,7 +788,7 @@ def test_a_run_without_a_single_update_is_refused(bad_input, fields, says):
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
 def test_times_between_checkpoints_that_cannot_be(bad_input, tmp_path, seconds):
-    with bad_input(f"checkpoint_seconds must be 0 or a finite number above, not {seconds}"):
+    with bad_input(f"checkpoint_seconds must be a finite number, 0 or above, not {seconds}"):
         train(CLERK, tmp_path / "run", checkpoint_seconds=seconds)
     assert not (tmp_path / "run").exists()
 

@@ -11,15 +11,15 @@ import pytest
 
 from jaxmarl_fac import parallel
 from jaxmarl_fac.parallel import (
-    EVERYWHERE,
-    SEEDS,
+    PER_LANE,
+    REPLICATED,
     block_size,
     each_lane_alone,
+    lane_mesh,
+    lane_sharding,
     over_lanes,
-    over_seeds,
-    padded,
-    seed_mesh,
-    seed_sharding,
+    padded_count,
+    per_device,
     shard,
     to_host,
 )
@@ -76,8 +76,8 @@ def mesh_of(devices, platform="cpu"):
 
 
 def test_the_mesh_has_no_more_devices_than_lanes():
-    assert [seed_mesh(lanes).size for lanes in (1, 2, 3, 1000)] == [1, 2, 2, 2]
-    assert seed_mesh(4).axis_names == ("seeds",)
+    assert [lane_mesh(lanes).size for lanes in (1, 2, 3, 1000)] == [1, 2, 2, 2]
+    assert lane_mesh(4).axis_names == ("seeds",)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_blocks_of_lanes(monkeypatch, lanes, devices, block, total):
     monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
     mesh = mesh_of(devices)
     assert block_size(lanes, mesh, SMALL) == block
-    assert padded(lanes, mesh, block) == total
+    assert padded_count(lanes, mesh, block) == total
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_blocks_are_even_and_waste_little(devices):
     mesh = mesh_of(devices)
     for lanes in range(devices, 400):
         block = block_size(lanes, mesh, SMALL)
-        total = padded(lanes, mesh, block)
+        total = padded_count(lanes, mesh, block)
         blocks = total // (devices * block)
         assert 1 <= block <= parallel.CPU_BLOCK
         assert total == blocks * devices * block >= lanes
@@ -125,48 +125,48 @@ def test_blocks_are_even_and_waste_little(devices):
 def test_an_accelerator_runs_all_its_lanes_at_once():
     assert block_size(1000, mesh_of(4, "gpu"), 10**7) == 250
     assert block_size(1001, mesh_of(4, "tpu"), 10**7) == 251
-    assert padded(1001, mesh_of(4, "tpu"), 251) == 1004
+    assert padded_count(1001, mesh_of(4, "tpu"), 251) == 1004
 
 
 def test_every_device_works_on_its_own_lanes_only():
-    mesh = seed_mesh(6)
+    mesh = lane_mesh(6)
     assert mesh.size == 2
 
     def share(lanes, scale):
         return jnp.full_like(lanes, lanes.sum()) * scale
 
-    run = jax.jit(over_seeds(share, mesh, (SEEDS, EVERYWHERE), SEEDS))
+    run = jax.jit(per_device(share, mesh, (PER_LANE, REPLICATED), PER_LANE))
     np.testing.assert_array_equal(run(jnp.arange(6.0), 10.0), [30, 30, 30, 120, 120, 120])
 
 
 def test_each_lane_alone_sees_one_lane_and_keeps_the_layout():
-    mesh, shapes = seed_mesh(4), []
+    mesh, shapes = lane_mesh(4), []
 
     def run(lanes, keys, scale):
         shapes.append(lanes.shape)
         return {"scaled": lanes * scale, "draws": jax.vmap(jax.random.uniform)(keys), "keys": keys}
 
     lanes, keys = jnp.arange(12.0).reshape(4, 3), jax.random.split(jax.random.key(0), 4)
-    alone = each_lane_alone(run, mesh, (SEEDS, SEEDS, EVERYWHERE))
+    alone = each_lane_alone(run, mesh, (PER_LANE, PER_LANE, REPLICATED))
     result = alone(shard(lanes, mesh), shard(keys, mesh), jnp.float32(2))
     assert set(shapes) == {(1, 3)}
     np.testing.assert_array_equal(result["scaled"], 2 * lanes)
     np.testing.assert_array_equal(result["draws"], jax.vmap(jax.random.uniform)(keys))
     np.testing.assert_array_equal(jax.random.key_data(result["keys"]), jax.random.key_data(keys))
-    assert {leaf.sharding for leaf in jax.tree.leaves(result)} == {seed_sharding(mesh)}
+    assert {leaf.sharding for leaf in jax.tree.leaves(result)} == {lane_sharding(mesh)}
 
 
 START = """
 import jaxmarl_fac.all_cores
 import jax
-from jaxmarl_fac.parallel import SEEDS, over_lanes, over_seeds, seed_mesh
+from jaxmarl_fac.parallel import PER_LANE, over_lanes, per_device, lane_mesh
 
 def start(key):  # the recurrent weights of a GRU of 64 units
     return [jax.nn.initializers.orthogonal()(key, (64, 64)) for key in jax.random.split(key, 3)]
 
-mesh = seed_mesh(8)
+mesh = lane_mesh(8)
 keys = jax.random.split(jax.random.key(0), 8)
-started = jax.jit(over_seeds(over_lanes(start, mesh), mesh, SEEDS, SEEDS))(keys)
+started = jax.jit(per_device(over_lanes(start, mesh), mesh, PER_LANE, PER_LANE))(keys)
 print(len(jax.block_until_ready(started)))
 """
 
@@ -183,11 +183,11 @@ def test_lanes_are_mapped_over(platform):
 
 
 def test_there_and_back():
-    mesh = seed_mesh(4)
+    mesh = lane_mesh(4)
     tree = {"a": np.arange(8.0).reshape(4, 2), "b": np.asarray([True, False, True, True])}
     there = shard(tree, mesh)
     for leaf in jax.tree.leaves(there):
-        assert leaf.sharding == seed_sharding(mesh)
+        assert leaf.sharding == lane_sharding(mesh)
         assert [piece.data.shape[0] for piece in leaf.addressable_shards] == [2, 2]
     back = to_host(there)
     for name, array in tree.items():

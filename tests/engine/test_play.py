@@ -100,7 +100,7 @@ def test_bad_input(run, batch, tmp_path, bad_input):
         load_player(folder, 3, game=-1)
     with bad_input("episodes must be at least 1, not 0"):
         load_player(folder).returns(0)
-    with bad_input("object has no pictures"):
+    with bad_input("object has no viewer"):
         dataclasses.replace(load_player(folder), environment=object()).animate(tmp_path / "game.gif")
     with bad_input("must end in .gif"):
         load_player(folder).animate(tmp_path / "game.mp4")

@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
 )
 def test_evaluation_points(fields, points):
     schedule = dataclasses.replace(EXPERIMENT, **fields).schedule
-    assert schedule.evaluation_points == points
+    assert schedule.eval_iterations == points
     for iteration in range(points[-1]) if points[-1] < 1000 else (0, 6666, 6667, 13334):
         assert schedule.next_evaluation(iteration) == min(point for point in points if point > iteration)
 
@@ -110,5 +110,5 @@ def test_far_beyond_32_bits():
     """The loop counts iterations in 32 bits and steps only here: 4,096 environments for 2^31 iterations."""
     long = dataclasses.replace(EXPERIMENT, env_steps=4096 * (2**31 - 10), num_envs=4096)
     assert long.schedule.iterations == 2**31 - 10
-    assert long.schedule.evaluation_points == (0, 536870910, 1073741819, 1610612729, 2147483638)
+    assert long.schedule.eval_iterations == (0, 536870910, 1073741819, 1610612729, 2147483638)
     assert long.schedule.updates(2**31 - 10) == 2**31 - 10 - 1  # ten steps are over in the first iteration

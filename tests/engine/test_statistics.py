@@ -289,7 +289,7 @@ def test_probability_of_improvement_needs_numbers(x, y):
 def test_many_values_are_resampled_in_parts(monkeypatch):
     """The interval is as wide as with all at once: 1.96 standard errors of the mean to either side."""
     values = np.random.default_rng(0).normal(size=1000)
-    monkeypatch.setattr(statistics, "MOST_RESAMPLED", 10_000)
+    monkeypatch.setattr(statistics, "MAX_RESAMPLED", 10_000)
     interval = statistics.bootstrap_interval(values, np.mean)
     half = 1.96 * values.std() / np.sqrt(1000)
     assert interval.low == pytest.approx(interval.value - half, abs=0.1 * half)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jaxmarl_fac.statistics import bootstrap_interval
-from jaxmarl_fac.tracking import MOST_SINGLE_SEEDS, RUN_ID_FILE, History, WandbTracker
+from jaxmarl_fac.tracking import MAX_SINGLE_SEEDS, RUN_ID_FILE, History, WandbTracker
 
 # History
 
@@ -152,7 +152,7 @@ def test_of_many_seeds_the_first_64_are_logged_one_by_one(fake_wandb, tmp_path):
     history.append(10, {"episode_return": np.arange(100.0)})
     tracker(tmp_path, range(200, 300)).log(history, 1.0)
     values = fake_wandb.logged[0][1]
-    assert MOST_SINGLE_SEEDS == 64
+    assert MAX_SINGLE_SEEDS == 64
     assert [name for name in values if name.startswith("seeds/")] == [
         f"seeds/episode_return/{seed}" for seed in range(200, 264)
     ]

@@ -242,7 +242,7 @@ def cases():
     yield from (
         (
             trains(f"--checkpoint-seconds={value}"),
-            "checkpoint_seconds must be 0 or a finite number above, not",
+            "checkpoint_seconds must be a finite number, 0 or above, not",
         )
         for value in ("nan", "inf", "-1")
     )
@@ -396,13 +396,13 @@ def cases():
     yield ["plot", "@/run", "@/run/"], "the same folder is given twice"
     yield (
         ["plot", "@/run", "--metric", "wins"],
-        "no metric 'wins' that is a curve: choose one of episode_return",
+        "no metric 'wins' to plot: choose one of episode_return",
     )
     yield ["plot", "@/run", "--metric", ""], "no metric ''"
     yield ["plot", "@/run", "--out", "x.svg"], "must end in .png, .pdf or .csv"
     yield ["plot", "@/run", "--out", "@/folder.png"], "Is a directory"
     yield ["plot", "@/run", "--labels", "a", "b"], "--labels needs a name of its own"
-    yield ["plot", "@/run", "--labels", ""], "--labels must be text that can be seen"
+    yield ["plot", "@/run", "--labels", ""], "--labels must not be blank"
     yield ["plot", "@/run", "--smooth", "0"], "--smooth must be at least 1, not 0"
     yield ["plot", "@/nothing"], "there is no @/nothing/experiment.json"
     yield ["plot", BYTES], r"there is no \udcff/experiment.json"

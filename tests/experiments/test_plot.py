@@ -123,7 +123,9 @@ def test_names_in_the_legend(tmp_path, capsys):
     assert list(drawn(one, other, changed, out=tmp_path / "c.csv")) == [
         *("vdn on matrix-qtran", "vdn on matrix-qplex", "vdn on two-step")
     ]
-    assert capsys.readouterr().err == "different games are compared: matrix-qtran, matrix-qplex, two-step\n"
+    assert (
+        capsys.readouterr().err == "the runs are on different games: matrix-qtran, matrix-qplex, two-step\n"
+    )
 
 
 def test_any_name_can_be_drawn(tmp_path):
@@ -157,15 +159,15 @@ def test_losses_before_the_first_update_are_left_out(tmp_path):
         (["RUN", "RUN"], "the same folder is given twice"),
         (["RUN", "RUN/"], "the same folder is given twice"),
         (["missing"], "there is no missing/experiment.json: give the folder of a run"),
-        (["RUN", "--metric", "wins"], "no metric 'wins' that is a curve: choose one of episode_return, loss"),
-        (["RUN", "--metric", "table"], "no metric 'table' that is a curve"),
+        (["RUN", "--metric", "wins"], "no metric 'wins' to plot: choose one of episode_return, loss"),
+        (["RUN", "--metric", "table"], "no metric 'table' to plot"),
         (["RUN", "--metric", "env_steps"], "no metric 'env_steps'"),
         (["RUN", "--out", "curves.svg"], "--out curves.svg must end in .png, .pdf or .csv"),
         (["RUN", "--out", "curves"], "must end in"),
         (["RUN", "--out", "/proc/x/curves.png"], "cannot be written"),
         (
             ["RUN", "--labels", "a", "b"],
-            "--labels needs a name of its own for each of the 1 run(s), not 2 (a, b)",
+            "--labels needs 1 different name(s), one for each run, not 2 (a, b)",
         ),
         (["RUN", "--smooth", "0"], "--smooth must be at least 1, not 0"),
     ],
