@@ -185,7 +185,7 @@ def floats_that_count(algorithm, env, names):
 
 
 #: One of each kind.
-QUICK = {"vdn", "qtran-alt", "ltql", "distributed-tabular", "ltql-tabular", "rommeo-q", "wolf-phc", "pr2-ac"}
+QUICK = {"vdn", "ltql", "distributed-tabular", "ltql-tabular", "rommeo-q", "wolf-phc", "sac-discrete"}
 
 
 @pytest.mark.parametrize("algorithm_id", but_slow(ALGORITHMS, QUICK))

@@ -262,6 +262,7 @@ def test_bitwise_seeds_on_three_and_eight_devices(kind, devices, tmp_path):
     assert_same_result(train(experiment, tmp_path), train(experiment))
 
 
+@pytest.mark.slow
 def test_bitwise_seeds_learn_what_the_default_learns(whole):
     bitwise = train(changed(bitwise_seeds=True, seeds=(7, 63)))
     assert_same_result(bitwise, whole, other_lanes=[7, 63], tolerance=TOLERANCE)
@@ -348,6 +349,7 @@ def start_elsewhere(out, devices, stop_at, checkpoint_seconds):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_eight_devices_and_two(whole, tmp_path):
     """Eight devices for the first half, two for the second: the numbers of two from start to end."""
     save_experiment(BASE, tmp_path / "experiment.json")

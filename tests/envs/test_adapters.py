@@ -86,6 +86,7 @@ def until_over(timesteps: Any) -> np.ndarray:
     return (over == 0) | ((over == 1) & (timesteps.step_type == 2))
 
 
+@pytest.mark.slow
 @every_game
 def test_steps_as_jumanji(env: JumanjiTeam) -> None:
     _, _, (_, ours, theirs, seen) = both(env)

@@ -401,7 +401,10 @@ def cases():
     yield ["plot", "@/run", "--metric", ""], "no metric ''"
     yield ["plot", "@/run", "--out", "x.svg"], "must end in .png, .pdf or .csv"
     yield ["plot", "@/run", "--out", "@/folder.png"], "Is a directory"
-    yield ["plot", "@/run", "--labels", "a", "b"], "--labels needs 1 different name(s), one for each run, not 2 (a, b)"
+    yield (
+        ["plot", "@/run", "--labels", "a", "b"],
+        "--labels needs 1 different name(s), one for each run, not 2 (a, b)",
+    )
     yield ["plot", "@/run", "--labels", ""], "--labels must not be blank"
     yield ["plot", "@/run", "--smooth", "0"], "--smooth must be at least 1, not 0"
     yield ["plot", "@/nothing"], "there is no @/nothing/experiment.json"

@@ -9,6 +9,7 @@ from experiments import benchmark
 from tests.helpers import flat
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_a_table_that_adds_up(tmp_path, capsys):
     flags = ["--algos", "vdn", "--seeds", "1", "4", "--seconds", "0.02", "--out", str(tmp_path)]
     assert benchmark.main(flags) == 0
