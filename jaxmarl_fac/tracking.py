@@ -54,7 +54,8 @@ class History:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every metric `(evaluations, lanes, ...)`, and `env_steps (evaluations,)`."""
-        names = self._rows[0] if self._rows else {}
+        # Sorted, because a checkpoint gives them back so: a resumed run writes the same file.
+        names = sorted(self._rows[0]) if self._rows else []
         return {
             "env_steps": np.asarray(self._env_steps, np.int64),
             **{name: np.stack([row[name] for row in self._rows]) for name in names},
