@@ -24,7 +24,7 @@ MASKED = {
     "jumanji:LevelBasedForaging-v0": 1.25,
     "jumanji:RobotWarehouse-v0": 1.6,
     "jumanji:Connector-v3": 1.6,
-    **({"smax:3s_vs_5z": 3.0} if importlib.util.find_spec("jaxmarl") else {}),
+    **({"smax:3s_vs_5z": 4.0} if importlib.util.find_spec("jaxmarl") else {}),
 }
 #: From greedy to uniform, over this many steps; half of the games explore as training does when it is over.
 EPSILONS, EPSILON_STEPS = np.asarray([0.0, 0.05, 0.05, 0.05, 0.05, 0.3, 0.7, 1.0]), 1000
