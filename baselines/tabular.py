@@ -116,8 +116,7 @@ class TabularLearning(Settings):
 
         Raises:
             BadInputError: for actions that are numbers, views that are not one-hot, a reward per agent that
-            the
-                rule does not learn from, or an `initial_value` of None in a game without a least return.
+                the rule does not learn from, or an `initial_value` of None in a game without a least return.
         """
         refuse_numbers(game)
         if not self.rule.general_sum:
@@ -184,8 +183,7 @@ class TabularIndependent(TabularRule):
     """Independent learners: `Q_i(o, u) += w step_size (r + gamma max Q_i(o', .) - Q_i(o, u))`.
 
     The weight w is by `weighting`. With `OptimisticWeighting`, a `step_size` of 1 is distributed Q-learning
-    as
-    published: the maximum over all that was seen. In a game with a reward per agent, r is the agent's own.
+    as published: the maximum over all that was seen. In a game with a reward per agent, r is the agent's own.
 
     Attributes:
         weighting: how much agents learn from an error, by its sign.

@@ -73,9 +73,7 @@ class Trajectory(NamedTuple):
     """
 
     observation: Observation  # (T + 1, ...)
-    first: (
-        jax.Array
-    )  # (T + 1,) bool, an episode begins here and agent memory is fresh; not known of transitions
+    first: jax.Array  # (T + 1,) bool, an episode begins here, with fresh memory; not known of transitions
     carry: Any  # agent memory at observation 0; () where memories do not keep it
     actions: jax.Array  # (T, n)
     extras: Any  # (T, ...), what `act` attached
