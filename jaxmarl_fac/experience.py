@@ -96,21 +96,6 @@ def over_batch(function: Callable[..., Any], batch: Trajectory, *others: Any) ->
     Returns:
         What it returns, with a leading axis `(B,)`.
     """
-    axes = Trajectory(_observation_axis(batch), 0, 0, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
-    return jax.vmap(function, (axes, *[0] * len(others)))(batch, *others)
-
-
-def over_observations(function: Callable[[Observation], Any], batch: Trajectory) -> Any:
-    """Map a function of one trajectory's observations `(T + 1, ...)` over a batch.
-
-    Returns:
-        What it returns, with a leading axis `(B,)` unless the batch shares its observations.
-    """
-    if _observation_axis(batch) is None:
-        return function(batch.observation)
-    return jax.vmap(function)(batch.observation)
-
-
-def _observation_axis(batch: Trajectory) -> int | None:
     own = batch.observation.agents_view.ndim > batch.actions.ndim  # (B, T + 1, n, O) beside (B, T, n)
-    return 0 if own else None
+    axes = Trajectory(0 if own else None, 0, 0, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
+    return jax.vmap(function, (axes, *[0] * len(others)))(batch, *others)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from envs.base import Observation
-from jaxmarl_fac.experience import Trajectory, over_batch, over_observations
+from jaxmarl_fac.experience import Trajectory, over_batch
 
 B, N, FEATURES, ACTIONS = 5, 2, 3, 4
 
@@ -85,23 +85,6 @@ def test_what_depends_on_shared_observations_alone_is_computed_once(shared):
     shape = f"f32[4,{N},{FEATURES}]" if shared else f"f32[{B},4,{N},{FEATURES}]"
     rows = [line for line in text.splitlines() if "mul 2.0" in line]
     assert rows and all(shape in line for line in rows)
-
-
-@pytest.mark.parametrize("length", [1, 4])
-def test_over_observations_leaves_shared_ones_without_a_batch_axis(length):
-    def function(observation):
-        assert observation.agents_view.shape == (length + 1, N, FEATURES)
-        return observation.agents_view.sum((1, 2)) + observation.step_count
-
-    rng = np.random.default_rng(0)
-    shared = batch_of(length, True, rng)
-    np.testing.assert_array_equal(over_observations(function, shared), function(shared.observation))
-    batch = batch_of(length, False, rng)
-    found = over_observations(function, batch)
-    assert found.shape == (B, length + 1)
-    for i in range(B):
-        own = jax.tree.map(lambda leaf, i=i: leaf[i], batch.observation)
-        np.testing.assert_allclose(found[i], function(own), rtol=1e-6)
 
 
 def test_agents_need_neither_memory_nor_extras():
