@@ -108,28 +108,27 @@ class Weighting(Settings, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Central(Weighting):
-    """CW-QMIX: full weight for the greedy joint action, and for what seems better than it.
+class TwoWeights(Weighting):
+    """Weighted QMIX's own weightings: 1, or something smaller.
 
     Attributes:
         alpha: the smaller weight; .1 on predator-prey, .5 on StarCraft.
     """
 
     alpha: Annotated[float, between(0, 1, open_low=True)] = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Central(TwoWeights):
+    """CW-QMIX: full weight for the greedy joint action, and for what seems better than it."""
 
     def weight(self, step: WeightInputs) -> jax.Array:
         return central_weight(step.target, step.central_greedy_value, step.actions, step.greedy, self.alpha)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimistic(Weighting):
-    """OW-QMIX: full weight for what Q_tot underestimates.
-
-    Attributes:
-        alpha: the smaller weight; .1 on predator-prey, .5 on StarCraft.
-    """
-
-    alpha: Annotated[float, between(0, 1, open_low=True)] = 0.1
+class Optimistic(TwoWeights):
+    """OW-QMIX: full weight for what Q_tot underestimates."""
 
     def weight(self, step: WeightInputs) -> jax.Array:
         return optimistic_weight(step.q_tot, step.target, self.alpha)
