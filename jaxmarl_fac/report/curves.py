@@ -15,6 +15,8 @@ from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
 #: A seed's last return is its mean over this share of the evaluations, at the end.
 LAST = 0.1
+#: What rules say of it.
+LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals"
 
 
 def changes(experiment: Experiment, paper: Experiment, *games: tuple[str, Any, Any]) -> str:

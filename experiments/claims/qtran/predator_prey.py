@@ -14,10 +14,10 @@ import envs
 from baselines.registry import FAMILY_ENV_STEPS, own_settings
 from envs.grid import NUM_MOVES, STAY
 from envs.predator_prey import PredatorPrey
-from experiments.claims.qtran.squeeze import DRAWING_COST, LAST_RETURN, NAMES, OTHERS, QTRAN
+from experiments.claims.qtran.squeeze import DRAWING_COST, NAMES, OTHERS, QTRAN
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
-from jaxmarl_fac.report.curves import changes, curves_figure, scores, told
+from jaxmarl_fac.report.curves import LAST_RETURN, changes, curves_figure, scores, told
 from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Condition, Part, Rule, labelled
 

@@ -23,6 +23,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
+    LAST_RETURN,
     changes,
     curves_figure,
     gain_over_before,
@@ -216,7 +217,6 @@ def _above_others(name: str) -> Part:
     return Part(f"last share of the optimum of {name}", above=others)
 
 
-LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals"
 SHARES = f"{LAST_RETURN}. Returns are shares of the best that whole levels reach, a draw of s for each seed: "
 
 SQUEEZE_COST: Mapping[Scale, str] = {"smoke": "20 s", "quick": "3 min on 2 cores", "paper": "accelerator"}

@@ -9,6 +9,7 @@ import baselines
 from baselines.registry import FAMILY_ENV_STEPS, own_settings
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.report.claims import Scale
+from jaxmarl_fac.report.curves import LAST_RETURN
 from jaxmarl_fac.report.verdicts import Condition, Part, Rule
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
@@ -105,9 +106,6 @@ FIG5_PAPER = {
     "win_rate": {"no Bellman error": "< 10 %", "no gradient": "about 60 %"},
     "best": REMIX,
 }
-
-
-LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals"
 
 
 def ablation_rule(where: str, learned: Condition) -> Rule:

@@ -8,7 +8,6 @@ from envs.adapters import REMIX_MAPS
 from experiments.claims.remix.settings import (
     ABLATIONS,
     FIG5_PAPER,
-    LAST_RETURN,
     PAPER,
     QMIX,
     REMIX,
@@ -23,6 +22,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
+    LAST_RETURN,
     changes,
     curves_figure,
     gain_over_before,

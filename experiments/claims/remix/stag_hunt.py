@@ -17,7 +17,6 @@ from envs.stag_hunt import StagHunt, stag_hunt
 from experiments.claims.remix.settings import (
     ABLATIONS,
     FIG5_PAPER,
-    LAST_RETURN,
     PAPER,
     QMIX,
     QUICK,
@@ -34,6 +33,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
+    LAST_RETURN,
     changes,
     curves_figure,
     gain_over_before,
