@@ -39,7 +39,7 @@ def monotone_mix(
     """`ELU(q W1 + b1) W2 + V` with the weights' absolute values: never decreasing in any utility.
 
     Shapes: `utilities (n,)`, `w1 (n, E)`, `b1 (E,)`, `w2 (E,)`, `value ()`; returns `()`.
-    ELU comes after the bias (FACTS 1.5: QTRAN's release has it before, which handicaps QMIX).
+    ELU comes after the bias; QTRAN's release has it before, which handicaps QMIX.
     """
     chex.assert_rank([utilities, w1, b1, w2, value], [1, 2, 1, 1, 0])
     hidden = nn.elu(utilities @ jnp.abs(w1) + b1)  # (E,)

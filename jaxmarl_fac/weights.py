@@ -116,7 +116,7 @@ def remix_weight(
     underestimation: bool = True,
     gradient: bool = True,
 ) -> jax.Array:
-    """ReMIX's weight `()` before it is normalised (seed paper 004, theorem 1).
+    """ReMIX's weight `()` before it is normalised (Mei et al., 2023, theorem 1).
 
     `(y - Q_tot) exp(Q* - Q_tot) (sum_j (1 - pi_j) / f'_j - 1)` where Q_tot lies below y, and 0 elsewhere
     or where the last factor is negative. The factor d^pi / mu is left to the sampling of recent episodes.

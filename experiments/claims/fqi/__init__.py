@@ -1,4 +1,4 @@
-"""Factored fitted Q-iteration (seed lecture 001; Wang et al. 2021): every theorem, checked exactly."""
+"""Factored fitted Q-iteration (a lecture on it; Wang et al., 2021): every theorem, checked exactly."""
 
 from experiments.claims.fqi import closed_form, deep, divergence, igm, stability
 

@@ -209,7 +209,7 @@ NEAREST_FIT = "the same under that product distribution of the data, of a grid, 
 CLAIMS = (
     Claim(
         "theorem1",
-        "lecture, theorem 1 (R12)",
+        "lecture, theorem 1",
         "The additive regression has a closed form: each agent's expected target minus a share of the mean.",
         Rule(
             tuple(map(_exact, SHAPES)),

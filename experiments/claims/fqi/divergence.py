@@ -16,7 +16,7 @@ from jaxmarl_fac.report.figures import PALETTE, panels
 from jaxmarl_fac.report.verdicts import TOLERANCE, Every, Part, Rule, over_games, share
 
 SHOWN_GAMMAS = (0.5, 0.7, 0.8, 0.9, 0.99)
-#: FACTS 7.4: V_1, V_2, V_3, V_4, V_10, V_100 of the two-state game.
+#: V_1, V_2, V_3, V_4, V_10, V_100 of the two-state game.
 PUBLISHED_VALUES = {
     0.5: (0.75, 1.21875, 1.51172, 1.69482, 1.98181, 2.0),
     0.8: (0.75, 1.5, 2.25, 3.0, 7.5, 75.0),
@@ -183,7 +183,7 @@ SOME = "some of them grow for ever"
 CLAIMS = (
     Claim(
         "theorem3",
-        "lecture, theorem 3 (R12)",
+        "lecture, theorem 3",
         "With off-policy data additive fitted Q-iteration may diverge.",
         Rule(
             (

@@ -141,7 +141,7 @@ MMDP_ERROR = "largest error of the two-state game's values by 100 (1 - .99^t)"
 CLAIMS = (
     Claim(
         "theorem4",
-        "lecture, theorem 4 (R12)",
+        "lecture, theorem 4",
         "Fitted Q-iteration in the IGM class converges globally to the optimum.",
         Rule(
             (

@@ -183,7 +183,7 @@ MOST_SETTLED = "that of any epsilon"
 CLAIMS = (
     Claim(
         "theorem2",
-        "lecture, theorem 2 (R12)",
+        "lecture, theorem 2",
         "With on-policy data additive fitted Q-iteration converges locally.",
         Rule(
             (

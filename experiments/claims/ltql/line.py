@@ -113,7 +113,7 @@ RULE = Rule(
 CLAIMS = (
     Claim(
         "team_mdp",
-        "LTQL, experiment 2 (R11)",
+        "LTQL, experiment 2",
         "In the line world LTQL wins on all seeds; the others do not.",
         RULE,
         {"smoke": "1 min", "quick": "5 min on 2 cores", "paper": "20 min on 2 cores"},

@@ -26,7 +26,7 @@ from jaxmarl_fac.statistics import Interval
 SLIDE = "ltql-tabular-if"
 TABULAR = ("ltql-tabular", SLIDE, "distributed-tabular", "iql-tabular")
 DEEP = ("qmix", "qtran-base")
-#: FACTS 6.4: what q_B and q_U tend to, by the equilibrium that a seed is in, for agents 1 and 2.
+#: What q_B and q_U tend to, by the equilibrium that a seed is in, for agents 1 and 2.
 LTQL_LIMITS: dict[tuple[int, int], dict[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     (0, 1): {"q_u": ((2, 1), (0, 2, 0)), "q_b": ((2, 1.5), (0, 2, 1))},
     (1, 2): {"q_u": ((0, 2), (0, 1, 2)), "q_b": ((1.03, 2), (0, 1.5, 2))},
@@ -213,7 +213,7 @@ RULE = Rule(
 CLAIMS = (
     Claim(
         "matrix",
-        "LTQL, experiment 1 (R11)",
+        "LTQL, experiment 1",
         "On a matrix game with two optima LTQL always finds one; its peers do not.",
         RULE,
         {"smoke": "40 s", "quick": "2 min on 2 cores", "paper": "10 min on 2 cores"},

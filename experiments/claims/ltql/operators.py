@@ -140,7 +140,7 @@ def _optimal(p: float) -> str:
 CLAIMS = (
     Claim(
         "operators",
-        "LTQL, the theorem on BTOO (R11)",
+        "LTQL, the theorem on BTOO",
         "The Bellman team optimality operator leads to the optimal factored q-functions with high "
         "probability.",
         Rule(

@@ -27,7 +27,7 @@ from jaxmarl_fac.report.verdicts import Part, Rule, labelled
 from jaxmarl_fac.statistics import bootstrap_interval
 
 HUNTERS = ("ltql", "hysteretic", "iql", "qmix", "qtran-base")
-#: FACTS 6.6: the authors' own curves, two seeds each, mean of the last 10 of 500 tests.
+#: The authors' own curves, two seeds each, mean of the last 10 of 500 tests.
 PAPER_WINS = {
     "ltql": (0.894, 0.956),
     "hysteretic": (0.834, 0.772),
@@ -222,7 +222,7 @@ RULE = Rule(
 CLAIMS = (
     Claim(
         "catch_prey",
-        "LTQL, experiment 3 (R11)",
+        "LTQL, experiment 3",
         "Of LTQL, Hysteretic-Q, IQL, QMIX and QTRAN, LTQL catches the prey most often, IQL never.",
         RULE,
         {"smoke": "2 min", "quick": "20 min on 2 cores", "paper": "days on an accelerator"},

@@ -179,7 +179,7 @@ RULE = Rule(
 CLAIMS = (
     Claim(
         "rommeo_fig1",
-        "ROMMEO (Tian et al., 2019), figure 1 (R15)",
+        "ROMMEO (Tian et al., 2019), figure 1",
         "In the iterated climbing game ROMMEO-Q finds (A, A), clearly above JAL, WoLF-PHC, PR2-Q, FMQ and "
         "ROMMEO-Q-EMP; its opponent model reaches A before the opponent does.",
         RULE,

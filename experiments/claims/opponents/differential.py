@@ -171,7 +171,7 @@ RULE = Rule(
 CLAIMS = (
     Claim(
         "rommeo_fig2",
-        "ROMMEO (Tian et al., 2019), figure 2 (R15)",
+        "ROMMEO (Tian et al., 2019), figure 2",
         "From (0, 0), inside the wrong basin, ROMMEO-AC finds the peak of 10 and PR2-AC does later; DDPG, "
         "DDPG-OM and MADDPG stay on the hill of 0.",
         RULE,

@@ -201,7 +201,7 @@ def corollary_1(games: int) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def thesis_values() -> dict[str, float]:
-    """Of the thesis's own game (FACTS.md 10.5)."""
+    """The value of the thesis's own game in each order of play."""
     orders: dict[str, Callable[..., Any]] = {
         "agent first": stages.agent_first,
         "other first": stages.opponent_first,

@@ -26,7 +26,7 @@ THESIS = np.asarray(THESIS_PAYOFF, float)
 STEPS, ROLL_OUTS = 300, 50
 #: The reward of a run is that of its last steps.
 LAST_STEPS = 10
-#: Steps at which the curves are compared with an independent simulation in NumPy (FACTS.md 10.6).
+#: Steps at which the curves are compared with an independent simulation in NumPy.
 MOMENTS = (50, 100, 150, 200, 300)
 SIMULATED = {
     "cooperative": (3.46, 4.75, 7.40, 9.54, 10.0),
@@ -100,7 +100,7 @@ def decided(curve: Curve) -> float:
 
 
 def exact_limits() -> dict[str, float]:
-    """Rewards of the first agent when ω has gone to infinity and every entry is known (FACTS.md 10.6)."""
+    """Rewards of the first agent when ω has gone to infinity and every entry is known."""
     with jax.enable_x64(True):
         q, inf = jnp.asarray(THESIS), jnp.inf
         helped = stages.agent_first(q, inf, inf).policy  # PR2's and ROMMEO's row agent
@@ -325,7 +325,7 @@ def _simulation(name: str) -> str:
 CLAIMS = (
     Claim(
         "fig3_1",
-        "Thesis, figure 3.1 (R14)",
+        "Thesis, figure 3.1",
         "In the cooperative game PR2 and ROMMEO learn to earn 10, ROMMEO slightly better than PR2.",
         Rule(
             (
@@ -350,7 +350,7 @@ CLAIMS = (
     ),
     Claim(
         "fig3_2a",
-        "Thesis, figure 3.2a (R14)",
+        "Thesis, figure 3.2a",
         "In the zero-sum game two Balancing-Q agents reach the Nash equilibrium (1, 1), which pays 2.",
         Rule(
             (
@@ -366,7 +366,7 @@ CLAIMS = (
     ),
     Claim(
         "fig3_2b",
-        "Thesis, figure 3.2b (R14)",
+        "Thesis, figure 3.2b",
         "PR2, which takes its adversary for a friend, plays action 3 and ends almost at 0, below "
         "Balancing-Q.",
         Rule(

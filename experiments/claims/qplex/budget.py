@@ -121,7 +121,7 @@ FREELY = "share of seeds that greedily play the optimum without it"
 CLAIMS = (
     Claim(
         "budget",
-        "QPLEX, matrix games (R13; the quoted outcomes are unverified)",
+        "QPLEX, matrix games (the quoted outcomes are unverified)",
         "With enough steps QPLEX finds the optimum of its own paper's game.",
         Rule(
             (Part(STOPPED, at_least=0.9),),

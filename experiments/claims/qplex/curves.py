@@ -68,7 +68,7 @@ def _percents(numbers: Mapping[str, Interval]) -> str:
 CLAIMS = (
     Claim(
         "curves",
-        "QPLEX, matrix games (R13; the quoted outcomes are unverified)",
+        "QPLEX, matrix games (the quoted outcomes are unverified)",
         "QPLEX earns 8 on QTRAN's and on QPLEX's 3x3 game; VDN, QMIX and Qatten end at 6 on QPLEX's.",
         Rule(
             (

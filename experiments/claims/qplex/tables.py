@@ -127,7 +127,7 @@ def tables(workshop: Workshop) -> Outcome:
 CLAIMS = (
     Claim(
         "tables",
-        "QPLEX, learned joint values; exact fits by FACTS 1.4",
+        "QPLEX, learned joint values; exact fits by `jaxmarl_fac.exact`",
         "VDN and Qatten learn the best additive fit, QMIX no better than the best monotone one, QTRAN the "
         "payoff.",
         Rule((*_rule_of("matrix-qtran"), *_rule_of("matrix-qplex")), learned=BETTER_THAN_RANDOM),

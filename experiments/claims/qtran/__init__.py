@@ -1,4 +1,4 @@
-"""QTRAN (seed paper 003): every table and figure of the paper."""
+"""QTRAN (Son et al., 2019): every table and figure of the paper."""
 
 from experiments.claims.qtran import game_3x3, game_21x21, predator_prey, random_games, squeeze
 

@@ -173,7 +173,7 @@ def _misled(name: str) -> Every:
 CLAIMS = (
     Claim(
         "fig2",
-        "QTRAN, figures 2, 10 and 11 (R2)",
+        "QTRAN, figures 2, 10 and 11",
         "On the 21x21 game both variants find (5, 15); QTRAN-alt's Q'_jt tells other actions apart "
         "more clearly.",
         Rule(
@@ -199,7 +199,7 @@ CLAIMS = (
     ),
     Claim(
         "fig8_11",
-        "QTRAN, figures 8 to 11 (R2)",
+        "QTRAN, figures 8 to 11",
         "On the 21x21 game VDN and QMIX prefer (15, 5), QTRAN-base and -alt (5, 15).",
         Rule(
             (_misled("vdn"), _misled("qmix"), _found("qtran-base"), _found("qtran-alt")),

@@ -279,7 +279,7 @@ def _qtran_solves(name: str) -> Every:
 CLAIMS = (
     Claim(
         "table1",
-        "QTRAN, table 1 (R1)",
+        "QTRAN, table 1",
         "On the 3x3 game QTRAN finds (A, A); VDN and QMIX do not.",
         Rule(
             (

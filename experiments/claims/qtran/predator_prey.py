@@ -218,7 +218,7 @@ def fig4_rule(predators: int, penalty: float) -> Rule:
 def _prey_claim(figure: str, predators: int, penalty: float, claim: str) -> Claim:
     return Claim(
         figure,
-        f"QTRAN, figure {figure.removeprefix('fig')} (R5)",
+        f"QTRAN, figure {figure.removeprefix('fig')}",
         f"Predator-prey, N = {predators}, P = {penalty:g}: {claim}",
         fig4_rule(predators, penalty),
         PREY_COST[predators],

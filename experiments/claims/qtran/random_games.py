@@ -135,7 +135,7 @@ RULE = Rule(
 CLAIMS = (
     Claim(
         "table6",
-        "QTRAN, table 6 (R3)",
+        "QTRAN, table 6",
         "On 310 random 3x3 games QTRAN is always optimal, VDN and QMIX on fewer than half.",
         RULE,
         {"smoke": "30 s", "quick": "4 min on 2 cores", "paper": "the same"},

@@ -226,7 +226,7 @@ DRAWING_COST: Mapping[Scale, str] = {"smoke": "2 s", "quick": "2 s", "paper": "2
 CLAIMS = (
     Claim(
         "fig3a",
-        "QTRAN, figure 3a (R4)",
+        "QTRAN, figure 3a",
         "Gaussian squeeze: all reach the optimum, QTRAN faster.",
         Rule(
             (
@@ -242,7 +242,7 @@ CLAIMS = (
     ),
     Claim(
         "fig3b",
-        "QTRAN, figure 3b (R4)",
+        "QTRAN, figure 3b",
         "Gaussian squeeze with epsilon = 1 throughout: QTRAN is as good as before, VDN and QMIX much worse.",
         Rule(
             (_shares_at_least(QTRAN, 0.98), Every(tuple(map(_above_others, QTRAN)))),
@@ -254,7 +254,7 @@ CLAIMS = (
     ),
     Claim(
         "fig3c",
-        "QTRAN, figure 3c (R4)",
+        "QTRAN, figure 3c",
         "Multi-domain squeeze: VDN and QMIX stay below both QTRAN variants.",
         Rule(tuple(map(_above_others, QTRAN)), learned=BETTER_THAN_BEFORE, given=SHARES),
         SQUEEZE_COST,

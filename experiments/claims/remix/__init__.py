@@ -1,4 +1,4 @@
-"""ReMIX (seed paper 004) and its relatives on DCG's predator-prey and on SMAX."""
+"""ReMIX (Mei et al., 2023) and its relatives on DCG's predator-prey and on SMAX."""
 
 from experiments.claims.remix import smax, stag_hunt
 

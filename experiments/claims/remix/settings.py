@@ -109,7 +109,7 @@ FIG5_PAPER = {
 
 
 def ablation_rule(where: str, learned: Condition) -> Rule:
-    """R9: nothing may be left out, least of all the Bellman error."""
+    """Figure 5: nothing may be left out, least of all the Bellman error."""
     mine, worst = f"last return of {REMIX}", f"last return of {WORST}"
     others = [f"last return of {label}" for label in ABLATIONS]
     return Rule(

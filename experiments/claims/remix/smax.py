@@ -141,7 +141,7 @@ ON_SMAX = ("fig2", "fig5_smax")
 CLAIMS = (
     Claim(
         "fig2",
-        "ReMIX, figure 2 (R10), on SMAX",
+        "ReMIX, figure 2, on SMAX",
         f"ReMIX is best on {' and on '.join(BEST_ON)}.",
         Rule(
             tuple(map(_best_on, BEST_ON)),
@@ -153,7 +153,7 @@ CLAIMS = (
     ),
     Claim(
         "fig5_smax",
-        "ReMIX, figure 5 (R9), on SMAX 6h_vs_8z",
+        "ReMIX, figure 5, on SMAX 6h_vs_8z",
         "To leave out any factor of the weights harms, the Bellman error most.",
         ablation_rule("In place of MMM2, which SMAX has not", BETTER_THAN_BEFORE),
         cost("2 min", "hours on 2 cores"),

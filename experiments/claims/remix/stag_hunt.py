@@ -329,7 +329,7 @@ def _hunt_claim(figure: str) -> Claim:
     claim = "only ReMIX and Weighted QMIX hunt well" if hard else "ReMIX hunts best"
     return Claim(
         figure,
-        "ReMIX, figure 1 (R6)",
+        "ReMIX, figure 1",
         f"Stag hunt, p = {punishment:g}: {claim}, and ReMIX learns fastest.",
         fig1_rule(punishment),
         cost("3 min", "25 min on 2 cores"),
@@ -341,7 +341,7 @@ CLAIMS = (
     *map(_hunt_claim, PUNISHMENTS),
     Claim(
         "fig3",
-        "ReMIX, figure 3 (R7)",
+        "ReMIX, figure 3",
         "Over training the weights fall, in ReMIX as in Weighted QMIX, and only ReMIX has medium ones.",
         FIG3_RULE,
         cost("none after fig1_p2", "none after fig1_p2, else 10 min on 2 cores"),
@@ -349,7 +349,7 @@ CLAIMS = (
     ),
     Claim(
         "fig4",
-        "ReMIX, figure 4 (R8)",
+        "ReMIX, figure 4",
         "A least weight of .1 is good, higher ones do harm.",
         FIG4_RULE,
         cost("40 s", "10 min on 2 cores"),
@@ -357,7 +357,7 @@ CLAIMS = (
     ),
     Claim(
         "fig5",
-        "ReMIX, figure 5 (R9), on the stag hunt",
+        "ReMIX, figure 5, on the stag hunt",
         "To leave out any factor of the weights harms, the Bellman error most.",
         ablation_rule("At p = -2", HUNTS),
         cost("80 s", "15 min on 2 cores"),
