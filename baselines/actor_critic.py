@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from baselines.q_learning import TransitionReplay
+from baselines.parts import TransitionReplay
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, no_memory, periods

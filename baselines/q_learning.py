@@ -1,8 +1,8 @@
 """Deep Q-learning for teams: agents, replay, optimiser and exploration around a method, which is the loss.
 
 What makes an algorithm is its method: a value with the networks that it builds on the agents' and the loss of
-a batch. All else is here and is chosen as values too, so that QMIX and Weighted QMIX differ in their methods
-alone.
+a batch. The parts around it (`parts.py`) are values too, so that QMIX and Weighted QMIX differ in their
+methods alone.
 """
 
 import abc
@@ -10,22 +10,21 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
+from baselines.parts import Agents, EpsilonGreedy, FeedForwardAgents, Optimiser, Replay, TransitionReplay
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, periods
 from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
-from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon
+from jaxmarl_fac.exploration import epsilon_greedy
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
-from jaxmarl_fac.memory import Episodes, Memory, Transitions
-from jaxmarl_fac.networks import AgentMemory, AgentNetwork, RecurrentAgentNetwork, over_time
-from jaxmarl_fac.settings import Constraint, Count, OffOrAbove, Positive, Probability, Settings, Widths
+from jaxmarl_fac.networks import AgentMemory, over_time
+from jaxmarl_fac.settings import Count, OffOrAbove, Probability, Settings
 from jaxmarl_fac.targets import lambda_returns
 from jaxmarl_fac.values import greedy_actions, mask_unavailable, masked_mean
 
@@ -51,170 +50,6 @@ class AgentsNetwork(nn.Module):
     def unroll(self, trajectory: Trajectory) -> Any:
         """What a loss needs of the agents at each of a trajectory's T + 1 observations: `(T + 1, n, A)`."""
         return self.agent.unroll(trajectory)[0]
-
-
-# The parts
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FeedForwardAgents(Settings):
-    """The agents' networks.
-
-    Attributes:
-        hidden: widths of the agent network's hidden layers.
-        share_parameters: whether all agents have one network; False gives each parameters of its own.
-        agent_ids: whether agents see a one-hot id. Without, agents that share parameters act alike where they
-            see the same.
-    """
-
-    hidden: Widths = (32, 32)
-    share_parameters: bool = True
-    agent_ids: bool = True
-
-    def network(self, num_actions: int) -> nn.Module:
-        """Of all agents."""
-        return AgentNetwork(num_actions, self.hidden, self.share_parameters, self.agent_ids)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Agents(FeedForwardAgents):
-    """The agents' networks, with or without a memory.
-
-    Attributes:
-        recurrent: agents with a GRU above their hidden layers; they learn from episodes.
-        last_actions: whether recurrent agents see their own last actions. Others never do.
-
-    Raises:
-        BadInputError: for agents without a memory that are not to see their last actions.
-    """
-
-    recurrent: bool = False
-    last_actions: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.last_actions and not self.recurrent:
-            raise BadInputError(
-                "last_actions can be switched off for recurrent agents only: others never see their own"
-            )
-
-    def network(self, num_actions: int) -> nn.Module:
-        """Of all agents."""
-        if not self.recurrent:
-            return super().network(num_actions)
-        settings = (num_actions, self.hidden, self.share_parameters, self.agent_ids, self.last_actions)
-        return RecurrentAgentNetwork(*settings)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TransitionReplay(Settings):
-    """Uniform replay of transitions.
-
-    Attributes:
-        batch_size: transitions in one update.
-        replay_size: transitions kept.
-        learning_starts: environment steps taken before the first update.
-    """
-
-    batch_size: Count = 32
-    replay_size: Count = 20_000
-    learning_starts: Count = 32
-
-    consumes = "transitions"
-    update_period = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.memory()  # refuses a batch that is larger than the replay
-
-    def memory(self) -> Memory:
-        """What the learner is fed from."""
-        return Transitions(self.replay_size, self.batch_size)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Replay(TransitionReplay):
-    """Uniform replay of transitions or of whole episodes.
-
-    Attributes:
-        consumes: "transitions", or whole "episodes"; `batch_size` and `replay_size` count those.
-        update_period: steps of each environment between updates.
-    """
-
-    consumes: Literal["transitions", "episodes"] = "transitions"  # type: ignore[assignment]
-    update_period: Count = 1
-
-    def memory(self) -> Memory:
-        """What the learner is fed from."""
-        kind = Episodes if self.consumes == "episodes" else Transitions
-        return kind(self.replay_size, self.batch_size)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimiser(Settings):
-    """Adam or RMSprop on the mean loss of a batch.
-
-    Attributes:
-        learning_rate: the optimiser's step size.
-        learning_rate_schedule: "constant", or "linear" down to 0 at the end of training.
-        optimiser: "adam", or "rmsprop" as in PyMARL.
-        adam_eps: Adam's epsilon (QTRAN's release has 1.5e-4).
-        rmsprop_decay: RMSprop's decay of the mean squared gradient.
-        rmsprop_eps: RMSprop's epsilon, which is added to the root.
-        max_grad_norm: gradients are clipped to this global norm; 0 turns clipping off.
-    """
-
-    learning_rate: Positive = 5e-4
-    learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    optimiser: Literal["adam", "rmsprop"] = "adam"
-    adam_eps: Positive = 1e-8
-    rmsprop_decay: Annotated[float, Constraint("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
-    rmsprop_eps: Positive = 1e-5
-    max_grad_norm: OffOrAbove = 0.0
-
-    def init(self, params: Params) -> optax.OptState:
-        """The optimiser's state at the start."""
-        return self._direction().init(params)
-
-    def step(
-        self, params: Params, gradients: Params, opt_state: optax.OptState, progress: jax.Array
-    ) -> tuple[Params, optax.OptState]:
-        """Parameters after one step; `progress` in [0, 1] drives the learning rate."""
-        directions, opt_state = self._direction().update(gradients, opt_state, params)
-        rate = self.learning_rate * (1 - progress if self.learning_rate_schedule == "linear" else 1.0)
-        return jax.tree.map(lambda param, step: param - rate * step, params, directions), opt_state
-
-    def _direction(self) -> optax.GradientTransformation:
-        scale = optax.scale_by_adam(eps=self.adam_eps)
-        if self.optimiser == "rmsprop":
-            scale = optax.scale_by_rms(self.rmsprop_decay, self.rmsprop_eps, eps_in_sqrt=False)
-        return (
-            optax.chain(optax.clip_by_global_norm(self.max_grad_norm), scale) if self.max_grad_norm else scale
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EpsilonGreedy(Settings):
-    """Exploration that falls linearly.
-
-    Attributes:
-        epsilon_start: exploration at the first step.
-        epsilon_end: exploration after `epsilon_steps` environment steps, decaying linearly.
-        epsilon_steps: see `epsilon_end`.
-    """
-
-    epsilon_start: Probability = 1.0
-    epsilon_end: Probability = 1.0
-    epsilon_steps: Count = 1
-
-    def epsilon(self, clock: Clock) -> jax.Array:
-        """The probability `()` of a random action."""
-        return linear_epsilon(clock.env_steps, self.epsilon_start, self.epsilon_end, self.epsilon_steps)
-
-    @property
-    def always_random(self) -> bool:
-        """Whether it is known, before anything runs, that utilities play no part in acting."""
-        return all(isinstance(each, float) and each == 1 for each in (self.epsilon_start, self.epsilon_end))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ from baselines.opponent_modelling import (
     RommeoThesisRule,
     SoftQRule,
 )
+from baselines.parts import FeedForwardAgents, TransitionReplay
 from baselines.pr2_ac import PR2AC
-from baselines.q_learning import FeedForwardAgents, QLearning, TransitionReplay
+from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
 from baselines.rommeo_ac import ROMMEOAC
 from baselines.sac import SAC, SACDiscrete

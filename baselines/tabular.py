@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from baselines.independent import ErrorWeighting, Even
-from baselines.q_learning import EpsilonGreedy
+from baselines.parts import EpsilonGreedy
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, no_memory, periods

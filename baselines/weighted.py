@@ -18,7 +18,8 @@ from baselines.factored import (
     best_actions,
     mixer_inputs,
 )
-from baselines.q_learning import QLearning, Replay, after_steps
+from baselines.parts import Replay
+from baselines.q_learning import QLearning, after_steps
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics

@@ -12,7 +12,8 @@ from flax import struct
 
 import baselines
 from baselines.factored import VDN, Factored
-from baselines.q_learning import Agents, EpsilonGreedy, Optimiser, QLearning, Replay
+from baselines.parts import Agents, EpsilonGreedy, Optimiser, Replay
+from baselines.q_learning import QLearning
 from envs.matrix_games import QTRAN_PAYOFF, MatrixGame, matrix_game
 from jaxmarl_fac.experience import Step
 from jaxmarl_fac.game import GameSpec
