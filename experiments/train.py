@@ -20,6 +20,7 @@ import numpy as np
 
 import baselines.registry as algorithms
 import envs.registry as environments
+from baselines.families import FAMILY_ENV_STEPS
 from envs.adapters import ADAPTED_IDS
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
@@ -172,7 +173,7 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         algorithm=replaced(algorithm, **vars(options.algorithm)),
         environment=build_environment(pair, options.environment),
         seeds=seed_numbers(run.seeds, run.first_seed),
-        env_steps=run.env_steps if run.env_steps is not None else algorithms.FAMILY_ENV_STEPS[family],
+        env_steps=run.env_steps if run.env_steps is not None else FAMILY_ENV_STEPS[family],
         num_envs=run.num_envs,
         updates_per_step=run.updates_per_step,
         evaluations=run.evaluations,

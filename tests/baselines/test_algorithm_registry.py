@@ -4,18 +4,10 @@ import pytest
 
 import baselines
 from baselines.factored import VDN, Factored
+from baselines.families import ALGORITHM_SETTINGS, FAMILY_ENV_STEPS, FAMILY_SETTINGS
 from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
-from baselines.registry import (
-    ALGORITHM_SETTINGS,
-    ALGORITHMS,
-    FAMILY_ENV_STEPS,
-    FAMILY_SETTINGS,
-    id_of,
-    lookup,
-    make,
-    own_settings,
-)
+from baselines.registry import ALGORITHMS, id_of, lookup, make, own_settings
 from jaxmarl_fac.settings import leaves
 from tests.helpers import flat
 

@@ -11,7 +11,8 @@ import numpy as np
 
 import baselines
 import envs
-from baselines.registry import FAMILY_ENV_STEPS, own_settings
+from baselines.families import FAMILY_ENV_STEPS
+from baselines.registry import own_settings
 from envs.grid import NUM_MOVES, STAY
 from envs.predator_prey import PredatorPrey
 from experiments.claims.qtran.squeeze import DRAWING_COST, NAMES, OTHERS, QTRAN

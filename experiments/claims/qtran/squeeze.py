@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import baselines
-from baselines.registry import FAMILY_ENV_STEPS
+from baselines.families import FAMILY_ENV_STEPS
 from envs.gaussian_squeeze import (
     GaussianSqueeze,
     draw_resources,

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 import baselines
-from baselines.registry import FAMILY_ENV_STEPS, own_settings
+from baselines.families import FAMILY_ENV_STEPS
+from baselines.registry import own_settings
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.report.claims import Scale
 from jaxmarl_fac.report.curves import LAST_RETURN

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from baselines.registry import FAMILY_ENV_STEPS
+from baselines.families import FAMILY_ENV_STEPS
 from envs.stag_hunt import StagHunt, stag_hunt
 from experiments.claims.remix.settings import (
     ABLATIONS,

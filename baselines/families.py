@@ -1,0 +1,107 @@
+"""The papers' hyper-parameters and training steps for each family of environments."""
+
+from typing import Any
+
+#: QTRAN's tables 3 to 5, by family; other families have table 3's. Fields that an algorithm does not have
+#: are left out. Where a table is silent (widths and the last epsilon of Gaussian squeeze) the nearest
+#: table's value stands. Distributed Q-learning starts at an `initial_value` of 0 where a team that plays its
+#: best does not lose.
+FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
+    "matrix": {},  # table 3: the classes' own defaults
+    "squeeze": {
+        "replay_size": 200_000,
+        "epsilon_end": 0.1,
+        "epsilon_steps": 500_000,
+        "initial_value": 0.0,
+    },
+    "predator-prey": {
+        "hidden": (64, 64, 64),
+        "joint_hidden": (64, 64),
+        "mixer_embed": 64,
+        "weight_std": 0.1,  # the release's; the table is silent
+        "replay_size": 1_000_000,
+        "epsilon_end": 0.1,
+        "epsilon_steps": 3_000_000,
+        "initial_value": 0.0,
+    },
+    # Logical Team Q-learning's release; for all algorithms alike, which the release is not.
+    "team-mdp": {
+        "step_size": 0.025,
+        "ratio": 0.4,
+        "target_period": 200,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 190_000,  # epsilon = max(.05, 1 - t / 200,000)
+    },
+    "pursuit": {
+        "hidden": (50, 50),
+        "q_bound": 74 / 75,
+        "learning_rate": 1e-5,
+        "batch_size": 1024,
+        "replay_size": 200_000,
+        "learning_starts": 2048,
+        "target_period": 50,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 150_000,
+        "initial_value": 0.0,
+    },
+    # Weighted QMIX's release, for all algorithms alike, with QTRAN's as in PyMARL. There every episode brings
+    # one update; here every 200 steps do, which is an episode that takes all its time.
+    "stag-hunt": {
+        "consumes": "episodes",
+        "recurrent": True,
+        "hidden": (64,),
+        "optimiser": "rmsprop",
+        "max_grad_norm": 10.0,
+        "batch_size": 32,
+        "replay_size": 5000,
+        "learning_starts": 6400,  # 32 episodes
+        "update_period": 200,
+        "target_period": 200,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 50_000,
+        "initial_value": 0.0,
+        "hypernet_hidden": (64,),
+        "double_q": True,
+        "nopt_weight": 0.1,
+        "joint_hidden": (64, 64),
+    },
+    # JaxMARL's Q-learners on SMAX. There 16 environments take 128 steps between 8 updates, and targets are
+    # copied after 80; here one environment takes 256 steps for each. Episodes are whole, not cut at 128.
+    "smax": {
+        "consumes": "episodes",
+        "recurrent": True,
+        "hidden": (512,),
+        "learning_rate": 5e-5,
+        "max_grad_norm": 10.0,
+        "batch_size": 32,
+        "replay_size": 5000,
+        "learning_starts": 10_000,
+        "update_period": 256,
+        "target_period": 80,
+        "epsilon_end": 0.05,
+        "epsilon_steps": 1_000_000,
+        "initial_value": 0.0,
+        "mixer_embed": 64,
+        "hypernet_hidden": (256,),
+    },
+}
+
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit.
+ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {("ltql", "pursuit"): {"agent_ids": False}}
+
+#: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of
+#: Weighted QMIX's stag hunt and JaxMARL's SMAX. MPE and Jumanji's games have no paper here: a million.
+#: Games from outside have a tenth of that.
+FAMILY_ENV_STEPS = {
+    "matrix": 20_000,
+    "squeeze": 1_000_000,
+    "predator-prey": 10_000_000,
+    "team-mdp": 100_000,
+    "differential": 5_000,
+    "pursuit": 1_000_000,
+    "stag-hunt": 1_000_000,
+    "smax": 10_000_000,
+    "mpe": 1_000_000,
+    "jumanji": 1_000_000,
+    "outside": 100_000,
+}
