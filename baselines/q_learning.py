@@ -25,7 +25,7 @@ from jaxmarl_fac.exploration import epsilon_greedy
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.networks import AgentMemory, over_time
 from jaxmarl_fac.settings import Count, OffOrAbove, Probability, Settings
-from jaxmarl_fac.targets import lambda_returns
+from jaxmarl_fac.targets import trajectory_returns
 from jaxmarl_fac.values import greedy_actions, mask_unavailable, masked_mean
 
 
@@ -252,13 +252,7 @@ class LambdaMethod(Method):
 
     def targets(self, trajectory: Trajectory, next_values: jax.Array, gamma: float) -> jax.Array:
         """y, `(T,)` or `(T, n)`, from the values of what follows each step, of that shape."""
-        rewards, discounts, mask = trajectory.reward, trajectory.discount, trajectory.mask
-        returns = functools.partial(lambda_returns, gamma=gamma, lambda_=self.td_lambda)
-        if next_values.ndim == 1:
-            return returns(rewards, discounts, next_values, mask)
-        of_each = jax.vmap(returns, in_axes=(1, None, 1, None), out_axes=1)
-        rewards = rewards if rewards.ndim == 2 else rewards[:, None]
-        return of_each(jnp.broadcast_to(rewards, next_values.shape), discounts, next_values, mask)
+        return trajectory_returns(trajectory, next_values, gamma, self.td_lambda)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

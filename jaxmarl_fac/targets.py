@@ -1,8 +1,12 @@
 """What values learn towards: one-step targets and lambda-returns. Pure and unbatched; callers vmap."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
+
+from jaxmarl_fac.experience import Trajectory
 
 
 def td_target(
@@ -58,3 +62,23 @@ def lambda_returns(
     steps = (rewards, discounts, next_values, goes_on)
     _, returns = jax.lax.scan(back, jnp.zeros(()), steps, reverse=True)
     return jax.lax.stop_gradient(returns)
+
+
+def trajectory_returns(
+    trajectory: Trajectory, next_values: jax.Array, gamma: float | jax.Array, lambda_: float | jax.Array
+) -> jax.Array:
+    """`lambda_returns` of a trajectory: `(T,)`, or `(T, n)` for values or rewards of each agent.
+
+    Args:
+        trajectory: of T steps.
+        next_values: `(T,)` or `(T, n)`, of what follows each step.
+        gamma: discount factor.
+        lambda_: 0 trusts the values, 1 the rewards alone.
+    """
+    rewards, discounts, mask = trajectory.reward, trajectory.discount, trajectory.mask
+    returns = functools.partial(lambda_returns, gamma=gamma, lambda_=lambda_)
+    if next_values.ndim == 1:
+        return returns(rewards, discounts, next_values, mask)
+    of_each = jax.vmap(returns, in_axes=(1, None, 1, None), out_axes=1)
+    rewards = rewards if rewards.ndim == 2 else rewards[:, None]
+    return of_each(jnp.broadcast_to(rewards, next_values.shape), discounts, next_values, mask)
