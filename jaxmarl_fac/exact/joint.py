@@ -5,7 +5,7 @@ data. The precision is that of the model: build it, and call these, inside `jax.
 float64. Shapes: `S` states, agent i has `A_i` actions; quantities per agent, `(S, A_i)`, are tuples of n
 arrays, because the A_i may differ. Ties in every argmax go to the lowest index.
 
-All solvers raise `BadInputError` for a discount outside [0, 1) and for a model with fewer than two agents.
+All solvers raise `BadInputError` for a discount outside [0, 1) and for a model without agents.
 """
 
 import functools
@@ -50,10 +50,10 @@ def solver(*static: str) -> Callable[[_Solver], _Solver]:
         @functools.wraps(solve)
         def checked(model: TeamModel, discount: ArrayLike, *args: Any, **kwargs: Any) -> Any:
             shape = model.reward.shape
-            if len(shape) < 3:
+            if len(shape) < 2:
                 raise BadInputError(
-                    f"a reward of shape {shape} has fewer than two agents: give "
-                    "(states, actions of agent 1, ..., actions of agent n), n >= 2"
+                    f"a reward of shape {shape} has no agent: give "
+                    "(states, actions of agent 1, ..., actions of agent n)"
                 )
             if model.transition.shape != (*shape, shape[0]) or model.terminal.shape != shape[:1]:
                 raise BadInputError(
@@ -144,22 +144,6 @@ def optimal_q(model: TeamModel, discount: ArrayLike, tolerance: ArrayLike = 1e-1
     start = best_values(jnp.zeros_like(model.reward)), jnp.full((), jnp.inf, model.reward.dtype)
     values, _ = jax.lax.while_loop(unfinished, sweep, start)
     return bellman_backup(model, discount, values)
-
-
-@solver()
-def policy_values(model: TeamModel, discount: ArrayLike, policies: PerAgent) -> jax.Array:
-    """The values `(S,)` of independent policies, n of `(S, A_i)` probabilities: a linear solve."""
-
-    def expect(table: jax.Array, *chances: jax.Array) -> jax.Array:
-        for chance in chances:  # agent by agent, the first axis each time
-            table = jnp.tensordot(chance, table, axes=(0, 0))
-        return table
-
-    reward = jax.vmap(expect)(model.reward, *policies)  # (S,)
-    transition = jax.vmap(expect)(model.transition, *policies)  # (S, S)
-    going = jnp.where(model.terminal[:, None], 0.0, transition)
-    system = jnp.eye(len(reward), dtype=reward.dtype) - discount * going
-    return jnp.linalg.solve(system, jnp.where(model.terminal, 0.0, reward))
 
 
 def optimality_gap(q_star: jax.Array, actions: jax.Array) -> jax.Array:

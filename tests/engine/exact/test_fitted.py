@@ -14,7 +14,8 @@ from jaxmarl_fac.exact.fitted import (
     igm_q_tot,
     uniform_policies,
 )
-from jaxmarl_fac.exact.joint import optimal_q, optimality_gap, policy_values, value_iteration
+from jaxmarl_fac.exact.joint import optimal_q, optimality_gap, value_iteration
+from jaxmarl_fac.exact.policies import joint_policy, state_values
 from jaxmarl_fac.exact.team import greedy_joint_actions
 from tests.engine.exact.models import GAMMA, SHAPES, one_shot, random_model, random_q
 from tests.reference import team_mdp as reference
@@ -32,10 +33,11 @@ def test_line_world_under_uniform_and_idle_policies():
     model = line_world().model()
     uniform = uniform_policies(model)
     start = 19
-    assert float(policy_values(model, 0.99, uniform)[start]) == pytest.approx(-19.6421, abs=1e-4)
-    assert float(policy_values(model, 1 - 1e-12, uniform)[start]) == pytest.approx(-19.938272, abs=1e-6)
+    at_random = joint_policy(uniform)
+    assert float(state_values(model, 0.99, at_random)[start]) == pytest.approx(-19.6421, abs=1e-4)
+    assert float(state_values(model, 1 - 1e-12, at_random)[start]) == pytest.approx(-19.938272, abs=1e-6)
     idle = (jnp.zeros((20, 2)).at[:, 0].set(1), jnp.zeros((20, 3)).at[:, 0].set(1))
-    assert float(policy_values(model, 0.99, idle)[start]) == 0
+    assert float(state_values(model, 0.99, joint_policy(idle))[start]) == 0
 
 
 # FMA-FQI: Theorem 1

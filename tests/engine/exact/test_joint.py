@@ -7,9 +7,10 @@ from envs.errors import BadInputError
 from envs.matrix_games import two_step_game
 from envs.team_mdp import TeamModel, divergence_mmdp, from_matrix_game, line_world
 from jaxmarl_fac.exact.fitted import fma_fqi, fqi_igm
-from jaxmarl_fac.exact.joint import bellman_backup, optimal_q, optimality_gap, policy_values, value_iteration
+from jaxmarl_fac.exact.joint import bellman_backup, optimal_q, optimality_gap, value_iteration
+from jaxmarl_fac.exact.policies import joint_policy, state_values
 from jaxmarl_fac.exact.projections import monotone_fit
-from jaxmarl_fac.exact.team import btoo, operator_b1, operator_b2
+from jaxmarl_fac.exact.team import btoo, operator_b1
 from tests.engine.exact.models import GAMMA, SHAPES, random_model, zeros
 from tests.reference import team_mdp as reference
 
@@ -83,7 +84,7 @@ def test_policy_values_of_deterministic_policies(shape):
         joint = rng.integers(counts, size=(states, len(counts)))
         policies = tuple(np.eye(count)[joint[:, k]] for k, count in enumerate(counts))
         expected = reference.policy_value(*model, GAMMA, joint)
-        np.testing.assert_allclose(policy_values(model, GAMMA, policies), expected, atol=1e-12)
+        np.testing.assert_allclose(state_values(model, GAMMA, joint_policy(policies)), expected, atol=1e-12)
 
 
 def test_optimality_gap_is_the_worst_loss():
@@ -112,6 +113,18 @@ def test_divergence_targets_are_monotone():
         np.testing.assert_allclose(fit.q_tot, target, atol=1e-12)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_one_agent_is_value_iteration_for_every_solver(terminal):
+    model = random_model((3, (4,)), 0, terminal)
+    q = np.asarray(optimal_q(model, GAMMA))
+    np.testing.assert_allclose(q.max(axis=1), reference.best_values(*model, GAMMA), atol=1e-9)
+    trace = value_iteration(model, GAMMA, 5)
+    np.testing.assert_allclose(fqi_igm(model, GAMMA, 5).q_tot, trace.q, atol=1e-12)
+    np.testing.assert_allclose(fma_fqi(model, GAMMA, 5).q_tot, trace.q, atol=1e-12)
+    (after,) = operator_b1(model, GAMMA, (trace.q[4],))
+    np.testing.assert_allclose(after, trace.q[5], atol=1e-12)
+
+
 # Bad input
 
 
@@ -131,15 +144,7 @@ def test_discounts_outside_0_1(discount):
             solve()
 
 
-def test_games_of_one_agent():
-    alone = TeamModel(jnp.full((2, 3, 2), 0.5), jnp.zeros((2, 3)), jnp.zeros(2, bool))
-    q = (jnp.zeros((2, 3)),)
-    for solve in (
-        lambda: operator_b1(alone, GAMMA, q),
-        lambda: operator_b2(alone, GAMMA, q),
-        lambda: btoo(alone, GAMMA, q, jax.random.key(0), 3, 0.5),
-        lambda: fma_fqi(alone, GAMMA, 3),
-        lambda: fqi_igm(alone, GAMMA, 3),
-    ):
-        with pytest.raises(BadInputError, match="fewer than two agents"):
-            solve()
+def test_a_game_without_agents():
+    nothing = TeamModel(jnp.full((2, 2), 0.5), jnp.zeros(2), jnp.zeros(2, bool))
+    with pytest.raises(BadInputError, match="has no agent"):
+        optimal_q(nothing, GAMMA)
