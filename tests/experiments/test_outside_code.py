@@ -1,14 +1,17 @@
-"""Games and algorithms of somebody else: trained, killed, resumed, swept and played like the suite's own."""
+"""Games, algorithms and claims of somebody else, as CONTRIBUTING.md has them."""
 
 import json
 import re
+import runpy
 import shlex
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 import baselines
 import envs
@@ -16,11 +19,15 @@ from experiments import play, train
 from experiments.check_runs import problem
 from jaxmarl_fac.loop import InterruptedRunError
 from jaxmarl_fac.play import load_player
+from jaxmarl_fac.report.script import read_record
+from jaxmarl_fac.statistics import Interval
 from tests.engine.test_loop import Listener
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 (MODULE,) = re.findall(r"`my_team.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)
+(CLAIM,) = re.findall(r"`two_step.py`.*?\n\n```python\n(.*?)```", GUIDE, re.DOTALL)
+(MAKE,) = (shlex.split(line)[2:] for line in GUIDE.splitlines() if line.startswith("python two_step.py"))
 TRAIN, PLAY = (shlex.split(line)[2:] for line in GUIDE.splitlines() if line.startswith("python experiments/"))
 #: The same with the suite's own parts inside.
 COMPOSED = '''
@@ -129,3 +136,47 @@ def test_what_is_not_there(my_team, bad_input, make, name, says):
 def test_a_parameter_that_the_game_does_not_have(my_team, bad_input):
     with bad_input("my_team:agreement does not take these parameters"):
         envs.make("my_team:agreement", malus=1)
+
+
+# The guide's claim
+
+
+@pytest.fixture
+def two_step(tmp_path, monkeypatch):
+    """The guide's module, in a working folder of its own."""
+    path = tmp_path / "two_step.py"
+    path.write_text(CLAIM)
+    monkeypatch.chdir(tmp_path)
+    return SimpleNamespace(**runpy.run_path(str(path)))
+
+
+def test_the_guides_claim_is_made_and_judged(two_step, capsys):
+    assert two_step.main(MAKE) == 0
+    record = read_record(Path("runs/two-step/two-step.json"))
+    assert record["scale"] == "smoke" and record["seeds"] == 2 and record["env_steps"] == 2 * 2 * 200
+    assert record["experiment"].keys() == {"vdn", "qmix"}
+    assert record["accept"] == two_step.RULE.accept
+    measured = {name: Interval(**number) for name, number in record["measured"].items()}
+    assert 0 <= measured["last return of vdn"].value <= 8 and 0 <= measured["last return of qmix"].value <= 8
+    assert record["parts"] == two_step.RULE.check(measured)
+    assert record["verdict"] == two_step.RULE.judge(measured)[0]
+    assert imread("runs/two-step/two-step.png").std() > 0
+    assert record["verdict"] in Path("runs/two-step/report.html").read_text()
+    capsys.readouterr()
+    assert two_step.main(MAKE) == 0
+    assert "two-step: done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("vdn", "qmix", "before", "verdict"),
+    [
+        (7.1, 7.9, 6.0, "reproduced"),
+        (7.2, 7.9, 6.0, "partly"),
+        (7.1, 7.8, 6.0, "partly"),
+        (7.2, 7.8, 6.0, "not reproduced"),
+        (7.1, 7.9, 7.9, "undecided"),
+    ],
+)
+def test_the_guides_rule_on_either_side_of_its_bounds(two_step, vdn, qmix, before, verdict):
+    measured = {"last return of vdn": vdn, "last return of qmix": qmix, "its return before training": before}
+    assert two_step.RULE.judge(measured | {"last return of the best algorithm": qmix})[0] == verdict
