@@ -35,166 +35,256 @@ from baselines.weighted import Central, Optimistic, RecentReplay, RegretMinimisi
 from envs.errors import BadInputError
 from envs.outside import find_outside, is_outside
 from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.report.styles import DASHES, LABELS, PALETTE, STYLES, Style
 from jaxmarl_fac.settings import leaves, replaced
 
 
 class Entry(NamedTuple):
-    """An algorithm with its default settings, and a line about it."""
+    """An algorithm with its default settings, and how it is shown.
+
+    Attributes:
+        algorithm: with its default settings.
+        about: a line about it.
+        label: what legends call it, as its paper does; the id if empty.
+        style: of its curves in every figure; if None, one that depends on the id and on what else the figure
+            shows.
+    """
 
     algorithm: Algorithm
     about: str
+    label: str = ""
+    style: Style | None = None
+
+
+#: Colours beyond the palette that colour-blind readers can tell from it.
+BROWN, WINE, NAVY = "#6B4226", "#882255", "#1B2A80"
+BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, BLACK = PALETTE
+SOLID, DASHED, DOTTED, DASH_DOTTED = DASHES
 
 
 ALGORITHMS: dict[str, Entry] = {
     "iql": Entry(
         QLearning(method=Independent()),
         "Independent Q-learning: every agent fits its own Q_i to its reward.",
+        "IQL",
+        Style(BLUE, DASHED),
     ),
-    "vdn": Entry(QLearning(method=Factored(mixing=VDN())), "Value decomposition: `Q_tot = sum_i Q_i`."),
+    "vdn": Entry(
+        QLearning(method=Factored(mixing=VDN())),
+        "Value decomposition: `Q_tot = sum_i Q_i`.",
+        "VDN",
+        Style(BLUE),
+    ),
     "qmix": Entry(
         QLearning(method=Factored(mixing=QMIX())),
         "Monotone mixing: `Q_tot = f(Q_1, ..., Q_n; s)`, its weights made by hypernetworks.",
+        "QMIX",
+        Style(ORANGE),
     ),
     "qtran-base": Entry(
         QLearning(method=QTranBase()),
         "An unrestricted joint value, and utilities that meet it at their greedy joint action (section 3.3).",
+        "QTRAN-base",
+        Style(GREEN),
     ),
     "qtran-alt": Entry(
         QLearning(method=QTranAlt()),
         "QTRAN-base with a counterfactual joint network and the tighter `L_nopt-min` (section 3.4).",
+        "QTRAN-alt",
+        Style(VERMILION),
     ),
     "qplex": Entry(
         QLearning(method=Factored(mixing=QPLEX())),
         "Duplex dueling: `Q_tot = sum_i V_i + sum_i lambda_i(s, u) A_i`, with positive lambda_i.",
+        "QPLEX",
+        Style(PINK),
     ),
     "qatten": Entry(
         QLearning(method=Factored(mixing=Qatten())),
         "Attention over agents: `Q_tot = sum_h w_h(s) sum_i alpha_hi(s) Q_i + c(s)`.",
+        "Qatten",
+        Style(ORANGE, DASHED),
     ),
     "cw-qmix": Entry(
         QLearning(method=Weighted(weighting=Central()), target_period=200),
         "Centrally weighted QMIX: full weight for the greedy joint action, and for what seems better.",
+        "CW-QMIX",
+        Style(GREEN, DASHED),
     ),
     "ow-qmix": Entry(
         QLearning(method=Weighted(weighting=Optimistic()), target_period=200),
         "Optimistically weighted QMIX: full weight for what Q_tot underestimates.",
+        "OW-QMIX",
+        Style(BLACK),
     ),
     "remix": Entry(
         QLearning(method=Weighted(weighting=RegretMinimising()), replay=RecentReplay(), target_period=200),
         "ReMIX: Weighted QMIX with the weights of theorem 1, which minimise the policy's regret.",
+        "ReMIX",
+        Style(SKY),
     ),
     "ltql": Entry(
         QLearning(method=LTQL(), agents=FeedForwardAgents(), replay=TransitionReplay()),
         "Logical Team Q-learning with networks.",
+        "LTQL",
+        Style(VERMILION, DASHED),
     ),
     "hysteretic": Entry(
         QLearning(method=Independent(weighting=HystereticWeighting())),
         "Hysteretic Q-learning: IQL that learns less from negative errors (Matignon et al., 2007).",
+        "Hysteretic Q",
     ),
     "distributed": Entry(
         QLearning(method=Distributed()),
         "Distributed Q-learning: IQL whose values never fall (Lauer and Riedmiller, 2000).",
+        "Distributed Q",
     ),
-    "ltql-tabular": Entry(TabularLearning(rule=TabularLogic()), "Logical Team Q-learning in tables."),
+    "ltql-tabular": Entry(
+        TabularLearning(rule=TabularLogic()),
+        "Logical Team Q-learning in tables.",
+        "LTQL, tabular",
+    ),
     "hysteretic-tabular": Entry(
         TabularLearning(rule=TabularIndependent(weighting=HystereticWeighting())),
         "Hysteretic Q-learning in tables.",
+        "Hysteretic Q, tabular",
     ),
     "distributed-tabular": Entry(
         TabularLearning(rule=TabularIndependent(weighting=OptimisticWeighting()), initial_value=None),
         "Distributed Q-learning in tables; `step_size` 1 is the paper's maximum over all that was seen.",
+        "Distributed Q, tabular",
     ),
     "iql-tabular": Entry(
         TabularLearning(rule=TabularIndependent()),
         "Independent Q-learning in tables: `Q_i(o, u) += step_size (r + gamma max Q_i(o', .) - Q_i(o, u))`.",
+        "IQL, tabular",
     ),
     "soft-q": Entry(
         SelfPlay(rule=SoftQRule()),
         "Soft Q-learning of two agents that do not know of each other.",
+        "Soft Q",
     ),
     "pr2-q": Entry(
         SelfPlay(rule=PR2Rule()),
         "PR2-Q on both sides: each models the other's reply to its action as helping (Wen et al., 2019).",
+        "PR2-Q",
     ),
     "rommeo-q": Entry(
         SelfPlay(rule=RommeoRule()),
         "ROMMEO-Q on both sides, as published: an inferred opponent under an empirical prior.",
+        "ROMMEO-Q",
     ),
     "rommeo-q-emp": Entry(
         SelfPlay(rule=RommeoRule(model="empirical")),
         "ROMMEO-Q-EMP on both sides: the other is expected to play what it played of late.",
+        "ROMMEO-Q-EMP",
     ),
     "rommeo-q-thesis": Entry(
         SelfPlay(rule=RommeoThesisRule()),
         "ROMMEO-Q on both sides as the thesis has it, with priors on both actions.",
+        "ROMMEO-Q, thesis",
     ),
     "balancing-q": Entry(
         SelfPlay(rule=BalancingRule()),
         "Balancing-Q on both sides, adversaries by default (Grau-Moya et al., 2018).",
+        "Balancing-Q",
+        Style(PINK, DOTTED),
     ),
     "balancing-q-probabilistic": Entry(
         SelfPlay(rule=ProbabilisticBalancingRule()),
         "Probabilistic Balancing-Q on both sides, adversaries by default (thesis, section 3.5).",
+        "Probabilistic Balancing-Q",
     ),
     "gr2-q": Entry(
         SelfPlay(rule=GR2Rule()),
         "GR2-Q on both sides: replies to replies, K levels deep (Wen et al., 2019).",
+        "GR2-Q",
     ),
     "gr2-q-mixture": Entry(
         SelfPlay(rule=GR2Rule(mixture=True)),
         "GR2-Q on both sides with levels 1 to K mixed by a Poisson distribution, GR2-M.",
+        "GR2-M",
     ),
-    "nash-q": Entry(SelfPlay(rule=NashRule()), "Nash-Q on both sides (Hu and Wellman, 2003)."),
-    "friend-q": Entry(SelfPlay(rule=FriendRule()), "Friend-Q on both sides (Littman, 2001)."),
-    "foe-q": Entry(SelfPlay(rule=FoeRule()), "Foe-Q on both sides, which is minimax-Q (Littman, 2001)."),
+    "nash-q": Entry(
+        SelfPlay(rule=NashRule()),
+        "Nash-Q on both sides (Hu and Wellman, 2003).",
+        "Nash-Q",
+    ),
+    "friend-q": Entry(
+        SelfPlay(rule=FriendRule()),
+        "Friend-Q on both sides (Littman, 2001).",
+        "Friend-Q",
+    ),
+    "foe-q": Entry(
+        SelfPlay(rule=FoeRule()),
+        "Foe-Q on both sides, which is minimax-Q (Littman, 2001).",
+        "Foe-Q",
+    ),
     "jal": Entry(
         SelfPlay(rule=JointActionRule()),
         "Joint-action learners on both sides (Claus and Boutilier, 1998).",
+        "JAL",
     ),
     "wolf-phc": Entry(
         SelfPlay(rule=WoLFRule()),
         "WoLF-PHC on both sides: win or learn fast (Bowling and Veloso, 2002).",
+        "WoLF-PHC",
     ),
     "fmq": Entry(
         SelfPlay(rule=FMQRule()),
         "Frequency maximum Q-value on both sides (Kapetanakis and Kudenko, 2002).",
+        "FMQ",
     ),
     "ddpg": Entry(
         ActorCritic(method=DDPG(critic=OwnCritic())),
         "Independent DDPG (Lillicrap et al., 2016): the agent's critic knows nothing of the others.",
+        "DDPG",
     ),
     "ddpg-om": Entry(
         ActorCritic(method=DDPG(critic=ModelCritic())),
         "DDPG with an opponent model: MADDPG that does not ask the others what they do.",
+        "DDPG-OM",
     ),
     "maddpg": Entry(
         ActorCritic(method=DDPG(critic=CentralCritic())),
         "MADDPG (Lowe et al., 2017): a critic of the state and all actions, for each agent its own.",
+        "MADDPG",
+        Style(SKY, DOTTED),
     ),
     "masql": Entry(
         ActorCritic(method=MASQL()),
         "Soft Q-learning (Haarnoja et al., 2017) of joint actions, by every agent for itself.",
+        "MASQL",
     ),
     "sac": Entry(
-        ActorCritic(method=SAC()), "Soft actor-critic (Haarnoja et al., 2018), each agent for itself."
+        ActorCritic(method=SAC()),
+        "Soft actor-critic (Haarnoja et al., 2018), each agent for itself.",
+        "SAC",
     ),
     "sac-discrete": Entry(
         ActorCritic(method=SACDiscrete()),
         "Soft actor-critic of discrete actions (Christodoulou, 2019), each agent for itself.",
+        "SAC, discrete",
     ),
     "pr2-ac": Entry(
         ActorCritic(method=PR2AC()),
         "PR2's actor-critic: the agent expects the opponent to answer each of its actions well.",
+        "PR2-AC",
     ),
     "rommeo-ac": Entry(
         ActorCritic(method=ROMMEOAC()),
         "ROMMEO's actor-critic: π(a|s,b) with entropy weight α, and ρ(b|s) held near the opponent's habits.",
+        "ROMMEO-AC",
     ),
     "balancing-ac": Entry(
         ActorCritic(method=BalancingAC()),
         "Balancing-Q as an actor-critic (thesis, equations 3.55 to 3.60), for two agents.",
+        "Balancing-AC",
     ),
 }
+
+STYLES.update({name: entry.style for name, entry in ALGORITHMS.items() if entry.style})
+LABELS.update({name: entry.label for name, entry in ALGORITHMS.items() if entry.label})
 
 
 def lookup(algorithm_id: str) -> Algorithm:

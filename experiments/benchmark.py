@@ -42,7 +42,8 @@ from jaxmarl_fac.memory import Transitions
 from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.parallel import PER_LANE, REPLICATED, lane_mesh, per_device
 from jaxmarl_fac.program import Program
-from jaxmarl_fac.report.figures import line_styles, panels, save
+from jaxmarl_fac.report.figures import panels, save
+from jaxmarl_fac.report.styles import line_styles
 from jaxmarl_fac.settings import leaves, replaced
 
 #: Side of the square matrices whose product measures the machine's peak rate.

@@ -27,7 +27,8 @@ from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.report.figures import DASHES, PALETTE, learning_curves, panels, save
+from jaxmarl_fac.report.figures import learning_curves, panels, save
+from jaxmarl_fac.report.styles import DASHES, PALETTE
 from jaxmarl_fac.saved import load_experiment, to_json
 from jaxmarl_fac.statistics import learning_curve
 

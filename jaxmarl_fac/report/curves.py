@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.report.figures import PALETTE, learning_curves, panels
+from jaxmarl_fac.report.figures import learning_curves, panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import Part
 from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.statistics import Interval, bootstrap_interval

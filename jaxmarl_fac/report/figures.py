@@ -3,7 +3,6 @@
 Make a figure with `panels`, draw on its axes with the functions below, write it with `save`.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,59 +20,14 @@ from numpy.typing import ArrayLike
 
 from envs.errors import BadInputError
 from jaxmarl_fac.files import replacing
+from jaxmarl_fac.report.styles import STYLES, label_of, line_styles
 from jaxmarl_fac.statistics import Interval, learning_curve
-
-#: Okabe and Ito's colours for colour-blind readers, without their yellow, too pale for a line on white.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-#: Dashes tell algorithms of one colour apart.
-DASHES = ("-", "--", ":", "-.")
-#: Algorithms with a place of their own: the first seven differ in colour, the next seven are dashed.
-KNOWN = (
-    *("vdn", "qmix", "qtran-base", "qtran-alt", "qplex", "remix", "ow-qmix"),
-    *("iql", "qatten", "cw-qmix", "ltql", "coma", "vdac", "dop"),
-    *("fop", "pr2", "rommeo", "gr2", "balancing-q", "maddpg", "ia2c"),
-)
 
 #: A frame around a cell and a marker that stand out on every colour of the maps.
 _ACCENT = "#D55E00"
 _COLOURS = "viridis"
 #: Bars that stand for no algorithm, such as "paper" and "ours".
 _BARS = ("#BDBDBD", "#6A89B5", "#C9A66B", "#7FB59A")
-
-
-def colour(algorithm_id: str) -> str:
-    """The algorithm's colour, the same in every figure and every run: one of `PALETTE`."""
-    return PALETTE[_slot(algorithm_id) % len(PALETTE)]
-
-
-def line_styles(algorithm_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """For each algorithm its colour and dashes in a figure that shows these algorithms.
-
-    Known algorithms (`KNOWN`) always look the same. Others have a solid line of a colour that depends on
-    their id alone, unless the figure has that colour already: then the next that it has not, or, when all
-    colours are in it, the next free pair of colour and dashes. With more algorithms than pairs some share
-    one.
-    """
-    places = {name: _slot(name) for name in algorithm_ids if name in KNOWN}
-    for name in algorithm_ids:
-        if name not in places:
-            order = [(_slot(name) + step) % len(PALETTE) for step in range(len(PALETTE))]
-            every = [row * len(PALETTE) + column for row in range(len(DASHES)) for column in order]
-            free = [slot for slot in every if slot not in places.values()]
-            colours = {slot % len(PALETTE) for slot in places.values()}
-            fresh = [slot for slot in free if slot % len(PALETTE) not in colours]
-            places[name] = (fresh or free or [_slot(name)])[0]
-    return {
-        name: (PALETTE[places[name] % len(PALETTE)], DASHES[places[name] // len(PALETTE)])
-        for name in algorithm_ids
-    }
-
-
-def _slot(algorithm_id: str) -> int:
-    if algorithm_id in KNOWN:
-        return KNOWN.index(algorithm_id)
-    # Python salts its own hash anew in every process.
-    return int.from_bytes(hashlib.sha256(algorithm_id.encode()).digest()[:8], "big") % len(PALETTE)
 
 
 def panels(
@@ -244,7 +198,7 @@ def learning_curves(
         reference_label: what that line is, for the legend.
         title: above all.
         legend: False leaves it out, for a panel beside another one that has it.
-        labels: for some algorithm ids, what the legend says instead.
+        labels: for some algorithm ids, what the legend says instead of `styles.label_of`.
 
     Raises:
         BadInputError: if there is no curve, or one whose length differs from that of `env_steps`.
@@ -268,7 +222,7 @@ def learning_curves(
     for name, metric in tables.items():
         centre, low, high = learning_curve(metric)
         shade, dashes = styles[name]
-        label = (labels or {}).get(name, name) + ("" if alike else f" ({_seeds(seeds[name])})")
+        label = (labels or {}).get(name, label_of(name)) + ("" if alike else f" ({_seeds(seeds[name])})")
         if label.startswith("_"):  # matplotlib would leave it out of the legend
             label = f" {label}"
         marker = "o" if len(centre) == 1 else None  # a lone evaluation is a point, not a line
@@ -332,8 +286,8 @@ def bar_counts(
     for index, (name, row) in enumerate(values.items()):
         left = places + (index - (len(values) - 1) / 2) * width
         heights = np.asarray(row, np.float64)
-        fill = colour(name) if name in KNOWN else _BARS[index % len(_BARS)]
-        axes.bar(left, heights, width * 0.94, color=fill, label=name)
+        fill = STYLES[name].colour if name in STYLES else _BARS[index % len(_BARS)]
+        axes.bar(left, heights, width * 0.94, color=fill, label=label_of(name))
         tops = heights.copy()
         for group, interval in enumerate(whiskers.get(name, [])):
             if interval is not None and math.isfinite(interval.low + interval.high):

@@ -8,6 +8,7 @@ from baselines.families import ALGORITHM_SETTINGS, FAMILY_ENV_STEPS, FAMILY_SETT
 from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
 from baselines.registry import ALGORITHMS, id_of, lookup, make, own_settings
+from jaxmarl_fac.report.styles import LABELS, STYLES, line_styles
 from jaxmarl_fac.settings import leaves
 from tests.helpers import flat
 
@@ -62,6 +63,34 @@ def test_ids_that_differ_in_settings_only():
     for algorithm_id, settings in TWINS.items():
         plain = algorithm_id.removesuffix("-emp").removesuffix("-mixture")
         assert id_of(make(plain, **settings)) == algorithm_id
+
+
+def test_published_figures_keep_their_colours():
+    published = {
+        "vdn": ("#0072B2", "-"),
+        "qmix": ("#E69F00", "-"),
+        "qtran-base": ("#009E73", "-"),
+        "qtran-alt": ("#D55E00", "-"),
+        "qplex": ("#CC79A7", "-"),
+        "remix": ("#56B4E9", "-"),
+        "ow-qmix": ("#000000", "-"),
+        "iql": ("#0072B2", "--"),
+        "qatten": ("#E69F00", "--"),
+        "cw-qmix": ("#009E73", "--"),
+        "ltql": ("#D55E00", "--"),
+        "maddpg": ("#56B4E9", ":"),
+    }
+    assert {name: STYLES[name] for name in published} == published
+    others = ["rommeo-ac", "pr2-ac", "masql", "ddpg", "ddpg-om", "maddpg"]  # figure 2 of ROMMEO
+    assert [style.colour for style in line_styles(others).values()] == [
+        *("#CC79A7", "#009E73", "#000000", "#D55E00", "#E69F00", "#56B4E9"),
+    ]
+
+
+def test_no_two_algorithms_share_a_style_or_a_label():
+    assert set(STYLES) | set(LABELS) <= set(ALGORITHMS)
+    assert len(set(STYLES.values())) == len(STYLES)
+    assert len(set(LABELS.values())) == len(LABELS)
 
 
 def test_what_is_not_registered_has_no_id():

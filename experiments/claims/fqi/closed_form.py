@@ -11,7 +11,8 @@ import numpy as np
 from envs.matrix_games import QTRAN_PAYOFF
 from jaxmarl_fac.exact.projections import additive_fit
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import PALETTE, annotated_matrix, panels
+from jaxmarl_fac.report.figures import annotated_matrix, panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import TOLERANCE, Every, Part, Rule, over_games, share
 
 #: Actions of each agent in theorem 1's games, by the number of agents.

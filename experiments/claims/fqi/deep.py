@@ -11,7 +11,8 @@ from experiments.claims.fqi.stability import GAMMA
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import learning_curves, line_styles, panels
+from jaxmarl_fac.report.figures import learning_curves, panels
+from jaxmarl_fac.report.styles import line_styles
 from jaxmarl_fac.report.verdicts import Either, Part, Rule, share
 from jaxmarl_fac.statistics import bootstrap_interval
 

@@ -12,7 +12,8 @@ from experiments.claims.fqi.stability import recursion, relative_error
 from jaxmarl_fac.exact.fitted import fma_fqi
 from jaxmarl_fac.exact.projections import additive_fit
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import PALETTE, panels
+from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import TOLERANCE, Every, Part, Rule, over_games, share
 
 SHOWN_GAMMAS = (0.5, 0.7, 0.8, 0.9, 0.99)

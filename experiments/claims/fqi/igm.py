@@ -12,7 +12,8 @@ from jaxmarl_fac.exact.fitted import fma_fqi, fqi_igm
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
 from jaxmarl_fac.exact.team import greedy_joint_actions
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import PALETTE, panels
+from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import TOLERANCE, Every, Part, Rule, over_games, share
 
 #: States and action counts of theorem 4's games.

@@ -14,7 +14,8 @@ from jaxmarl_fac.exact.fitted import fma_fqi, igm_projection
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
 from jaxmarl_fac.exact.team import greedy_joint_actions
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import PALETTE, panels
+from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import TOLERANCE, Every, Part, Rule, over_games, share
 
 #: Where the two-state game's slope is 1, at discount .99: gamma (1 + epsilon^2 / 4) = 1.

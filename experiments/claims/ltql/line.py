@@ -13,7 +13,8 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_BEFORE, gain_over_before
-from jaxmarl_fac.report.figures import learning_curves, line_styles, panels
+from jaxmarl_fac.report.figures import learning_curves, panels
+from jaxmarl_fac.report.styles import label_of, line_styles
 from jaxmarl_fac.report.verdicts import Part, Rule, share
 from jaxmarl_fac.statistics import bootstrap_interval
 
@@ -70,7 +71,7 @@ def team_mdp(workshop: Workshop) -> Outcome:
     for name, values in returns.items():
         shade, dashes = styles[name]
         wins = 100 * (values >= 10 - 1e-3).mean(1)
-        axes[0, 1].plot(steps, wins, dashes, color=shade, label=name)
+        axes[0, 1].plot(steps, wins, dashes, color=shade, label=label_of(name))
     axes[0, 1].set(xlabel="environment steps", ylabel="% of seeds", title="seeds at the optimum")
     axes[0, 1].xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0, 1].grid(alpha=0.25)

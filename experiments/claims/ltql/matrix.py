@@ -18,7 +18,8 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
-from jaxmarl_fac.report.figures import PALETTE, annotated_matrix, bar_counts, panels
+from jaxmarl_fac.report.figures import annotated_matrix, bar_counts, panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, percent, share
 from jaxmarl_fac.statistics import Interval
 

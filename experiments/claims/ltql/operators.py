@@ -11,7 +11,8 @@ from envs.team_mdp import draw_team_mdp, from_matrix_game
 from jaxmarl_fac.exact.joint import optimal_q, optimality_gap
 from jaxmarl_fac.exact.team import TeamTrace, btoo, greedy_joint_actions, operator_b1
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import PALETTE, bar_counts, panels
+from jaxmarl_fac.report.figures import bar_counts, panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import Part, Rule, percent, share
 
 CHANCES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)

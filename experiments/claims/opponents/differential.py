@@ -15,7 +15,8 @@ from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_BEFORE
-from jaxmarl_fac.report.figures import learning_curves, line_styles, panels
+from jaxmarl_fac.report.figures import learning_curves, panels
+from jaxmarl_fac.report.styles import line_styles
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
 from jaxmarl_fac.statistics import bootstrap_interval, iqm, wilson_interval
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from experiments.claims.opponents.thesis_games import THESIS
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.figures import PALETTE, bar_counts, panels
+from jaxmarl_fac.report.figures import bar_counts, panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import Part, Rule
 from jaxmarl_fac.soft import operators, planning, stages
 

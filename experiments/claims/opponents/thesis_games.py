@@ -15,7 +15,8 @@ from envs.matrix_games import THESIS_PAYOFF
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import draw_curves, first_crossing
-from jaxmarl_fac.report.figures import PALETTE, panels
+from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
 from jaxmarl_fac.soft import stages
 from jaxmarl_fac.statistics import Interval, bootstrap_interval, wilson_interval

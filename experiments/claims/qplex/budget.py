@@ -17,7 +17,8 @@ from experiments.claims.qplex.games import (
 )
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
-from jaxmarl_fac.report.figures import line_styles, panels
+from jaxmarl_fac.report.figures import panels
+from jaxmarl_fac.report.styles import label_of, line_styles
 from jaxmarl_fac.report.verdicts import Either, Part, Rule, percent, share
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
@@ -105,7 +106,7 @@ def _draw_shares(axes: Any, shares: Mapping[str, Mapping[int, Interval]], title:
         middle = [fraction.value for fraction in shares[name].values()]
         low = [fraction.low for fraction in shares[name].values()]
         high = [fraction.high for fraction in shares[name].values()]
-        axes.plot(steps, middle, dashes, color=colour, label=name)
+        axes.plot(steps, middle, dashes, color=colour, label=label_of(name))
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k
     axes.grid(alpha=0.25)

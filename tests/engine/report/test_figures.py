@@ -12,12 +12,21 @@ from matplotlib.patches import Rectangle
 from envs.errors import BadInputError
 from envs.matrix_games import QTRAN_PAYOFF, two_gaussians_payoff
 from jaxmarl_fac.report import figures
+from jaxmarl_fac.report.styles import LABELS, STYLES, Style
 from jaxmarl_fac.statistics import Interval, learning_curve
 
 
 @pytest.fixture
 def axes():
     return figures.panels()[1][0, 0]
+
+
+@pytest.fixture(autouse=True)
+def qmix_has_a_style(monkeypatch):
+    """Whatever else the process has registered."""
+    monkeypatch.setitem(STYLES, "qmix", Style("#123456", "--"))
+    monkeypatch.setitem(LABELS, "qmix", "QMIX")
+    monkeypatch.setitem(LABELS, "vdn", "vdn")
 
 
 def render(axes):
@@ -196,17 +205,17 @@ def test_learning_curves_draw_iqm_and_band(axes):
     np.testing.assert_array_equal(qmix.get_ydata(), [1.5, 2.5, 3.5])
     np.testing.assert_array_equal(vdn.get_ydata(), [7, 7, 7])
     assert list(reference.get_ydata()) == [8, 8]
-    assert qmix.get_color() == figures.colour("qmix")
+    assert (qmix.get_color(), qmix.get_linestyle()) == ("#123456", "--")
 
     _, low, high = learning_curve(curves["qmix"])
     corners = axes.collections[0].get_paths()[0].vertices
     for x, bottom, top in zip(steps, low, high, strict=True):
         heights = corners[corners[:, 0] == x, 1]
         assert (heights.min(), heights.max()) == pytest.approx((bottom, top))
-    assert to_hex(axes.collections[0].get_facecolor()[0]).upper() == figures.colour("qmix")
+    assert to_hex(axes.collections[0].get_facecolor()[0]) == "#123456"
 
     legend = axes.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["qmix", "vdn", "optimum"]
+    assert [text.get_text() for text in legend.get_texts()] == ["QMIX", "vdn", "optimum"]
     assert legend.get_title().get_text() == "IQM, 95 % band\n4 seeds"
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("steps", "reward", "game")
 
@@ -215,7 +224,7 @@ def test_learning_curves_say_how_many_seeds_each_has(axes):
     curves = {"vdn": np.zeros((2, 3)), "qmix": np.zeros((2, 1))}
     figures.learning_curves(axes, [0, 2_000_000], curves)
     render(axes)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["vdn (3 seeds)", "qmix (1 seed)"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["vdn (3 seeds)", "QMIX (1 seed)"]
     assert "2M" in [tick.get_text() for tick in axes.get_xticklabels()]
 
 
@@ -225,7 +234,7 @@ def test_learning_curves_of_runs_of_different_lengths(axes):
     figures.learning_curves(axes, steps, curves, labels={"vdn": "_$vdn", "none": "x"})
     render(axes)
     assert [list(line.get_xdata()) for line in axes.lines] == [[0, 10], [0, 20, 40]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [" _$vdn", "qmix"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [" _$vdn", "QMIX"]
     with pytest.raises(BadInputError, match="curve of qmix"):
         figures.learning_curves(axes, {"vdn": [0, 10], "qmix": [0, 20]}, curves)
 
@@ -246,49 +255,6 @@ def test_learning_curves_of_diverged_seeds_and_of_one_evaluation():
 def test_learning_curves_refuse(axes, steps, curves):
     with pytest.raises(BadInputError, match="curve"):
         figures.learning_curves(axes, steps, curves)
-
-
-# Colours
-
-
-def test_known_algorithms_always_look_the_same():
-    assert figures.colour("vdn") == "#0072B2"
-    everyone = figures.line_styles(figures.KNOWN)
-    assert len(set(everyone.values())) == len(figures.KNOWN)
-    assert len({everyone[name][0] for name in figures.KNOWN[:7]}) == 7
-    for name in figures.KNOWN:
-        assert figures.line_styles(["something", "else", name])[name] == everyone[name]
-        assert figures.colour(name) == everyone[name][0]
-
-
-def test_unknown_algorithms_are_told_apart_in_one_figure():
-    names = [f"variant-{index}" for index in range(28 - len(figures.KNOWN))] + list(figures.KNOWN)
-    styles = figures.line_styles(names)
-    assert list(styles) == names
-    assert len(set(styles.values())) == 28
-    assert len(figures.line_styles([f"variant-{index}" for index in range(40)])) == 40
-
-
-def test_of_two_unknown_algorithms_of_one_colour_the_later_one_moves():
-    alone = {name: figures.line_styles([name])[name] for name in (f"variant-{index}" for index in range(29))}
-    assert {dashes for _, dashes in alone.values()} == {"-"}
-    pairs = [pair for pair in itertools.combinations(alone, 2) if alone[pair[0]] == alone[pair[1]]]
-    assert pairs
-    for first, second in pairs:
-        styles = figures.line_styles([first, second])
-        assert styles[first] == alone[first]
-        assert styles[second][0] != alone[second][0] and styles[second][1] == "-"
-
-
-def test_up_to_seven_algorithms_of_which_two_are_known_differ_in_colour():
-    names = ["remix", "vdn", *(f"variant-{index}" for index in range(5))]
-    assert len({colour for colour, _ in figures.line_styles(names).values()}) == 7
-
-
-def test_unknown_algorithms_have_the_same_colour_in_every_process():
-    # `sha256sum` of the id, its first 16 hex digits modulo 7 colours: 6, 1, 0.
-    ids = ["no-bellman", "no-gradient", "my-algorithm"]
-    assert [figures.PALETTE.index(figures.colour(name)) for name in ids] == [6, 1, 0]
 
 
 # Bars
@@ -322,7 +288,7 @@ def test_bar_counts_of_algorithms_missing_and_negative_values(axes):
     render(axes)
     assert [text.get_text() for text in axes.texts] == ["−1.5"]
     assert not axes.collections
-    assert to_hex(axes.containers[0][0].get_facecolor()).upper() == figures.colour("qmix")
+    assert to_hex(axes.containers[0][0].get_facecolor()) == "#123456"
     assert axes.get_legend() is None
 
 
