@@ -85,8 +85,8 @@ class Trajectory(NamedTuple):
 def over_batch(function: Callable[..., Any], batch: Trajectory, *others: Any) -> Any:
     """Map a function of one trajectory over a batch.
 
-    This is the one place that knows of observations without a batch axis: a stateless game shows the same to
-    every sample, so networks are evaluated there once for the whole batch.
+    Only this and `take` know of observations without a batch axis: a stateless game shows the same to every
+    sample, so networks are evaluated there once for the whole batch.
 
     Args:
         function: takes a trajectory and one item of each of `others`.
@@ -96,6 +96,20 @@ def over_batch(function: Callable[..., Any], batch: Trajectory, *others: Any) ->
     Returns:
         What it returns, with a leading axis `(B,)`.
     """
+    return jax.vmap(function, (_batch_axes(batch), *[0] * len(others)))(batch, *others)
+
+
+def take(batch: Trajectory, rows: jax.Array) -> Trajectory:
+    """The trajectories `(R,)` of a batch at `rows (R,)`."""
+    axes = _batch_axes(batch)
+    parts = [
+        tree if axis is None else jax.tree.map(lambda leaf: leaf[rows], tree)
+        for axis, tree in zip(axes, batch, strict=True)
+    ]
+    return Trajectory(*parts)
+
+
+def _batch_axes(batch: Trajectory) -> Any:
+    """Where each part of a batch has its leading axis; None for observations without one."""
     own = batch.observation.agents_view.ndim > batch.actions.ndim  # (B, T + 1, n, O) beside (B, T, n)
-    axes = Trajectory(0 if own else None, 0, 0, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
-    return jax.vmap(function, (axes, *[0] * len(others)))(batch, *others)
+    return Trajectory(0 if own else None, 0, 0, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
