@@ -269,7 +269,7 @@ class CriticMethod(PolicyMethod):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValueMethod(CriticMethod):
-    """A method whose critic gives values of states: `A = G^lambda - V`, with `V` for all or for each agent."""
+    """A method whose critic values states: `A = G^lambda - V`, with one V for all or one for each agent."""
 
     def values(self, online: Any, outputs: jax.Array, trajectory: Trajectory) -> jax.Array:
         """`(T + 1,)` or `(T + 1, n)` at a trajectory's observations. Nothing learns from the last."""
@@ -312,7 +312,7 @@ class CentralMethod(CriticMethod):
     """
 
     critic_hidden: Widths = (128, 128)
-    critic_learning_rate: Positive = 5e-4  # type: ignore[assignment]
+    critic_learning_rate: Positive = 5e-4  # type: ignore[assignment,misc]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -396,8 +396,7 @@ class PolicyGradient(Settings):
         method.check(game, length)
         if num_envs % objective.minibatches:
             raise BadInputError(
-                f"minibatches must divide the {num_envs} environments (num_envs), and {objective.minibatches} "
-                "does not"
+                f"minibatches must divide num_envs, {num_envs}, which {objective.minibatches} does not"
             )
         memory = method.memory(Rollout(length))
 
@@ -507,8 +506,8 @@ class PolicyGradient(Settings):
 
                 def on_part(carry: tuple[Params, Any], rows: jax.Array) -> tuple[Any, Metrics]:
                     of_part = jax.tree.map(lambda leaf: leaf[rows], known)
-                    *carry, metrics = gradient_step(*carry, take(fresh, rows), of_part)
-                    return tuple(carry), metrics
+                    params, opt_state, metrics = gradient_step(*carry, take(fresh, rows), of_part)
+                    return (params, opt_state), metrics
 
                 orders = jax.vmap(lambda key: jax.random.permutation(key, num_envs))(
                     jax.random.split(order_key, objective.epochs)
@@ -520,6 +519,8 @@ class PolicyGradient(Settings):
                 moved = step_losses(params, fresh, known, clock)["divergence"] / game.num_agents
                 opt_state |= {"penalty": objective.next_penalty(penalty, moved)}
                 metrics |= {"penalty": penalty}
+            elif passes == 1:
+                del metrics["divergence"]  # always 0
             return state.replace(params=params, opt_state=opt_state), metrics  # type: ignore[attr-defined]
 
         when = periods(memory, game, num_envs, target_period=method.target_period)
@@ -540,7 +541,7 @@ class PolicyGradient(Settings):
 
 
 def mixed_with_uniform(log_policies: jax.Array, masks: jax.Array, share: jax.Array) -> jax.Array:
-    """Log-probabilities `(..., A)` of a policy a share `()` of which is uniform over the available actions."""
+    """Log-probabilities `(..., A)` of a policy whose `share` `()` is uniform over the available actions."""
     uniform = masks / jnp.sum(masks, axis=-1, keepdims=True)
     mixed = (1 - share) * jnp.exp(log_policies) + share * uniform
     return jnp.where(masks, jnp.log(jnp.where(masks, mixed, 1.0)), log_policies)

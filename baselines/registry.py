@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from baselines.actor_critic import ActorCritic
 from baselines.balancing_ac import BalancingAC
+from baselines.coma import COMA
 from baselines.ddpg import DDPG, CentralCritic, ModelCritic, OwnCritic
 from baselines.equilibrium_q import FoeRule, FriendRule, NashRule
 from baselines.factored import QMIX, QPLEX, VDN, Factored, Qatten
@@ -24,6 +25,14 @@ from baselines.opponent_modelling import (
     SoftQRule,
 )
 from baselines.parts import FeedForwardAgents, TransitionReplay
+from baselines.policy_gradient import (
+    CentralAction,
+    CentralValue,
+    IndependentValues,
+    PolicyGradient,
+    Reinforce,
+)
+from baselines.ppo import Proximal
 from baselines.pr2_ac import PR2AC
 from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
@@ -31,6 +40,7 @@ from baselines.rommeo_ac import ROMMEOAC
 from baselines.sac import SAC, SACDiscrete
 from baselines.tabular import TabularIndependent, TabularLearning
 from baselines.two_player import SelfPlay
+from baselines.vdac import VDAC
 from baselines.weighted import Central, Optimistic, RecentReplay, RegretMinimising, Weighted
 from envs.errors import BadInputError
 from envs.outside import find_outside, is_outside
@@ -143,6 +153,53 @@ ALGORITHMS: dict[str, Entry] = {
         TabularLearning(rule=TabularLogic()),
         "Logical Team Q-learning in tables.",
         "LTQL, tabular",
+    ),
+    "reinforce": Entry(
+        PolicyGradient(method=Reinforce(), rollout_length=None),
+        "REINFORCE: every agent's policy follows the return of whole episodes (Williams, 1992).",
+        "REINFORCE",
+    ),
+    "a2c": Entry(
+        PolicyGradient(method=IndependentValues()),
+        "Independent advantage actor-critic: every agent has a policy and a value of its own view.",
+        "A2C",
+    ),
+    "ippo": Entry(
+        PolicyGradient(method=IndependentValues(), objective=Proximal(), normalise_advantages=True),
+        "Independent PPO: every agent has a ratio and a value of its own (de Witt et al., 2020).",
+        "IPPO",
+    ),
+    "mappo": Entry(
+        PolicyGradient(method=CentralValue(), objective=Proximal(), normalise_advantages=True),
+        "Multi-agent PPO: a ratio for each agent, and one value of the state (Yu et al., 2022).",
+        "MAPPO",
+    ),
+    "ppo": Entry(
+        PolicyGradient(
+            method=CentralValue(), objective=Proximal(joint_ratio=True), normalise_advantages=True
+        ),
+        "PPO of the team as one agent: the ratio of the joint action, and one value of the state.",
+        "PPO",
+    ),
+    "central-pg": Entry(
+        PolicyGradient(method=CentralAction()),
+        "Policy gradients with a central critic: all agents follow `Q(s, u_1, ..., u_n)`.",
+        "Central PG",
+    ),
+    "coma": Entry(
+        PolicyGradient(method=COMA()),
+        "COMA: each agent's action against the average of its policy, by a central critic.",
+        "COMA",
+    ),
+    "vdac-sum": Entry(
+        PolicyGradient(method=VDAC(mixing=VDN())),
+        "VDAC-sum: one advantage for all, over the sum of the agents' values (Su et al., 2021).",
+        "VDAC-sum",
+    ),
+    "vdac-mix": Entry(
+        PolicyGradient(method=VDAC(mixing=QMIX())),
+        "VDAC-mix: one advantage for all, over a monotone mixture of the agents' values.",
+        "VDAC-mix",
     ),
     "hysteretic-tabular": Entry(
         TabularLearning(rule=TabularIndependent(weighting=HystereticWeighting())),

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import types
 import typing
 
 import jax
@@ -41,6 +42,8 @@ CONDITIONS = {
     "recurrent": {"consumes": "episodes"},
     "last_actions": {"consumes": "episodes", "recurrent": True},
     "consumes": {"recent_fraction": 0.0},
+    "kl_target": {"trust_region": "penalty"},
+    "kl_coefficient": {"trust_region": "penalty"},
 }
 #: Settings that must stay as they are: the class is shared with learners that read them.
 REFUSED = {("soft-q", "other_prior")}
@@ -57,7 +60,10 @@ ITERATIONS = 10**6
 
 
 def plain_hint(leaf):
+    """Without the range, and whole numbers that may be None without that."""
     hint = leaf.hint
+    if typing.get_origin(hint) in (types.UnionType, typing.Union) and hint not in FLOATS:
+        hint = next(each for each in typing.get_args(hint) if each is not type(None))
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
@@ -69,7 +75,8 @@ def another_value(name, leaf):
     if hint is bool:
         return not value
     if hint is int:
-        return value + 2  # even ones stay even
+        # Even ones stay even; one rollout of each of the two environments is two minibatches at most.
+        return 2 if name == "minibatches" else value + 2 if value else 7
     if typing.get_origin(hint) is tuple:
         return (*value, 5) if typing.get_args(hint)[0] is int else (0.25, 0.75)
     return value + 1 if name == "beta_growth" else 0.75  # which is at least 1
