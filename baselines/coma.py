@@ -49,14 +49,14 @@ class CounterfactualCritic(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class COMA(CentralMethod):
-    """`A_i = Q(s, u) - sum_a pi_i(a|o_i) Q(s, (a, u_-i))` (Foerster et al., 2018; thesis, 2.69 and 2.70).
+class ActionCriticMethod(CentralMethod):
+    """A method whose critic values actions and has a target network; policies explore by a uniform share.
 
     Attributes:
         random_start: share of the agents' policies that is uniform at the first step.
         random_end: after `random_steps` environment steps, falling linearly.
         random_steps: see `random_end`.
-        target_period: updates between copies of the parameters to the target network of the critic.
+        target_period: updates between copies of the parameters to the critic's target network.
     """
 
     random_start: Probability = 0.5
@@ -64,11 +64,16 @@ class COMA(CentralMethod):
     random_steps: Count = 100_000
     target_period: Count = 200  # type: ignore[misc]
 
-    def critic(self, game: GameSpec) -> CounterfactualCritic:
-        return CounterfactualCritic(game.num_actions, self.critic_hidden)
-
     def random_share(self, clock: Clock) -> jax.Array:
         return linear_epsilon(clock.env_steps, self.random_start, self.random_end, self.random_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class COMA(ActionCriticMethod):
+    """`A_i = Q(s, u) - sum_a pi_i(a|o_i) Q(s, (a, u_-i))` (Foerster et al., 2018; thesis, 2.69 and 2.70)."""
+
+    def critic(self, game: GameSpec) -> CounterfactualCritic:
+        return CounterfactualCritic(game.num_actions, self.critic_hidden)
 
     def estimate(self, online: Any, target: Any, seen: Unrolled, gamma: float) -> tuple[jax.Array, Any]:
         """The critic learns towards TD(lambda) returns `(T, n)` of what was played."""

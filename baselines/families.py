@@ -86,8 +86,14 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit.
-ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {("ltql", "pursuit"): {"agent_ids": False}}
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP replays
+#: episodes, 32 of 5,000 (its release), where the tables speak of transitions.
+ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("ltql", "pursuit"): {"agent_ids": False},
+    ("dop", "squeeze"): {"replay_size": 5000},
+    ("dop", "predator-prey"): {"replay_size": 5000},
+    ("dop", "pursuit"): {"replay_size": 5000, "batch_size": 32},
+}
 
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of
 #: Weighted QMIX's stag hunt and JaxMARL's SMAX. MPE and Jumanji's games have no paper here: a million.

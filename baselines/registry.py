@@ -8,6 +8,7 @@ from baselines.actor_critic import ActorCritic
 from baselines.balancing_ac import BalancingAC
 from baselines.coma import COMA
 from baselines.ddpg import DDPG, CentralCritic, ModelCritic, OwnCritic
+from baselines.dop import DOP
 from baselines.equilibrium_q import FoeRule, FriendRule, NashRule
 from baselines.factored import QMIX, QPLEX, VDN, Factored, Qatten
 from baselines.families import ALGORITHM_SETTINGS, FAMILY_ENV_STEPS, FAMILY_SETTINGS
@@ -200,6 +201,11 @@ ALGORITHMS: dict[str, Entry] = {
         PolicyGradient(method=VDAC(mixing=QMIX())),
         "VDAC-mix: one advantage for all, over a monotone mixture of the agents' values.",
         "VDAC-mix",
+    ),
+    "dop": Entry(
+        PolicyGradient(method=DOP()),
+        "DOP: a critic that is linear in the agents' values, learned from rollouts and replay.",
+        "DOP",
     ),
     "hysteretic-tabular": Entry(
         TabularLearning(rule=TabularIndependent(weighting=HystereticWeighting())),

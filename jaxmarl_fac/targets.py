@@ -82,3 +82,45 @@ def trajectory_returns(
     of_each = jax.vmap(returns, in_axes=(1, None, 1, None), out_axes=1)
     rewards = rewards if rewards.ndim == 2 else rewards[:, None]
     return of_each(jnp.broadcast_to(rewards, next_values.shape), discounts, next_values, mask)
+
+
+def tree_backup_returns(
+    rewards: jax.Array,
+    discounts: jax.Array,
+    values: jax.Array,
+    next_values: jax.Array,
+    probs: jax.Array,
+    mask: jax.Array,
+    gamma: float | jax.Array,
+    lambda_: float | jax.Array,
+    steps: int,
+) -> jax.Array:
+    """Targets of tree backup, without gradient: values of a policy from the experience of any other one.
+
+    `G_t = Q_t + sum_{l < steps} gamma^l (prod_{1 <= j <= l} lambda pi_{t+j}) delta_{t+l}` with
+    `delta_t = r_t + gamma d_t V_{t+1} - Q_t` (Precup et al., 2000; DOP, Wang et al., 2021, section 4.2).
+
+    Args:
+        rewards: `(T,)`.
+        discounts: `(T,)`, 0 after a termination, else 1.
+        values: Q_t `(T,)`, of the joint actions that were played.
+        next_values: V_{t+1} `(T,)`, the policy's expected values after each step.
+        probs: pi_t `(T,)`, the policy's probabilities of the joint actions that were played.
+        mask: `(T,)`, 1 for the steps of the episode and 0 after its end.
+        gamma: discount factor.
+        lambda_: 0 looks at the next step alone.
+        steps: how many steps a target looks ahead, 1 or more.
+    """
+    chex.assert_equal_shape([rewards, discounts, values, next_values, probs, mask])
+    chex.assert_rank(rewards, 1)
+    chex.assert_type([rewards, discounts, values, next_values, probs, mask], float)
+    errors = mask * (rewards + gamma * discounts * next_values - values)
+    # A step is traced back to the one before it, unless an episode ended there.
+    traces = jnp.concatenate([(gamma * lambda_ * discounts * mask)[:-1] * (probs * mask)[1:], jnp.zeros(1)])
+    returns, weight = values, jnp.ones_like(values)
+    for _ in range(min(steps, rewards.shape[0])):
+        returns = returns + weight * errors
+        weight = weight * traces
+        traces = jnp.concatenate([traces[1:], jnp.zeros(1)])
+        errors = jnp.concatenate([errors[1:], jnp.zeros(1)])
+    return jax.lax.stop_gradient(returns)
