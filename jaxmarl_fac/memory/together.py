@@ -13,7 +13,8 @@ from jaxmarl_fac.memory.base import Memory, Store
 class Together:
     """Batches by name, one from each memory: `Together(fresh=Rollout(8), replay=Transitions(5000, 32))`.
 
-    A batch is due when every member has one.
+    A batch is due when every member has one. Two of the same members are equal if these are in the same order,
+    which decides the keys that they draw with.
 
     Args:
         members: by name.
@@ -21,6 +22,17 @@ class Together:
 
     def __init__(self, **members: Memory):
         self._members = members
+
+    def __repr__(self) -> str:
+        return f"Together({', '.join(f'{name}={member!r}' for name, member in self._members.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Together):
+            return NotImplemented
+        return tuple(self._members.items()) == tuple(other._members.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._members.items()))
 
     @property
     def period(self) -> int:

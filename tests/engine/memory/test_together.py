@@ -74,3 +74,24 @@ def test_a_batch_is_due_when_every_member_has_one(members, period, rows, warmup)
     assert memory.period == period
     assert memory.resets_take_a_row is rows
     assert memory.warmup(time_limit=50) == warmup
+
+
+def test_memories_together_are_values():
+    memory = Together(fresh=Rollout(4), replay=Transitions(40, 6))
+    same = Together(fresh=Rollout(4), replay=Transitions(40, 6))
+    assert memory == same and hash(memory) == hash(same)
+    assert Together(inner=memory, new=Newest(3)) == Together(inner=same, new=Newest(3))
+    others = [
+        Together(fresh=Rollout(5), replay=Transitions(40, 6)),
+        Together(recent=Rollout(4), replay=Transitions(40, 6)),
+        Together(replay=Transitions(40, 6), fresh=Rollout(4)),  # each draws with the other's key
+        Together(fresh=Rollout(4)),
+        Rollout(4),
+    ]
+    assert memory not in others
+
+
+def test_memories_together_are_shown_as_they_are_written():
+    memory = Together(fresh=Rollout(4), both=Together(new=Newest(3)))
+    assert repr(memory) == "Together(fresh=Rollout(length=4), both=Together(new=Newest(batch_size=3)))"
+    assert eval(repr(memory)) == memory
