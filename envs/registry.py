@@ -15,14 +15,11 @@ from envs import (
     stag_hunt,
     team_mdp,
 )
-from envs.adapters import ADAPTED_IDS
+from envs.adapters import ADAPTED_IDS, PREFIXES
 from envs.adapters import lookup as lookup_adapted
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from envs.outside import find_outside, is_outside
-
-#: The prefixes, before the colon, of the ids of other libraries' games.
-ADAPTED_PREFIXES = {form.partition(":")[0] for form in ADAPTED_IDS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +163,7 @@ def lookup(env_id: str) -> Entry:
     Raises:
         BadInputError: for an unknown id, or a missing library or module.
     """
-    if env_id.partition(":")[0] in ADAPTED_PREFIXES:
+    if env_id.partition(":")[0] in PREFIXES:
         return Entry(*lookup_adapted(env_id))
     if is_outside(env_id):
         build = find_outside(env_id)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from envs.adapters import from_jaxmarl, from_jumanji
 from envs.base import TeamEnvironment
-from envs.errors import BadInputError
 
 
 class Adapted(NamedTuple):
@@ -65,17 +64,27 @@ ADAPTED_IDS: dict[str, str] = {
 
 
 def lookup(env_id: str) -> Adapted:
-    """The environment of an id with a colon.
+    """The environment of an id whose prefix is one of `PREFIXES`.
 
     Raises:
         BadInputError: for an unknown environment or a missing package.
     """
     prefix, _, name = env_id.partition(":")
-    if prefix == "jumanji":
-        build, about = from_jumanji.lookup(name)
-        return Adapted(build, "jumanji", about)
-    if prefix == "smax":
-        return Adapted(from_jaxmarl.lookup_map(name), "smax", f"JaxMARL's SMAX, map {name}")
-    if prefix == "mpe":
-        return Adapted(from_jaxmarl.lookup_mpe(name), "mpe", ADAPTED_IDS["mpe:simple_spread"])
-    raise BadInputError(f"unknown environment {env_id!r}: the ids with a colon are {', '.join(ADAPTED_IDS)}")
+    return PREFIXES[prefix](name)
+
+
+def _jumanji(name: str) -> Adapted:
+    build, about = from_jumanji.lookup(name)
+    return Adapted(build, "jumanji", about)
+
+
+def _smax(name: str) -> Adapted:
+    return Adapted(from_jaxmarl.lookup_map(name), "smax", f"JaxMARL's SMAX, map {name}")
+
+
+def _mpe(name: str) -> Adapted:
+    return Adapted(from_jaxmarl.lookup_mpe(name), "mpe", ADAPTED_IDS["mpe:simple_spread"])
+
+
+#: What stands before the colon of an id, and how the name after it is looked up.
+PREFIXES: dict[str, Callable[[str], Adapted]] = {"jumanji": _jumanji, "smax": _smax, "mpe": _mpe}
