@@ -414,12 +414,14 @@ def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Any:
 def id_of(algorithm: Algorithm) -> str | None:
     """The id of an algorithm, whatever its settings; the closest one, where ids differ in settings only."""
     alike = [name for name, entry in ALGORITHMS.items() if _parts(entry.algorithm) == _parts(algorithm)]
+    if len(alike) < 2:
+        return next(iter(alike), None)
     settings = leaves(algorithm)
 
     def same(name: str) -> int:
         return sum(leaf.value == settings[each].value for each, leaf in leaves(lookup(name)).items())
 
-    return max(alike, key=same, default=None)
+    return max(alike, key=same)
 
 
 def _parts(value: Any) -> Any:

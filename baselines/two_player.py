@@ -137,6 +137,8 @@ class SelfPlay(TwoPlayerLearning):
 class Match(TwoPlayerLearning):
     """Any rule against any other.
 
+    Settings that both rules have are no flags: give a whole rule instead, as in `replaced(match, row=...)`.
+
     Attributes:
         row: rule of the first player.
         column: rule of the second player.

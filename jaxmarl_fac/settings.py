@@ -13,10 +13,12 @@ import dataclasses
 import functools
 import inspect
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 
+from envs.errors import BadInputError
 from envs.ranges import Constraint, Count, Probability, above, at_least, between, check_value
 
 __all__ = [
@@ -88,49 +90,83 @@ class Leaf(NamedTuple):
 def leaves(settings: Any) -> dict[str, Leaf]:
     """All settings of a dataclass by name, including those of nested dataclasses.
 
-    Names are unique within an algorithm, so that they can be flags and keys of a sweep.
+    Raises:
+        BadInputError: if two parts have a setting of one name, which then can be no flag or key of a sweep.
     """
+    values = _values(settings)
+    by_field = _leaves_by_field(type(settings), values)
     found: dict[str, Leaf] = {}
-    if not dataclasses.is_dataclass(settings):
-        return found
-    kind: Any = type(settings)
-    hints = _hints(kind)
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= leaves(value)
-        else:
-            found[field.name] = Leaf(hints[field.name], value, _about(kind, field.name))
+    for own in by_field.values():
+        _refuse_twice(type(settings), values, by_field, own)
+        found |= own
     return found
 
 
 def replaced(settings: S, **changes: Any) -> S:
-    """A copy with some settings, nested or not, or whole parts replaced.
+    """A copy with some settings changed, wherever they are nested.
+
+    A dataclass under the name of one of the fields of `settings` itself takes the place of that whole part;
+    other changes apply to the new part.
 
     Raises:
-        BadInputError: for a value out of its range.
-        KeyError: for an unknown setting.
+        BadInputError: for a value out of its range, or a setting that two parts have.
+        KeyError: for an unknown setting, or a part that is nested deeper.
     """
-    parts: dict[str, Any] = {}
-    nested_or_own = dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
-    for field in nested_or_own:
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(changes.get(field.name)):  # a whole part
-            parts[field.name] = changes.pop(field.name)
-        elif dataclasses.is_dataclass(value):  # which may contain a setting of the same name
-            known = leaves(value)
-            nested = {name: changes.pop(name) for name in list(changes) if name in known}
-            if nested:
-                parts[field.name] = replaced(value, **nested)
-        elif field.name in changes:
-            parts[field.name] = changes.pop(field.name)
+    values = _values(settings)
+    parts = {name: changes.pop(name) for name in values if dataclasses.is_dataclass(changes.get(name))}
+    values |= parts
+    by_field = _leaves_by_field(type(settings), values)
+    _refuse_twice(type(settings), values, by_field, changes)
+    for name, known in by_field.items():
+        own = {each: changes.pop(each) for each in known if each in changes}
+        if own:
+            nested = dataclasses.is_dataclass(values[name])
+            parts[name] = replaced(values[name], **own) if nested else own[name]
     if changes:
         raise KeyError(next(iter(changes)))
     return dataclasses.replace(settings, **parts) if parts else settings  # type: ignore[type-var]
 
 
+def _values(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name; none of anything else."""
+    fields = dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
+    return {field.name: getattr(settings, field.name) for field in fields}
+
+
+def _leaves_by_field(kind: Any, values: dict[str, Any]) -> dict[str, dict[str, Leaf]]:
+    """For each field of a class its settings: itself, or those of the part that is its value."""
+    return {
+        name: leaves(value)
+        if dataclasses.is_dataclass(value)
+        else {name: Leaf(_hints(kind)[name], value, _about(kind, name))}
+        for name, value in values.items()
+    }
+
+
+def _refuse_twice(
+    kind: Any, values: dict[str, Any], by_field: dict[str, dict[str, Leaf]], names: Iterable[str]
+) -> None:
+    """Refuse settings that more than one field has."""
+
+    def described(field: str) -> str:
+        value = values[field]
+        return f"{field} ({type(value).__name__})" if dataclasses.is_dataclass(value) else "itself"
+
+    for name in names:
+        places = [described(field) for field, own in by_field.items() if name in own]
+        if len(places) > 1:
+            raise BadInputError(
+                f"{kind.__name__} has a setting {name!r} in {places[0]} and in {places[1]}, and a flag can "
+                "set only one: rename it in one of them, or replace a whole part"
+            )
+
+
 def flags_class(name: str, settings: Any) -> type:
-    """A flat dataclass of all settings of `settings`, with its values as defaults, for a command line."""
+    """A flat dataclass of all settings of `settings`, with its values as defaults, for a command line.
+
+    Raises:
+        BadInputError: as `leaves`.
+    """
     found = leaves(settings)
     fields = [(each, leaf.hint, dataclasses.field(default=leaf.value)) for each, leaf in found.items()]
     made = dataclasses.make_dataclass(name, fields, frozen=True)

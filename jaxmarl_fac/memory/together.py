@@ -13,8 +13,8 @@ from jaxmarl_fac.memory.base import Memory, Store
 class Together:
     """Batches by name, one from each memory: `Together(fresh=Rollout(8), replay=Transitions(5000, 32))`.
 
-    A batch is due when every member has one. Two of the same members are equal if these are in the same order,
-    which decides the keys that they draw with.
+    A batch is due when every member has one. Order counts for equality, because it decides the
+    keys that members draw with.
 
     Args:
         members: by name.

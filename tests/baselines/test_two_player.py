@@ -21,6 +21,7 @@ from baselines.opponent_modelling import (
     SoftQRule,
 )
 from baselines.probes import joint_policy
+from baselines.registry import id_of
 from baselines.rules import PlayerSpec, PlayerStep
 from baselines.two_player import Match, SelfPlay
 from envs.matrix_games import (
@@ -36,6 +37,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.saved import from_json, to_json
+from jaxmarl_fac.settings import replaced
 from tests.helpers import clock_at, first_observation, transitions
 from tests.reference import two_player as reference
 from tests.reference.equilibria import max_min_value
@@ -401,6 +403,17 @@ def test_foe_q_on_a_batch_of_games():
         value = max_min_value(payoff)
         np.testing.assert_allclose((row[game] @ payoff).min(1), value, atol=1e-5)
         np.testing.assert_allclose((column[game] @ payoff.T).max(1), value, atol=1e-5)
+
+
+def test_a_match_of_rules_that_share_settings_takes_whole_rules(bad_input):
+    match = Match(row=PR2Rule(), column=BalancingRule())
+    with bad_input("Match has a setting 'learning_rate' in row (PR2Rule) and in column (BalancingRule)"):
+        replaced(match, learning_rate=0.5)
+    row = PR2Rule(learning_rate=0.5)
+    assert replaced(match, row=row, learn_from="first") == Match(
+        row=row, column=BalancingRule(), learn_from="first"
+    )
+    assert id_of(match) is None
 
 
 def test_learning_from_all_roll_outs_is_learning_one_by_one():

@@ -280,6 +280,53 @@ def test_replaced_refuses_what_cannot_be(bad_input):
             replaced(FLEET, count=5, **{name: 1})
 
 
+def test_replaced_changes_settings_of_a_part_that_it_replaces():
+    changed = replaced(FLEET, brakes=Brakes(brakes="disc"), force=0.1, bicycle=Tandem(), spokes=24)
+    assert changed == Fleet(brakes=Brakes(brakes="disc", force=0.1), bicycle=Tandem(wheel=Wheel(spokes=24)))
+    with pytest.raises(KeyError, match="wheel"):  # nested deeper
+        replaced(FLEET, wheel=Wheel())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Settings):
+    """Two parts that share a setting.
+
+    Attributes:
+        speed: of both.
+        front: first part.
+        back: second part.
+    """
+
+    speed: float = 1.0
+    front: Tandem = Tandem()
+    back: Brakes | Wheel = Wheel()
+
+
+def test_a_setting_of_two_parts_is_no_flag(bad_input):
+    says = "Train has a setting 'spokes' in front (Tandem) and in back (Wheel), and a flag can set only one"
+    for ask in (leaves, lambda made: flags_class("Flags", made), lambda made: replaced(made, spokes=24)):
+        with bad_input(says):
+            ask(Train())
+    assert list(leaves(Train(back=Brakes()))) == ["speed", "spokes", "size", "seats", "brakes", "force"]
+
+
+def test_parts_that_share_a_setting_are_replaced_as_a_whole():
+    train = Train(front=Tandem(wheel=Wheel(spokes=24)))
+    assert replaced(Train(), front=Tandem(wheel=Wheel(spokes=24))) == train
+    assert replaced(train, speed=2, seats=3) == Train(speed=2, front=Tandem(wheel=Wheel(spokes=24), seats=3))
+    assert replaced(train, back=Brakes(), spokes=12).front.wheel == Wheel(spokes=12)
+
+
+def test_a_setting_of_the_whole_and_of_a_part_is_no_flag(bad_input):
+    @dataclasses.dataclass(frozen=True)
+    class Shop(Settings):
+        seats: int = 5
+        bicycle: Tandem = Tandem()
+
+    with bad_input("Shop has a setting 'seats' in itself and in bicycle (Tandem)"):
+        leaves(Shop())
+
+
 def test_replaced_takes_traced_numbers():
     sizes = jnp.asarray([16.0, 20])
     doubled = jax.vmap(lambda size: 2 * replaced(FLEET, size=size).bicycle.wheel.size)(sizes)

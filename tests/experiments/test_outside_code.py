@@ -32,7 +32,9 @@ TRAIN, PLAY = (shlex.split(line)[2:] for line in GUIDE.splitlines() if line.star
 #: The same with the suite's own parts inside.
 COMPOSED = '''
 from baselines.factored import Factored, Mixing
+from baselines.opponent_modelling import PR2Rule, SoftQRule
 from baselines.q_learning import QLearning
+from baselines.two_player import Match
 from jaxmarl_fac.mixers import VDNMixer
 
 
@@ -46,6 +48,7 @@ class Sum(Mixing):
         return VDNMixer()
 
 
+my_match = Match(row=PR2Rule(), column=SoftQRule())
 my_vdn = QLearning(method=Factored(mixing=Sum()))
 not_an_algorithm = 3
 '''
@@ -131,6 +134,11 @@ def test_what_is_not_there(my_team, bad_input, make, name, says):
     (my_team / "broken.py").write_text("1 / 0\n")
     with bad_input(says):
         make(name)
+
+
+def test_flags_that_would_set_one_of_two_parts(my_team, bad_input):
+    with bad_input("Match has a setting 'learning_rate' in row (PR2Rule) and in column (SoftQRule)"):
+        train.prepare(["--algo", "my_team:my_match", "--env", "matrix-pr2"])
 
 
 def test_a_parameter_that_the_game_does_not_have(my_team, bad_input):
