@@ -1,4 +1,4 @@
-"""Matrix games for n >= 2 agents: any payoff tensor, shared or one per agent, and games of several stages."""
+"""Matrix games: any payoff tensor, shared or one per agent, and games of several stages."""
 
 import json
 import zipfile
@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -142,8 +142,9 @@ class MatrixGame(TeamEnvironment):
         """One line with the kind of game, the number of agents and their numbers of actions."""
         *others, last = map(str, self.action_counts)
         kind = "a game with a reward per agent, of" if self.general_sum else "a team game of"
+        agents = f"{self.num_agents} agents with {', '.join(others)} and" if others else "1 agent with"
         stages = f", in {self.num_stages} stages" if self.num_stages > 1 else ""
-        return f"{kind} {self.num_agents} agents with {', '.join(others)} and {last} actions{stages}"
+        return f"{kind} {agents} {last} actions{stages}"
 
     def could_be_payoffs_per_agent(self) -> bool:
         """Whether the team's payoff `(n - 1, A_2, ..., A_n)` looks like one payoff per agent for n - 1."""
@@ -187,15 +188,12 @@ def check_payoff(payoff: ArrayLike, name: str = "payoff") -> np.ndarray:
     """`payoff` as a float32 tensor `(A_1, ..., A_n)`.
 
     Raises:
-        BadInputError: if it is ragged, empty, not numeric, not finite, or for fewer than two agents or more
-            than `MAX_AXES`.
+        BadInputError: if it is ragged, empty, not numeric, not finite, a single number, or for more than
+            `MAX_AXES` agents.
     """
     table = numeric_array(payoff, name, np.float32)
-    if table.ndim < 2:
-        raise BadInputError(
-            f"{name} has {table.ndim} axis/axes, which makes a game of fewer than two agents: "
-            "give one axis per agent, at least two"
-        )
+    if table.ndim == 0:
+        raise BadInputError(f"{name} is a single number: give a list or an array with one axis per agent")
     if table.ndim > MAX_AXES:
         raise BadInputError(f"{name} has {table.ndim} axes, one per agent: give at most {MAX_AXES}")
     if table.size == 0:
@@ -242,8 +240,7 @@ def general_sum_game(payoffs: Sequence[ArrayLike], stages: Steps = 1) -> MatrixG
     if not tables or len(shapes[0]) != len(tables):
         axes = f", with {len(shapes[0])} axes" if tables else ""
         raise BadInputError(
-            f"got {len(tables)} payoff(s), one per agent{axes}: "
-            "a game of n >= 2 agents needs n payoffs of n axes"
+            f"got {len(tables)} payoff(s), one per agent{axes}: a game of n agents needs n payoffs of n axes"
         )
     return _repeated(np.stack(tables, axis=-1), shapes[0], stages, general_sum=True)
 
@@ -412,14 +409,14 @@ def random_payoffs(seed: Seed, games: Count, action_counts: tuple[int, ...] = (3
 @checks_parameters
 def random_game(
     payoff_seed: Seed = 0,
-    agents: Annotated[int, from_to(2, MAX_AXES)] = 2,
+    agents: Annotated[int, from_to(1, MAX_AXES)] = 2,
     actions: Count = 3,
     stages: Steps = 1,
 ) -> MatrixGame:
     """One game with payoffs uniform in [0, 1), drawn from `payoff_seed`; for `stages` see `matrix_game`.
 
     Raises:
-        BadInputError: for fewer than two agents, no action, or payoffs that do not fit into memory.
+        BadInputError: for no agent, no action, or payoffs that do not fit into memory.
     """
     # The payoffs, the random bits for them, and the copy used in training.
     check_fits(3 * 4 * stages * actions**agents, f"a payoff of {actions} actions for each of {agents} agents")
@@ -437,6 +434,35 @@ def two_step_game() -> MatrixGame:
     return staged_game(
         [nothing, seven, eight], [np.array([[1, 1], [2, 2]]), end, end], [1.0, 0.0, 0.0], time_limit=2
     )
+
+
+@checks_parameters
+def n_step_matrix_game(steps: Steps = 10, good_branches: Literal[2, 4] = 2) -> MatrixGame:
+    """MAVEN's m-step matrix game: to get all of it, commit to one joint action and then change both actions.
+
+    Two agents with two actions. The first joint action picks one of four branches. Of these (0, 0) and (1, 1)
+    are good, or all four; picking a good branch pays 1, and so does every further step that repeats its joint
+    action. Whatever else is played pays nothing and ends the game. Only the last step of branch (0, 0) pays
+    [[1, 1], [1, 4]]. So the best return is `steps` + 3, of (0, 0) until (1, 1) at last, and the other
+    branches are local optima of `steps`. A game of one step pays 1 at most.
+
+    The stage is the branch and the step, numbered branch by branch after the first step's stage 0. (Mahajan
+    et al., 2019, "MAVEN: Multi-Agent Variational Exploration", section 5.1; the four branches are the
+    release's.)
+
+    Raises:
+        BadInputError: for `steps` outside 1 to `MAX_STEPS`, or another number of good branches.
+    """
+    good = [(0, 0), (1, 1)] if good_branches == 2 else [(0, 0), (0, 1), (1, 0), (1, 1)]
+    stages = 1 + len(good) * (steps - 1)
+    payoff, following = np.zeros((stages, 2, 2)), np.full((stages, 2, 2), END)
+    for place, joint in enumerate(good):
+        path = np.append(0, 1 + place * (steps - 1) + np.arange(steps - 1))  # the stages of its steps
+        payoff[(path, *joint)] = 1
+        following[(path[:-1], *joint)] = path[1:]
+    if steps > 1:
+        payoff[steps - 1] = [[1, 1], [1, 4]]
+    return staged_game(payoff, following, np.eye(1, stages)[0], time_limit=steps)
 
 
 def random_state_game() -> MatrixGame:

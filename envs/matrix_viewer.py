@@ -48,13 +48,14 @@ class MatrixGameViewer(FrameViewer):
         actions = np.asarray(state.last_actions)
         title = f"stage {int(state.stage)}"
         if (actions >= 0).all() and int(state.step_count) > 0:
-            row, column = int(np.ravel_multi_index(actions[:-1], above)), int(actions[-1])
+            row = int(np.ravel_multi_index(actions[:-1], above)) if above else 0
+            column = int(actions[-1])
             box = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="red", linewidth=3)
             axes.add_patch(box)
             joint = tuple(int(action) for action in actions)
             title = f"joint action {joint} pays {_format_payoffs(cells[row, column])}"
         axes.set_title(title)
-        axes.set_ylabel("agent 1" if agents == 2 else f"agents 1 to {agents - 1}")
+        axes.set_ylabel({1: "", 2: "agent 1"}.get(agents, f"agents 1 to {agents - 1}"))
         axes.set_xlabel(f"agent {agents}")
         axes.set_xticks(range(columns) if columns <= 12 else range(0, columns, 5))
         axes.set_yticks(range(rows) if rows <= 12 else range(0, rows, max(1, rows // 5)))

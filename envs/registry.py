@@ -100,6 +100,11 @@ ENVIRONMENTS: dict[str, Entry] = {
     "two-step": Entry(
         matrix_games.two_step_game, "matrix", "QMIX's two-step game, a safe 7 or an optimum of 8"
     ),
+    "n-step-matrix": Entry(
+        matrix_games.n_step_matrix_game,
+        "matrix",
+        "MAVEN's m-step matrix game, an optimum of steps + 3, a local one of steps",
+    ),
     "random-state": Entry(
         matrix_games.random_state_game, "matrix", "one of two payoffs, drawn and shown at the start"
     ),

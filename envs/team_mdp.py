@@ -247,14 +247,13 @@ def team_mdp(
 
     Raises:
         BadInputError: for tables of inconsistent shapes, entries that are not finite, probabilities
-            that are negative or do not sum to 1, negative noise, an invalid time limit, or fewer
-            than two agents.
+            that are negative or do not sum to 1, negative noise, an invalid time limit, or no agent.
     """
     transition = numeric_array(transition, "transition")
-    if transition.ndim < 4:
+    if transition.ndim < 3:
         raise BadInputError(
-            f"transition has shape {transition.shape}, which makes a game of fewer than two agents: "
-            "give (states, actions of agent 1, ..., actions of agent n, states), n >= 2"
+            f"transition has shape {transition.shape}, which leaves no agent: "
+            "give (states, actions of agent 1, ..., actions of agent n, states)"
         )
     shape, states, counts = transition.shape[:-1], transition.shape[0], transition.shape[1:-1]
     if transition.shape[-1] != states or transition.size == 0:
@@ -384,13 +383,13 @@ def _check_shape(states: int, action_counts: tuple[int, ...]) -> None:
 def random_team_mdp(
     mdp_seed: Seed = 0,
     states: Annotated[int, from_to(1, MAX_STATES)] = 5,
-    agents: Annotated[int, from_to(2, MAX_AXES)] = 2,
+    agents: Annotated[int, from_to(1, MAX_AXES)] = 2,
     actions: Count = 3,
 ) -> TeamMDP:
     """One game of `draw_team_mdp`, drawn from `mdp_seed`.
 
     Raises:
-        BadInputError: for fewer than two agents, no state or action, or more than fit into memory.
+        BadInputError: for no agent, state or action, or more than fit into memory.
     """
     table = 4 * states**2 * actions**agents
     check_fits(3 * table, f"a random team MDP of {states} states, {agents} agents and {actions} actions")

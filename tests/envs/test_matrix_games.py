@@ -24,6 +24,7 @@ from envs.matrix_games import (
     general_sum_game,
     load_game,
     matrix_game,
+    n_step_matrix_game,
     penalty_payoff,
     random_game,
     random_payoffs,
@@ -108,7 +109,7 @@ def test_jumanji_finds_nothing(env_id):
     check_env_does_not_smoke(env)
     check_env_specs_does_not_smoke(env)
     assert env.fully_observable
-    assert env.stateless == (env_id not in ("two-step", "random-state"))
+    assert env.stateless == (env_id not in ("two-step", "n-step-matrix", "random-state"))
     np.testing.assert_array_equal(env.action_spec.num_values, [env.num_actions] * env.num_agents)
 
 
@@ -162,9 +163,9 @@ def test_a_batch_of_pairs_equals_each_alone():
     [
         ([[[1, 2]], [[1], [2]]], "shapes (1, 2), (2, 1)"),
         ([[[1, 2], [3, 4]]], "got 1 payoff(s), one per agent, with 2 axes"),
-        ([[[1, 2], [3, 4]]] * 3, "got 3 payoff(s), one per agent, with 2 axes: a game of n >= 2 agents"),
+        ([[[1, 2], [3, 4]]] * 3, "got 3 payoff(s), one per agent, with 2 axes: a game of n agents"),
         (np.zeros((2, 2, 2, 2)), "got 2 payoff(s), one per agent, with 3 axes"),
-        ([], "got 0 payoff(s), one per agent: a game of n >= 2 agents needs n payoffs of n axes"),
+        ([], "got 0 payoff(s), one per agent: a game of n agents needs n payoffs of n axes"),
         ([[[1, 2], [3, 4]], [[1, 2], [3]]], "the payoff of agent 2 is ragged"),
         ([[[1, float("inf")]], [[1, 2]]], "the payoff of agent 1 holds NaN or infinite"),
     ],
@@ -195,6 +196,95 @@ def test_two_step_game_by_hand():
             assert [int(timestep.observation.step_count) for timestep in timesteps] == [0, 1, 2]
             np.testing.assert_array_equal(timesteps[1].observation.agents_view, np.eye(3)[[stage, stage]])
             np.testing.assert_array_equal(timesteps[1].observation.global_state, np.eye(3)[stage])
+
+
+# MAVEN's m-step matrix game
+
+GOOD = {2: [(0, 0), (1, 1)], 4: [(0, 0), (0, 1), (1, 0), (1, 1)]}
+
+
+def rewards_of(env, joints):
+    """The rewards of one episode, which must end with the last of the joint actions and no sooner."""
+    _, timesteps = play(env, joints)
+    assert [bool(timestep.last()) for timestep in timesteps] == [False] * len(joints) + [True]
+    assert [float(timestep.discount) for timestep in timesteps] == [1] * len(joints) + [0]
+    return [float(timestep.reward) for timestep in timesteps[1:]]
+
+
+def test_n_step_matrix_game_by_hand():
+    """10 steps: 13 at best, 10 in the other branch, and any deviation ends the episode."""
+    env = registry.make("n-step-matrix")
+    assert (env.time_limit, env.num_stages, env.action_counts) == (10, 19, (2, 2))
+    assert rewards_of(env, [(0, 0)] * 9 + [(1, 1)]) == [1] * 9 + [4]
+    for last in ((0, 0), (0, 1), (1, 0)):
+        assert rewards_of(env, [(0, 0)] * 9 + [last]) == [1] * 10
+    assert rewards_of(env, [(1, 1)] * 10) == [1] * 10
+    assert rewards_of(env, [(1, 1)] * 9 + [(0, 1)]) == [1] * 9 + [0]
+    assert rewards_of(env, [(0, 1)]) == rewards_of(env, [(1, 0)]) == [0]
+    assert rewards_of(env, [(0, 0), (0, 0), (1, 1)]) == [1, 1, 0]
+    assert rewards_of(env, [(1, 1), (1, 0)]) == [1, 0]
+    four = registry.make("n-step-matrix", good_branches=4)
+    assert four.num_stages == 1 + 4 * 9
+    assert rewards_of(four, [(0, 1)] * 10) == rewards_of(four, [(1, 0)] * 10) == [1] * 10
+    assert rewards_of(four, [(0, 0)] * 9 + [(1, 1)]) == [1] * 9 + [4]
+    assert rewards_of(four, [(1, 0), (1, 1)]) == [1, 0]
+
+
+def test_every_agent_sees_branch_and_step():
+    """Stage 0, then 1 to 9 in branch (0, 0) and 10 to 18 in branch (1, 1)."""
+    env = n_step_matrix_game()
+    for joint, first in (((0, 0), 1), ((1, 1), 10)):
+        states, timesteps = play(env, [joint] * 9)
+        assert [int(state.stage) for state in states] == [0, *range(first, first + 9)]
+        for state, timestep in zip(states, timesteps, strict=True):
+            np.testing.assert_array_equal(timestep.observation.global_state, np.eye(19)[int(state.stage)])
+            np.testing.assert_array_equal(
+                timestep.observation.agents_view, np.eye(19)[[int(state.stage)] * 2]
+            )
+
+
+@pytest.mark.parametrize(("good_branches", "pays"), [(2, [[1, 0], [0, 1]]), (4, [[1, 1], [1, 1]])])
+def test_the_game_of_one_step_has_no_prize(good_branches, pays):
+    env = n_step_matrix_game(1, good_branches)
+    np.testing.assert_array_equal(env.joint_payoff(), pays)
+    assert env.stateless and (np.asarray(env.next_stage) == END).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.integers(1, 12),
+    good_branches=st.sampled_from([2, 4]),
+    branch=st.sampled_from(GOOD[4]),
+    others=st.lists(st.none() | st.sampled_from(GOOD[4]), min_size=12, max_size=12),
+)
+def test_n_step_matrix_game_equals_the_reference(steps, good_branches, branch, others):
+    """Episodes that mostly stay in their branch, None, so that they are long."""
+    env = n_step_matrix_game(steps, good_branches)
+    plain = reference.NStepMatrixGame(steps, GOOD[good_branches])
+    state, _ = env.reset(KEY)
+    total = 0.0
+    for joint in [branch, *(branch if other is None else other for other in others)]:
+        state, timestep = env.step(state, jnp.asarray(joint))
+        reward = plain.step(joint)
+        total += reward
+        assert (float(timestep.reward), bool(timestep.last())) == (reward, plain.over)
+        assert float(timestep.discount) == (0 if plain.over else 1)
+        if plain.over:
+            break
+    assert plain.over and total <= (steps + 3 if steps > 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"steps": 0}, "steps must be from 1 to 32767, not 0"),
+        ({"steps": 2.5}, "steps must be a whole number, not 2.5"),
+        ({"good_branches": 3}, "good_branches must be 2 or 4, not 3"),
+    ],
+)
+def test_n_step_matrix_games_that_cannot_be(bad_input, parameters, says):
+    with bad_input(says):
+        registry.make("n-step-matrix", **parameters)
 
 
 def test_random_state_game_draws_both_states_and_shows_them():
@@ -232,6 +322,22 @@ def test_agents_with_fewer_actions_have_the_rest_masked():
     after, masked = env.step(state, jnp.asarray([2, 2]))
     assert float(masked.reward) == 2  # as action 1, the row player's last
     assert after.last_actions.tolist() == [1, 2]
+
+
+def test_one_agent():
+    env = matrix_game([8, 0, 2])
+    assert (env.num_agents, env.action_counts, env.stateless) == (1, (3,), True)
+    assert env.describe() == "a team game of 1 agent with 3 actions"
+    for action, pays in enumerate([8, 0, 2]):
+        _, timesteps = play(env, [(action,)])
+        assert (float(timesteps[1].reward), float(timesteps[1].discount)) == (pays, 0)
+    assert float(env.best_reward_of_worst_action(0)) == 0
+    assert float(matrix_game([-1, -5]).best_reward_of_worst_action(0)) == -5
+    assert play(general_sum_game([[8, 0, 2]]), [(2,)])[1][1].reward.tolist() == [2]
+    assert random_game(agents=1, actions=4).action_counts == (4,)
+    two = staged_game([[0, 1], [2, 0]], [[0, 1], [0, 1]], [1, 0], time_limit=3)
+    _, timesteps = play(two, [(1,), (0,), (1,)])
+    assert [float(timestep.reward) for timestep in timesteps[1:]] == [1, 2, 1]
 
 
 def test_three_agents():
@@ -483,7 +589,7 @@ def test_bad_stages(bad_input, change, says):
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({"agents": 70}, "agents must be from 2 to 32, not 70"),
+        ({"agents": 70}, "agents must be from 1 to 32, not 70"),
         ({"agents": 32}, "a payoff of 3 actions for each of 32 agents would take 2.22e+04 TB of memory"),
         ({"agents": 2.5}, "agents must be a whole number, not 2.5"),
         (
@@ -553,9 +659,8 @@ def test_rewards_never_leave_the_payoff(payoff, joint):
         ([[float("nan"), 2], [3, 4]], "NaN or infinite"),
         ([[1e39, 2], [3, 4]], "NaN or infinite"),  # more than float32 holds
         ([[]], "empty"),
-        ([], "fewer than two agents"),
-        ([1, 2, 3], "fewer than two agents"),
-        (5, "fewer than two agents"),
+        ([], "empty"),
+        (5, "payoff is a single number: give a list or an array with one axis per agent"),
         (np.zeros((1,) * 33), "payoff has 33 axes, one per agent: give at most 32"),
         (np.zeros((1,) * 64), "payoff has 64 axes"),
         ([[1j, 2], [3, 4]], "ragged or not numeric"),
@@ -594,9 +699,9 @@ def test_bad_penalties(bad_input, k):
         registry.make("matrix-penalty", k=k)
 
 
-@pytest.mark.parametrize(("agents", "actions"), [(1, 3), (2, 0), (-1, 3)])
+@pytest.mark.parametrize(("agents", "actions"), [(0, 3), (2, 0), (-1, 3)])
 def test_bad_random_games(bad_input, agents, actions):
-    says = "agents must be from 2 to 32" if agents < 2 else "actions must be at least 1, not 0"
+    says = "agents must be from 1 to 32" if agents < 1 else "actions must be at least 1, not 0"
     with bad_input(says):
         random_game(0, agents, actions)
 
@@ -637,7 +742,7 @@ def test_payoff_files_with_a_payoff_per_agent(tmp_path):
         ("game.json", b"[[1, 2], [3]]", "ragged or not numeric"),
         ("game.json", b'[["x", 2], [3, 4]]', "ragged or not numeric"),
         ("game.json", b"[[NaN, 2], [3, 4]]", "NaN or infinite"),
-        ("game.json", b"[1, 2]", "fewer than two agents"),
+        ("game.json", b"5", "payoff is a single number"),
         ("game.json", b"[[], []]", "empty"),
         ("game.json", b'"8"', "ragged or not numeric"),
         ("game.json", b"[" * 100_000, "is not valid json: nested too deeply"),
@@ -802,6 +907,21 @@ def test_picture_of_three_agents(axes):
     env.render(play(env, [(1, 2, 3)])[0][1])
     assert marked(axes()) == [(5, 3)]  # rows are agents 1 and 2 together
     assert "pays 23" in axes().get_title()
+
+
+def test_picture_of_one_agent(axes):
+    env = matrix_game([8, 0, 2])
+    env.render(play(env, [(2,)])[0][1])
+    assert marked(axes()) == [(0, 2)]
+    assert axes().get_title() == "joint action (2,) pays 2"
+    assert (axes().get_xlabel(), axes().get_ylabel()) == ("agent 1", "")
+
+
+def test_picture_of_the_n_step_matrix_game(axes):
+    env = n_step_matrix_game()
+    env.render(play(env, [(0, 0)] * 9 + [(1, 1)])[0][10])
+    assert axes().get_title() == "joint action (1, 1) pays 4"
+    np.testing.assert_array_equal(axes().images[0].get_array(), [[1, 1], [1, 4]])
 
 
 def test_picture_of_a_repeated_game(axes):

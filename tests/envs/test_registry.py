@@ -23,6 +23,7 @@ MATRIX_GAMES = [
     "matrix-21x21",
     "matrix-random",
     "two-step",
+    "n-step-matrix",
     "random-state",
 ]
 

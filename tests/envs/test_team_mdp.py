@@ -341,7 +341,7 @@ NEGATIVE[0, 1, 1] = [-0.5, 1.5]
     [
         ({"transition": OFF}, r"transition does not sum to 1: row \(1, 0, 2\) sums to 0\.9"),
         ({"transition": NEGATIVE}, r"negative probability, -0\.5 at \(0, 1, 1, 0\)"),
-        ({"transition": np.full((2, 3, 2), 0.5)}, "fewer than two agents"),
+        ({"transition": np.full((2, 2), 0.5)}, r"transition has shape \(2, 2\), which leaves no agent: give"),
         ({"transition": np.full((2, 2, 3, 4), 0.25)}, "first and last axes must both be"),
         ({"transition": np.full((2, 0, 3, 2), 0.5)}, "at least one action"),
         ({"transition": [[1, 0], [1]]}, "transition is ragged or not numeric"),
@@ -378,8 +378,8 @@ def test_bad_tables_get_one_clear_line(change, message):
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ({"agents": 1}, "agents must be from 2 to 32, not 1"),
-        ({"agents": 70}, "agents must be from 2 to 32, not 70"),
+        ({"agents": 0}, "agents must be from 1 to 32, not 0"),
+        ({"agents": 70}, "agents must be from 1 to 32, not 70"),
         ({"agents": 32}, "a random team MDP of 5 states, 32 agents and 3 actions would take"),
         ({"actions": 0}, "actions must be at least 1, not 0"),
         ({"actions": 2**31}, "actions must be at most 2147483647"),
@@ -412,6 +412,25 @@ def test_pictures_show_the_state(tmp_path):
     np.testing.assert_array_equal(QUIET.render(state), before)  # nothing is left over from the last picture
     QUIET.animate([state, after], save_path=str(tmp_path / "walk.gif"))
     assert (tmp_path / "walk.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_one_agent():
+    """Two states, action a leads to state a, and (0, 1) and (1, 0) pay."""
+    moves = np.broadcast_to(np.eye(2), (2, 2, 2))
+    alone = team_mdp(moves, [[0, 1], [2, 0]], time_limit=3)
+    assert (alone.num_agents, alone.action_counts, alone.fully_observable) == (1, (2,), True)
+    assert float(alone.return_lower_bound(0.9)) == 0
+    assert float(alone.best_reward_of_worst_action(0)) == 0
+    reset, step = compiled(alone)
+    state, timestep = reset(jax.random.key(0))
+    np.testing.assert_array_equal(timestep.observation.agents_view, [[1, 0]])
+    rewards = []
+    for action in (1, 0, 0):
+        state, timestep = step(state, jnp.array([action]))
+        rewards.append(float(timestep.reward))
+    assert rewards == [1, 2, 0] and bool(timestep.last()) and float(timestep.discount) == 1
+    assert alone.render(state).ndim == 3
+    assert random_team_mdp(agents=1, actions=2).action_counts == (2,)
 
 
 def test_pictures_of_graphs_without_a_layout():

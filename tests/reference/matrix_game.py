@@ -31,6 +31,29 @@ class MatrixGame:
         return float(reward)
 
 
+class NStepMatrixGame:
+    """MAVEN's m-step matrix game from its rules, without stages or tables."""
+
+    def __init__(self, steps: int, good: Sequence[tuple[int, int]]) -> None:
+        self.limit, self.good = steps, good
+        self.branch: tuple[int, int] | None = None
+        self.steps = 0
+        self.over = False
+
+    def step(self, joint: tuple[int, int]) -> float:
+        """Play a joint action."""
+        assert not self.over
+        if self.branch is None:
+            self.branch = joint
+        self.steps += 1
+        last = self.steps == self.limit
+        reward = 1.0 if joint == self.branch and self.branch in self.good else 0.0
+        if last and self.limit > 1 and self.branch == (0, 0):
+            reward = 4.0 if joint == (1, 1) else 1.0
+        self.over = last or reward == 0
+        return reward
+
+
 def two_gaussians() -> list[list[float]]:
     """QTRAN's 21 x 21 game, cell by cell (supplement C.1)."""
     return [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.errors import BadInputError
-from envs.matrix_games import two_step_game
+from envs.matrix_games import n_step_matrix_game, two_step_game
 from envs.team_mdp import TeamModel, divergence_mmdp, from_matrix_game, line_world
 from jaxmarl_fac.exact.fitted import fma_fqi, fqi_igm
 from jaxmarl_fac.exact.joint import bellman_backup, optimal_q, optimality_gap, value_iteration
@@ -123,6 +123,20 @@ def test_one_agent_is_value_iteration_for_every_solver(terminal):
     np.testing.assert_allclose(fma_fqi(model, GAMMA, 5).q_tot, trace.q, atol=1e-12)
     (after,) = operator_b1(model, GAMMA, (trace.q[4],))
     np.testing.assert_allclose(after, trace.q[5], atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+@pytest.mark.parametrize("good_branches", [2, 4])
+def test_n_step_matrix_game_is_worth_3_more_than_its_steps(steps, good_branches):
+    """By exact value iteration, undiscounted but for 1e-13; the other branches are worth their steps."""
+    model = from_matrix_game(n_step_matrix_game(steps, good_branches)).model()
+    start = np.asarray(optimal_q(model, 1 - 1e-13))[0]
+    others = steps if good_branches == 4 else 0
+    np.testing.assert_allclose(start, [[steps + 3, others], [others, steps]], atol=1e-9)
+    discounted = np.asarray(optimal_q(model, GAMMA))[0]
+    along = GAMMA ** np.arange(steps)
+    assert discounted[0, 0] == pytest.approx(along.sum() + 3 * along[-1], abs=1e-12)
+    assert discounted[1, 1] == pytest.approx(along.sum(), abs=1e-12)
 
 
 # Bad input
