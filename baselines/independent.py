@@ -65,14 +65,17 @@ class OptimisticWeighting(ErrorWeighting):
 class Independent(StepMethod):
     """Independent Q-learning: every agent fits its own Q_i to its reward.
 
-    The loss is the mean over agents of `w (Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, with u_i' greedy by the
-    online network and w by `weighting`; in a game with a reward per agent, r is the agent's own.
+    The loss is the mean over agents of `w (Q_i(u_i) - r - gamma Q_i^-(u_i'))^2`, with u_i' greedy and w by
+    `weighting`; in a game with a reward per agent, r is the agent's own.
 
     Attributes:
         weighting: how much agents learn from an error, by its sign.
+        double_q: u_i' is greedy by the online network (van Hasselt et al., 2016), or by the target network,
+            as in DQN (Mnih et al., 2015), whose target is `r + gamma max Q_i^-`.
     """
 
     weighting: ErrorWeighting = Even()
+    double_q: bool = True
 
     general_sum: ClassVar[bool] = True
 
@@ -82,8 +85,9 @@ class Independent(StepMethod):
     def next_value(
         self, target: Any, features: jax.Array, target_features: jax.Array, observation: Observation
     ) -> jax.Array:
-        """Every agent's target value `(n,)` of its best action by the online network."""
-        greedy = greedy_actions(mask_unavailable(features, observation.action_mask))
+        """Every agent's target value `(n,)` of its greedy action."""
+        judge = features if self.double_q else target_features
+        greedy = greedy_actions(mask_unavailable(judge, observation.action_mask))
         return chosen(target_features, greedy)
 
     def step_loss(

@@ -10,11 +10,12 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from baselines.parts import Agents, EpsilonGreedy, FeedForwardAgents, Optimiser, Replay, TransitionReplay
 from envs.base import Observation
@@ -24,7 +25,7 @@ from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
 from jaxmarl_fac.exploration import epsilon_greedy
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.networks import AgentMemory, over_time
-from jaxmarl_fac.settings import Count, OffOrAbove, Probability, Settings
+from jaxmarl_fac.settings import OffOrAbove, Probability, Settings, at_least
 from jaxmarl_fac.targets import trajectory_returns
 from jaxmarl_fac.values import greedy_actions, mask_unavailable, masked_mean
 
@@ -106,12 +107,15 @@ class QLearning(Settings):
         optimiser: how parameters are changed.
         exploration: how agents explore.
         gamma: discount factor.
-        target_period: updates between copies of the parameters to the target network.
+        target_period: updates between copies of the parameters to the target network; 0 for `target_rate`.
+        target_rate: share of the way that targets go towards the parameters in each update (Polyak); 0 copies
+            them every `target_period` updates instead.
         weight_std: all weights start normal with this standard deviation (QTRAN's release has 0.1); 0 leaves
             every network its own start.
 
     Raises:
-        BadInputError: for recurrent agents, or a `td_lambda` above 0, that are not to learn from episodes.
+        BadInputError: for recurrent agents, or a `td_lambda` above 0, that are not to learn from episodes;
+            for targets that are both copied and moved, or neither.
     """
 
     method: Method
@@ -120,7 +124,8 @@ class QLearning(Settings):
     optimiser: Optimiser = Optimiser()
     exploration: EpsilonGreedy = EpsilonGreedy()
     gamma: Probability = 0.99
-    target_period: Count = 10_000
+    target_period: Annotated[int, at_least(0, "0 (for target_rate) or above")] = 10_000
+    target_rate: Probability = 0.0
     weight_std: OffOrAbove = 0.0
 
     def __post_init__(self) -> None:
@@ -130,6 +135,13 @@ class QLearning(Settings):
             raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
         if self.recurrent and not episodes:
             raise BadInputError("recurrent agents learn from what came before: consume episodes")
+        copied, moved = self.target_period > 0, self.target_rate > 0
+        if copied == moved:
+            both = "both" if copied else "neither"
+            raise BadInputError(
+                f"targets are copied every target_period updates or move by target_rate in each, not {both}: "
+                "set one of the two to 0"
+            )
 
     @property
     def recurrent(self) -> bool:
@@ -211,8 +223,10 @@ class QLearning(Settings):
 
             (loss_value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
             params, opt_state = self.optimiser.step(state.params, gradients, state.opt_state, clock.progress)
-            state = state.replace(params=params, opt_state=opt_state)  # type: ignore[attr-defined]
-            return state, {"loss": loss_value, **metrics}
+            target_params = state.target_params
+            if self.target_rate:
+                target_params = optax.incremental_update(params, target_params, self.target_rate)
+            return LearnerState(params, target_params, opt_state), {"loss": loss_value, **metrics}
 
         when = periods(
             memory,

@@ -191,7 +191,8 @@ NAN = float("nan")
         ("vdn", {"learning_starts": 0}, "learning_starts must be at least 1"),
         ("vdn", {"gamma": 1.01}, "gamma must be in [0, 1]"),
         ("vdn", {"gamma": NAN}, "gamma must be in [0, 1]"),
-        ("vdn", {"target_period": 0}, "target_period must be at least 1"),
+        ("vdn", {"target_period": -1}, "target_period must be 0 (for target_rate) or above, not -1"),
+        ("vdn", {"target_rate": 1.5}, "target_rate must be in [0, 1], not 1.5"),
         ("vdn", {"hidden": ()}, "hidden must be one or more widths"),
         ("vdn", {"hidden": (32, 0)}, "hidden must be one or more widths"),
         ("vdn", {"epsilon_start": -0.1}, "epsilon_start must be in [0, 1]"),
@@ -218,6 +219,7 @@ def test_settings_that_cannot_be(bad_input, algorithm_id, settings, says):
 def test_the_largest_and_smallest_settings_that_can_be():
     make("vdn", gamma=0.0, epsilon_start=0.0, epsilon_end=0.0, batch_size=1, replay_size=1, learning_starts=1)
     make("vdn", gamma=1.0, max_grad_norm=0.0, target_period=1, hidden=(1,))
+    make("vdn", target_period=0, target_rate=1.0)
     make("qtran-alt", opt_weight=0.0, nopt_weight=0.0, joint_hidden=(1,), target="q_max")
 
 

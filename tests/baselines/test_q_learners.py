@@ -12,12 +12,16 @@ from flax import struct
 
 import baselines
 from baselines.factored import VDN, Factored
+from baselines.independent import Independent
 from baselines.parts import Agents, EpsilonGreedy, Optimiser, Replay
 from baselines.q_learning import QLearning
+from baselines.registry import ALGORITHMS, own_settings
+from envs.base import Observation
 from envs.matrix_games import QTRAN_PAYOFF, MatrixGame, matrix_game
 from jaxmarl_fac.experience import Step
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory.packing import plain_step
+from jaxmarl_fac.targets import td_target
 from tests.baselines.learners import (
     COUNTS,
     GAMMA,
@@ -56,12 +60,38 @@ def check(algorithm, expected, metrics=()):
 ALONE = {"share_parameters": False, "agent_ids": False}
 
 
+@pytest.mark.parametrize("double_q", [True, False])
 @pytest.mark.parametrize("flags", [{}, ALONE], ids=["shared", "alone"])
-def test_iql(flags):
+def test_iql(flags, double_q):
     check(
-        baselines.make("iql", **SMALL, **flags),
-        lambda online, target, step: {"loss": reference.iql_loss(online, target, step, GAMMA)},
+        baselines.make("iql", **SMALL, **flags, double_q=double_q),
+        lambda online, target, step: {"loss": reference.iql_loss(online, target, step, GAMMA, double_q)},
     )
+
+
+@pytest.mark.parametrize(
+    ("double_q", "values", "loss"), [(True, (1, 2), 11.125), (False, (6, 7), 33.625)], ids=["double", "plain"]
+)
+def test_the_two_targets_of_iql_by_hand(double_q, values, loss):
+    """The third action, of highest values, is not available.
+
+    The online network's best are the first action of agent 1 and the second of agent 2, the target network's
+    are the others. A reward of 1 and gamma .5 make targets of (1.5, 2) and (4, 4.5); what was played has the
+    values (-1, -2), so the mean squared errors are (2.5^2 + 4^2) / 2 and (5^2 + 6.5^2) / 2.
+    """
+    method = Independent(double_q=double_q)
+    online, target = jnp.asarray([[[4.0, 2, 9], [0, 3, 5]], [[1, 6, 8], [7, 2, 8]]])
+    following = Observation(
+        agents_view=jnp.zeros((2, 1)),
+        global_state=jnp.zeros(1),
+        action_mask=jnp.asarray([[True, True, False]] * 2),
+        step_count=jnp.int32(1),
+    )
+    found = method.next_value(None, online, target, following)
+    np.testing.assert_array_equal(found, values)
+    y = td_target(jnp.ones(2), jnp.ones(2), 0.5, found)
+    played = jnp.asarray([[-1.0, 0, 0], [0, -2, 0]])
+    assert method.step_loss(None, played, following, jnp.asarray([0, 1]), y)[0] == loss
 
 
 @pytest.mark.parametrize("double_q", [True, False])
@@ -321,6 +351,62 @@ def test_gradients_are_clipped_by_their_global_norm():
     assert norm(clipped, 100.0) == pytest.approx(0.5, rel=0.01)
     assert norm(free, 1.0) > 1
     assert norm(free, 100.0) > 10
+
+
+def test_polyak_targets_by_hand():
+    """They go a quarter of the way to the parameters in every update: from 0 to 8 is 2, from 2 to 6 is 3."""
+    settings = {
+        **SMALL,
+        "target_period": 0,
+        "target_rate": 0.25,
+        "learning_rate": 1e-6,
+    }  # as good as constant
+    algorithm = baselines.make("vdn", **settings)
+    state, batch = random_state(algorithm, ONE_SHOT, 5), batch_of(ONE_SHOT)
+    update = jax.jit(algorithm.bind(GameSpec.of(ONE_SHOT)).update)
+
+    def filled(value):
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, value), state.params)
+
+    target = filled(0.0)
+    for value, expected in ((8.0, 2.0), (6.0, 3.0)):
+        started = state.replace(params=filled(value), target_params=target)
+        target = update(started, batch, clock_at(), jax.random.key(0))[0].target_params
+        for leaf in jax.tree.leaves(target):
+            np.testing.assert_allclose(leaf, expected, rtol=1e-5)
+
+
+Q_LEARNERS = [name for name, entry in ALGORITHMS.items() if isinstance(entry.algorithm, QLearning)]
+
+
+@pytest.mark.parametrize("algorithm_id", but_slow(Q_LEARNERS, ["iql", "ltql"]))
+def test_targets_move_or_are_copied(algorithm_id):
+    """Towards the parameters after the step; the loop copies those that do not move."""
+    game, key = GameSpec.of(ONE_SHOT), jax.random.key(0)
+    settings = {"initial_value": 0.0, "consumes": "transitions", "recent_fraction": 0.0, "learning_rate": 0.1}
+    small = {**SMALL, **own_settings(algorithm_id, settings)}
+    for moved in ({}, {"target_period": 0, "target_rate": 0.3}):
+        algorithm = baselines.make(algorithm_id, **small, **moved)
+        learner = algorithm.bind(game)
+        assert learner.periods.target_every == algorithm.target_period
+        before = random_state(algorithm, ONE_SHOT, 5, target_seed=6)
+        after, _ = jax.jit(learner.update)(before, batch_of(ONE_SHOT), clock_at(), key)
+        rate = moved.get("target_rate", 0.0)
+        trees = before.target_params, after.params, after.target_params
+        for old, params, new in zip(*map(jax.tree.leaves, trees), strict=True):
+            np.testing.assert_allclose(new, (1 - rate) * old + rate * params, rtol=1e-5, atol=1e-6)
+        different = jax.tree.map(lambda a, b: bool((a != b).any()), before.target_params, after.target_params)
+        assert all(jax.tree.leaves(different)) == bool(moved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "which"),
+    [({"target_rate": 0.01}, "both"), ({"target_period": 0}, "neither")],
+)
+def test_targets_either_move_or_are_copied(bad_input, settings, which):
+    says = f"targets are copied every target_period updates or move by target_rate in each, not {which}: set"
+    with bad_input(says):
+        baselines.make("qmix", **settings)
 
 
 # Acting

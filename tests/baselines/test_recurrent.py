@@ -248,13 +248,13 @@ def test_mixed(algorithm_id, mix, lambda_, double):
     )
 
 
-@pytest.mark.parametrize("lambda_", [0.0, 0.6])
-def test_iql(lambda_):
-    algorithm = small("iql", td_lambda=lambda_)
+@pytest.mark.parametrize(("lambda_", "double"), [(0.0, True), (0.6, True), (0.6, False)])
+def test_iql(lambda_, double):
+    algorithm = small("iql", td_lambda=lambda_, double_q=double)
     online, target = random_params(algorithm, STAGED, 1), random_params(algorithm, STAGED, 2)
     losses, _ = jax.jit(functools.partial(losses_of, algorithm))(online, target, batch_of(EPISODES, 0))
     for row, episode in zip(losses, EPISODES, strict=True):
-        want = recurrent.iql_losses(online["params"], target["params"], episode, GAMMA, lambda_)
+        want = recurrent.iql_losses(online["params"], target["params"], episode, GAMMA, lambda_, double)
         np.testing.assert_allclose(row[: len(want)], want, rtol=1e-3, atol=1e-4)
 
 

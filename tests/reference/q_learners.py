@@ -64,10 +64,10 @@ def best_actions(values: np.ndarray, mask: np.ndarray) -> list[int]:
 # Independent and mixed
 
 
-def iql_loss(online: Params, target: Params, transition: tuple, gamma: float) -> float:
+def iql_loss(online: Params, target: Params, transition: tuple, gamma: float, double: bool = True) -> float:
     observation, actions, reward, discount, following = transition
     q, next_q = utilities(online, observation), utilities(target, following)
-    best = best_actions(utilities(online, following), following[2])
+    best = best_actions(utilities(online if double else target, following), following[2])
     errors = [q[i][u] - (reward + gamma * discount * next_q[i][best[i]]) for i, u in enumerate(actions)]
     return float(np.mean(np.square(errors)))
 

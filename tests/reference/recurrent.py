@@ -101,14 +101,16 @@ def mixed_losses(
     return (q_tot - lambda_returns(episode.rewards, episode.discounts, values, gamma, lambda_)) ** 2
 
 
-def iql_losses(online: Params, target: Params, episode: Episode, gamma: float, lambda_: float) -> np.ndarray:
+def iql_losses(
+    online: Params, target: Params, episode: Episode, gamma: float, lambda_: float, double: bool
+) -> np.ndarray:
     """The mean over agents of every step's squared TD errors: each agent is a team of one."""
 
     def agent_alone(i: int) -> np.ndarray:
         q, target_q = utilities(online["agent"], episode)[:, i], utilities(target["agent"], episode)[:, i]
         values, own = [], []
         for t, actions in enumerate(episode.actions):
-            best = best_actions(q[t + 1][None], episode.masks[t + 1, i][None])[0]
+            best = best_actions((q if double else target_q)[t + 1][None], episode.masks[t + 1, i][None])[0]
             values.append(target_q[t + 1, best])
             own.append(q[t, actions[i]])
         return (own - lambda_returns(episode.rewards, episode.discounts, values, gamma, lambda_)) ** 2
