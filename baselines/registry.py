@@ -354,8 +354,12 @@ def lookup(algorithm_id: str) -> Algorithm:
     """The algorithm with its default settings; `module:name` is an algorithm of somebody's own module.
 
     Raises:
-        BadInputError: if there is none of that id.
+        BadInputError: if there is none of that id, or the id is no text.
     """
+    if not isinstance(algorithm_id, str):
+        raise BadInputError(
+            f"the id of an algorithm must be text, such as 'qmix', not {type(algorithm_id).__name__}"
+        )
     if is_outside(algorithm_id):
         return _outside(algorithm_id)
     if algorithm_id not in ALGORITHMS:
@@ -405,7 +409,7 @@ def make(algorithm_id: str, family: str = "matrix", **overrides: Any) -> Any:
         raise BadInputError(
             f"{algorithm_id} has no setting {unknown[0]!r}: it has {', '.join(sorted(known))}"
         )
-    if family not in FAMILY_ENV_STEPS:
+    if family not in tuple(FAMILY_ENV_STEPS):  # whatever its type
         raise BadInputError(f"unknown family {family!r}: choose one of {', '.join(FAMILY_ENV_STEPS)}")
     of_family = own_settings(algorithm_id, FAMILY_SETTINGS.get(family, {}))
     return replaced(algorithm, **of_family | ALGORITHM_SETTINGS.get((algorithm_id, family), {}) | overrides)

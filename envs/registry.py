@@ -166,8 +166,12 @@ def lookup(env_id: str) -> Entry:
     function or class in the user's own module, whose arguments are the game's parameters.
 
     Raises:
-        BadInputError: for an unknown id, or a missing library or module.
+        BadInputError: for an unknown id or one that is no text, or a missing library or module.
     """
+    if not isinstance(env_id, str):
+        raise BadInputError(
+            f"the id of an environment must be text, such as 'two-step', not {type(env_id).__name__}"
+        )
     if env_id.partition(":")[0] in PREFIXES:
         return Entry(*lookup_adapted(env_id))
     if is_outside(env_id):

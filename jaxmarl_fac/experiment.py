@@ -81,6 +81,11 @@ class Experiment(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.algorithm, type):
+            raise BadInputError(
+                f"algorithm must be an algorithm, not the class {self.algorithm.__name__}: call it with its "
+                "settings"
+            )
         if not callable(getattr(self.algorithm, "bind", None)):
             raise BadInputError(
                 f"algorithm must have a method bind(game, num_envs), which "
@@ -90,6 +95,8 @@ class Experiment(Settings):
             raise BadInputError(
                 f"environment must be of type TeamEnvironment, not {type(self.environment).__name__}"
             )
+        if not (self.probe is None or callable(self.probe)):
+            raise BadInputError(f"probe must be a function or None, not {type(self.probe).__name__}")
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(self.environment)]
         if self.games and any(shape[:1] != (self.games,) for shape in shapes):
             raise BadInputError(

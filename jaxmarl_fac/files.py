@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from envs.errors import BadInputError
 
@@ -33,6 +33,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path from text or a path.
+
+    Raises:
+        BadInputError: for anything else; `name` says what it is.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise BadInputError(f"{name} must be the path of a folder, not {type(value).__name__}")
+    return Path(value)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.files import as_path
 from jaxmarl_fac.growth import run_in
 from jaxmarl_fac.program import LARGEST, Program
 from jaxmarl_fac.progress import Progress
@@ -96,9 +97,9 @@ def train(
     Raises:
         DivergedError: if a lane's parameters or metrics become NaN or infinite.
         InterruptedRunError: on SIGINT (Ctrl-C) or SIGTERM, after the checkpoint is written.
-        BadInputError: if no update is due within `env_steps`, `checkpoint_seconds` is negative or not finite,
-            `keep` is below 1, or `out` cannot be written, is in use, or holds another experiment, more steps
-            or a damaged checkpoint.
+        BadInputError: if `experiment` or `out` has another type, no update is due within `env_steps`,
+            `checkpoint_seconds` is negative or not finite, `keep` is below 1, or `out` cannot be written, is
+            in use, or holds another experiment, more steps or a damaged checkpoint.
 
     Example:
         >>> import baselines
@@ -114,6 +115,9 @@ def train(
         >>> result.history.last["episode_return"]  # one number for each seed
         array([1., 1., 1.], dtype=float32)
     """
+    if not isinstance(experiment, Experiment):
+        raise BadInputError(f"experiment must be an Experiment, not {type(experiment).__name__}")
+    folder = None if out is None else as_path(out, "out")
     schedule = experiment.schedule
     if not schedule.updates(experiment.iterations):
         raise BadInputError(
@@ -121,9 +125,9 @@ def train(
             f"{experiment.num_envs} environment(s), the first one comes after {schedule.warmup:,}: raise "
             f"env_steps above {schedule.warmup * experiment.num_envs:,}, or lower learning_starts"
         )
-    if not 0 <= checkpoint_seconds < math.inf:
+    if not (isinstance(checkpoint_seconds, int | float) and 0 <= checkpoint_seconds < math.inf):
         raise BadInputError(
-            f"checkpoint_seconds must be a finite number, 0 or above, not {checkpoint_seconds}"
+            f"checkpoint_seconds must be a finite number, 0 or above, not {checkpoint_seconds!r}"
         )
     if keep != "all" and not (isinstance(keep, int) and keep >= 1):
         raise BadInputError(f"keep must be 'all' or a whole number above 0, not {keep!r}")
@@ -144,7 +148,7 @@ def train(
         show_progress=show_progress,
         checkpoint_seconds=checkpoint_seconds,
     )
-    return run(program, None) if out is None else run_in(Path(out), program, run, keep, keep_best, grow)
+    return run(program, None) if folder is None else run_in(folder, program, run, keep, keep_best, grow)
 
 
 def _run(

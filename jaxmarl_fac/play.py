@@ -14,6 +14,7 @@ from envs.ranges import Seed, check_value
 from jaxmarl_fac.algorithm import Algorithm, Params
 from jaxmarl_fac.checkpoints import read_params
 from jaxmarl_fac.evaluation import AGENTS, greedy_return
+from jaxmarl_fac.files import as_path
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.saved import load_experiment
 
@@ -127,8 +128,8 @@ def load_player(
         modules: modules outside the suite that define the run's algorithm or game.
 
     Raises:
-        BadInputError: if there is no run or no such checkpoint, if either is damaged, or if the run has no
-            such seed or game.
+        BadInputError: if `folder` is no path, there is no run or no such checkpoint, either is damaged, or
+            the run has no such seed or game.
 
     Example:
         >>> import tempfile
@@ -146,7 +147,7 @@ def load_player(
         >>> player.returns(episodes=3)
         array([1., 1., 1.], dtype=float32)
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     if not (step is None or step == "best" or isinstance(step, int)):
         raise BadInputError(f"step must be a number of environment steps or 'best', not {step!r}")
     experiment = load_experiment(folder / "experiment.json", modules)

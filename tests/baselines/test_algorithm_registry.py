@@ -159,6 +159,12 @@ def test_unknown_algorithm(bad_input):
             make(algorithm_id)
 
 
+@pytest.mark.parametrize("algorithm_id", [None, 3, ["vdn"], make("vdn")])
+def test_ids_that_are_no_text(bad_input, algorithm_id):
+    with bad_input("the id of an algorithm must be text, such as 'qmix', not " + type(algorithm_id).__name__):
+        make(algorithm_id)
+
+
 def test_unknown_setting(bad_input):
     with bad_input("vdn has no setting 'mixer_embed': it has adam_eps, agent_ids, batch_size"):
         make("vdn", mixer_embed=3)
@@ -224,5 +230,8 @@ def test_the_largest_and_smallest_settings_that_can_be():
 
 
 def test_an_unknown_family_is_refused(bad_input):
+    for family in (None, ["matrix"]):
+        with bad_input(f"unknown family {family}: choose one of matrix"):
+            make("vdn", family)
     with bad_input("unknown family 'nofamily': choose one of matrix, squeeze"):
         make("iql", "nofamily")

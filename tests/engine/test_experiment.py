@@ -251,6 +251,13 @@ def test_a_record_is_never_half_written(tmp_path, monkeypatch):
 def test_parts_that_are_none(bad_input):
     with bad_input("algorithm must have a method bind(game, num_envs), which MatrixGame lacks"):
         changed(algorithm=PLAIN.environment)
+    for algorithm in (None, "vdn"):
+        with bad_input(f"must have a method bind(game, num_envs), which {type(algorithm).__name__} lacks"):
+            changed(algorithm=algorithm)
+    with bad_input("algorithm must be an algorithm, not the class QLearning: call it with its settings"):
+        changed(algorithm=type(PLAIN.algorithm))
+    with bad_input("probe must be a function or None, not str"):
+        changed(probe="joint_tables")
     with bad_input("environment must be of type TeamEnvironment, not int"):
         changed(environment=5)
     with bad_input("every array of a batch of 4 games needs a leading axis of as many"):

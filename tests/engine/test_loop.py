@@ -788,11 +788,19 @@ def test_a_run_without_a_single_update_is_refused(bad_input, fields, says):
         train(changed(**{"evaluations": 1, **fields}))
 
 
-@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("seconds", ["soon", None, -1.0, math.nan, math.inf])
 def test_times_between_checkpoints_that_cannot_be(bad_input, tmp_path, seconds):
-    with bad_input(f"checkpoint_seconds must be a finite number, 0 or above, not {seconds}"):
+    with bad_input(f"checkpoint_seconds must be a finite number, 0 or above, not {seconds!r}"):
         train(CLERK, tmp_path / "run", checkpoint_seconds=seconds)
     assert not (tmp_path / "run").exists()
+
+
+def test_arguments_of_other_types_are_refused(bad_input):
+    for experiment in (None, CLERK.algorithm):
+        with bad_input(f"experiment must be an Experiment, not {type(experiment).__name__}"):
+            train(experiment)
+    with bad_input("out must be the path of a folder, not int"):
+        train(CLERK, 3)
 
 
 def test_a_folder_in_use_is_refused_and_left_as_it_is(tmp_path, bad_input):

@@ -92,6 +92,8 @@ def test_bad_input(run, batch, tmp_path, bad_input):
     folder, _ = run
     with bad_input("there is no"):
         load_player(tmp_path / "nowhere")
+    with bad_input("folder must be the path of a folder, not NoneType"):
+        load_player(None)
     with bad_input("has no seed 4: choose one of 3, 5, 8"):
         load_player(folder, 4)
     with bad_input("has no game 2: choose one of 0, 1"):

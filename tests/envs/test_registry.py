@@ -88,6 +88,12 @@ def test_unknown_environment(bad_input):
             registry.lookup(env_id)
 
 
+@pytest.mark.parametrize("env_id", [None, 3, ["two-step"], registry.make("two-step")])
+def test_ids_that_are_no_text(bad_input, env_id):
+    with bad_input("the id of an environment must be text, such as 'two-step', not " + type(env_id).__name__):
+        registry.make(env_id)
+
+
 def test_unknown_parameter(bad_input):
     with bad_input("matrix-penalty does not take these parameters"):
         registry.make("matrix-penalty", kk=-3)
