@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from baselines.coma import ActionCriticMethod
+from baselines.policies import log_policies
 from baselines.policy_gradient import CriticInputs, PolicyNetwork, Unrolled, evaluate_taken
 from baselines.q_learning import after_steps
 from jaxmarl_fac.experience import Trajectory, over_batch
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Episodes, Memory, Rollout, Together
 from jaxmarl_fac.networks import MLP, agent_inputs, over_time
-from jaxmarl_fac.policy_gradients import decomposed_advantages, log_policy
+from jaxmarl_fac.policy_gradients import decomposed_advantages
 from jaxmarl_fac.settings import Count, NotNegative, Positive, Probability
 from jaxmarl_fac.targets import trajectory_returns, tree_backup_returns
 from jaxmarl_fac.values import chosen, masked_mean
@@ -118,7 +119,7 @@ class DOP(ActionCriticMethod):
 
         def errors(episode: Trajectory) -> jax.Array:
             outputs, masks = online.unroll(episode), episode.observation.action_mask
-            policies = jnp.exp(log_policy(outputs[..., : masks.shape[-1]], masks))  # (T + 1, n, A)
+            policies = jnp.exp(log_policies(outputs, masks))  # (T + 1, n, A)
             before, actions = outputs[:-1], episode.actions
             following = after_steps((outputs, episode.observation))
             nobody = jnp.zeros_like(actions)  # the critic reads no actions

@@ -15,19 +15,20 @@ import jax
 import jax.numpy as jnp
 
 from baselines.parts import Agents, FeedForwardAgents, Optimiser
+from baselines.policies import log_policies, play
 from baselines.q_learning import AgentsNetwork, after_steps, before_steps
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, periods
-from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch, take
+from jaxmarl_fac.experience import Clock, Trajectory, over_batch, take
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.memory import Memory, Rollout
-from jaxmarl_fac.networks import MLP, AgentMemory, over_time
-from jaxmarl_fac.policy_gradients import entropy, log_policy, score_loss
+from jaxmarl_fac.networks import MLP, over_time
+from jaxmarl_fac.policy_gradients import entropy, score_loss
 from jaxmarl_fac.settings import Count, NotNegative, Positive, Probability, Settings, Widths
 from jaxmarl_fac.targets import trajectory_returns
-from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable, masked_mean
+from jaxmarl_fac.values import chosen, masked_mean
 
 # Networks
 
@@ -400,19 +401,6 @@ class PolicyGradient(Settings):
             )
         memory = method.memory(Rollout(length))
 
-        def policies(outputs: jax.Array, masks: jax.Array, clock: Clock) -> jax.Array:
-            """Log-probabilities `(..., n, A)` of outputs `(..., n, A + k)`."""
-            logs, share = log_policy(outputs[..., : game.num_actions], masks), method.random_share(clock)
-            return logs if share is None else mixed_with_uniform(logs, masks, share)
-
-        def outputs_and_memory(params: Params, carry: Any, observation: Observation) -> tuple[jax.Array, Any]:
-            """The networks' outputs `(n, A + k)`, and a function from actions `(n,)` to the new memory."""
-            network: Any = module.bind(params)
-            if not self.recurrent:
-                return network.utilities(observation), lambda actions: carry
-            outputs, hidden = network.agent(observation.agents_view, carry)
-            return outputs, lambda actions: AgentMemory(hidden, actions)
-
         def init(key: jax.Array) -> LearnerState:
             params = module.init(key, game.observation())
             opt_state = {name: self.optimiser.init(part) for name, part in params["params"].items()}
@@ -420,29 +408,14 @@ class PolicyGradient(Settings):
                 opt_state["penalty"] = jnp.float32(objective.first_penalty)
             return LearnerState(params, params if method.target_period else (), opt_state)
 
-        def begin(params: Params, observation: Observation, key: jax.Array) -> Any:
-            return module.agent.fresh(game.num_agents) if self.recurrent else ()
-
-        def act(
-            params: Params, carry: Any, observation: Observation, clock: Clock, key: jax.Array
-        ) -> Decision:
-            outputs, remember = outputs_and_memory(params, carry, observation)
-            actions = sample_actions(key, jnp.exp(policies(outputs, observation.action_mask, clock)))
-            return Decision(actions, remember(actions))
-
-        def act_greedily(params: Params, carry: Any, observation: Observation, key: jax.Array) -> Decision:
-            outputs, remember = outputs_and_memory(params, carry, observation)
-            logits = outputs[:, : game.num_actions]
-            actions = greedy_actions(mask_unavailable(logits, observation.action_mask))
-            return Decision(actions, remember(actions))
-
         def before(params: Params, target: Any, fresh: Trajectory, clock: Clock, key: jax.Array) -> Before:
             """What is known of a batch `(E, T)` of rollouts before an update."""
             online: Any = module.bind(params)
 
             def of_one(trajectory: Trajectory, key: jax.Array) -> Before:
                 outputs = online.unroll(trajectory)
-                logs = policies(outputs, trajectory.observation.action_mask, clock)
+                masks = trajectory.observation.action_mask
+                logs = log_policies(outputs, masks, method.random_share(clock))
                 last = sample_actions(key, jnp.exp(logs[-1]))  # as if the rollout went on
                 actions = jnp.concatenate([trajectory.actions[1:], last[None]])
                 seen = Unrolled(trajectory, outputs, logs, actions)
@@ -459,7 +432,7 @@ class PolicyGradient(Settings):
 
             def of_one(trajectory: Trajectory, known: Before) -> Metrics:
                 outputs, masks = online.unroll(trajectory), trajectory.observation.action_mask[:-1]
-                logs = policies(outputs[:-1], masks, clock)  # (T, n, A)
+                logs = log_policies(outputs[:-1], masks, method.random_share(clock))  # (T, n, A)
                 taken, old = (
                     jax.vmap(chosen)(each, trajectory.actions) for each in (logs, known.log_policies)
                 )
@@ -524,7 +497,8 @@ class PolicyGradient(Settings):
             return state.replace(params=params, opt_state=opt_state), metrics  # type: ignore[attr-defined]
 
         when = periods(memory, game, num_envs, target_period=method.target_period)
-        return Learner(memory, when, init, begin, act, act_greedily, update)
+        acting = play(module, game, self.recurrent, method.random_share)
+        return Learner(memory, when, init, *acting, update)
 
     def _step(self, params: Params, gradients: Params, opt_state: Any, clock: Clock) -> tuple[Params, Any]:
         """Parameters after one step of the agents' networks and one of the critic, each with its clipping."""
@@ -538,13 +512,6 @@ class PolicyGradient(Settings):
                 part, gradients["params"][name], opt_state[name], clock.progress
             )
         return params, opt_state
-
-
-def mixed_with_uniform(log_policies: jax.Array, masks: jax.Array, share: jax.Array) -> jax.Array:
-    """Log-probabilities `(..., A)` of a policy whose `share` `()` is uniform over the available actions."""
-    uniform = masks / jnp.sum(masks, axis=-1, keepdims=True)
-    mixed = (1 - share) * jnp.exp(log_policies) + share * uniform
-    return jnp.where(masks, jnp.log(jnp.where(masks, mixed, 1.0)), log_policies)
 
 
 def normalised(advantages: jax.Array, mask: jax.Array) -> jax.Array:
