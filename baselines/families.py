@@ -86,13 +86,13 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP replays
-#: episodes, 32 of 5,000 (its release), where the tables speak of transitions.
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP and FOP
+#: replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ltql", "pursuit"): {"agent_ids": False},
-    ("dop", "squeeze"): {"replay_size": 5000},
-    ("dop", "predator-prey"): {"replay_size": 5000},
-    ("dop", "pursuit"): {"replay_size": 5000, "batch_size": 32},
+    **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop")},
+    **{(name, "predator-prey"): {"replay_size": 5000} for name in ("dop", "fop")},
+    **{(name, "pursuit"): {"replay_size": 5000, "batch_size": 32} for name in ("dop", "fop")},
 }
 
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of

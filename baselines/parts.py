@@ -110,6 +110,20 @@ class Replay(TransitionReplay):
         return kind(self.replay_size, self.batch_size)
 
 
+def check_reach(replay: TransitionReplay, recurrent: bool, td_lambda: float) -> None:
+    """Refuse single transitions to learners that look further.
+
+    Raises:
+        BadInputError: for recurrent agents, or a `td_lambda` above 0, that are not to learn from episodes.
+    """
+    if replay.consumes == "episodes":
+        return
+    if td_lambda > 0:
+        raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
+    if recurrent:
+        raise BadInputError("recurrent agents learn from what came before: consume episodes")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimiser(Settings):
     """Adam or RMSprop on the mean loss of a batch.

@@ -12,6 +12,7 @@ from baselines.dop import DOP
 from baselines.equilibrium_q import FoeRule, FriendRule, NashRule
 from baselines.factored import QMIX, QPLEX, VDN, Factored, Qatten
 from baselines.families import ALGORITHM_SETTINGS, FAMILY_ENV_STEPS, FAMILY_SETTINGS
+from baselines.fop import FOP
 from baselines.independent import Distributed, HystereticWeighting, Independent, OptimisticWeighting
 from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule
 from baselines.ltql import LTQL, TabularLogic
@@ -206,6 +207,11 @@ ALGORITHMS: dict[str, Entry] = {
         PolicyGradient(method=DOP()),
         "DOP: a critic that is linear in the agents' values, learned from rollouts and replay.",
         "DOP",
+    ),
+    "fop": Entry(
+        FOP(),
+        "FOP: soft policies under twin critics, mixed so that joint and individual optima agree.",
+        "FOP",
     ),
     "hysteretic-tabular": Entry(
         TabularLearning(rule=TabularIndependent(weighting=HystereticWeighting())),

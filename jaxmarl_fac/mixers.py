@@ -128,23 +128,24 @@ class QPlexMixer(nn.Module):
             weight = jnp.abs(MLP(self.head_hidden, n, name="head_weight")(state)) + LEAST_WEIGHT
             bias = MLP(self.head_hidden, n, name="head_bias")(state)
             chosen, best = weight * chosen + bias, weight * best + bias
-
-        # The K networks of a kind as one, with a leading axis of kernels on their parameters.
-        kernels = nn.vmap(
-            MLP,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            in_axes=None,
-            axis_size=self.kernels,
-        )
-        of_both = jnp.concatenate([state, inputs.actions.reshape(-1)])
-        keys = jnp.abs(kernels(self.hidden, 1, name="keys")(state)) + LEAST_WEIGHT  # (K, 1)
-        agents = nn.sigmoid(kernels(self.hidden, n, name="agents")(state))  # (K, n)
-        actions = nn.sigmoid(kernels(self.hidden, n, name="actions")(of_both))  # (K, n)
-        importance = jnp.sum(keys * agents * actions, axis=0)  # (n,)
+        importance = _importance(inputs, self.kernels, self.hidden)
         return dueling_mix(
             chosen, best, importance, stop_gradient=self.stop_gradient, minus_one=self.minus_one
         )
+
+
+def _importance(inputs: MixerInputs, kernels: int, hidden: Sequence[int]) -> jax.Array:
+    """QPLEX's lambda_i above 0, `(n,)`, of K kernels: submodules of the mixer that calls it."""
+    n, state = inputs.utilities.shape[0], inputs.global_state
+    # The K networks of a kind as one, with a leading axis of kernels on their parameters.
+    of_all = nn.vmap(
+        MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=kernels
+    )
+    of_both = jnp.concatenate([state, inputs.actions.reshape(-1)])
+    keys = jnp.abs(of_all(hidden, 1, name="keys")(state)) + LEAST_WEIGHT  # (K, 1)
+    agents = nn.sigmoid(of_all(hidden, n, name="agents")(state))  # (K, n)
+    actions = nn.sigmoid(of_all(hidden, n, name="actions")(of_both))  # (K, n)
+    return jnp.sum(keys * agents * actions, axis=0)
 
 
 class QattenMixer(nn.Module):
@@ -168,16 +169,52 @@ class QattenMixer(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
-        n, state = inputs.utilities.shape[0], inputs.global_state
-        view = jnp.concatenate([inputs.agents_view, jnp.eye(n)], axis=-1)
-        width = self.heads * self.embed
-        keys = nn.Dense(width, use_bias=False, name="key")(view).reshape(n, self.heads, self.embed)
-        query = MLP((self.query_hidden,), width, name="query")(state).reshape(self.heads, self.embed)
-        logits = jnp.einsum("he,nhe->hn", query, keys) / jnp.sqrt(self.embed)
-        head_values = nn.softmax(logits, axis=-1) @ inputs.utilities  # (H,)
-        weights = jnp.abs(MLP((self.query_hidden,), self.heads, name="head_weight")(state))  # (H,)
-        value = MLP((self.value_hidden,), 1, name="value")(state)[0]
-        return weights @ head_values + value
+        attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden)
+        value = MLP((self.value_hidden,), 1, name="value")(inputs.global_state)[0]
+        return weights @ (attention @ inputs.utilities) + value
+
+
+def _attention(inputs: MixerInputs, heads: int, embed: int, query_hidden: int) -> tuple[jax.Array, jax.Array]:
+    """Qatten's alpha `(H, n)` and w `(H,)`: submodules of the mixer that calls it."""
+    n, state = inputs.utilities.shape[0], inputs.global_state
+    view = jnp.concatenate([inputs.agents_view, jnp.eye(n)], axis=-1)
+    width = heads * embed
+    keys = nn.Dense(width, use_bias=False, name="key")(view).reshape(n, heads, embed)
+    query = MLP((query_hidden,), width, name="query")(state).reshape(heads, embed)
+    logits = jnp.einsum("he,nhe->hn", query, keys) / jnp.sqrt(embed)
+    weights = jnp.abs(MLP((query_hidden,), heads, name="head_weight")(state))
+    return nn.softmax(logits, axis=-1), weights
+
+
+class FOPMixer(nn.Module):
+    """FOP's mixer, `()`: Qatten's weights of the agents' values, QPLEX's importance of their advantages.
+
+    `sum_i (eta_i Q_i + b_i) + sum_i (lambda_i - 1) sg[eta_i (Q_i - V_i)]` with `eta_i > 0` by attention
+    (Zhang et al., 2021, "FOP: Factorizing optimal joint policy of maximum-entropy multi-agent reinforcement
+    learning", section 4). `best_utilities` of its inputs are the agents' soft values V_i.
+
+    Args:
+        kernels: K, summands of lambda_i.
+        hidden: hidden layers of the networks that make lambda_i.
+        heads: H, of attention.
+        embed: E, the length of keys and queries.
+        query_hidden: the hidden layer of queries, head weights and biases.
+    """
+
+    kernels: int = 4
+    hidden: Sequence[int] = (64,)
+    heads: int = 4
+    embed: int = 32
+    query_hidden: int = 64
+
+    @nn.compact
+    def __call__(self, inputs: MixerInputs) -> jax.Array:
+        attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden)
+        eta = weights @ attention + LEAST_WEIGHT  # (n,)
+        bias = MLP((self.query_hidden,), inputs.utilities.shape[0], name="bias")(inputs.global_state)
+        importance = _importance(inputs, self.kernels, self.hidden)
+        chosen, best = eta * inputs.utilities + bias, eta * inputs.best_utilities + bias
+        return dueling_mix(chosen, best, importance)
 
 
 class CentralMixer(nn.Module):

@@ -41,7 +41,7 @@ CONDITIONS = {
     "td_lambda": {"consumes": "episodes"},
     "recurrent": {"consumes": "episodes"},
     "last_actions": {"consumes": "episodes", "recurrent": True},
-    "consumes": {"recent_fraction": 0.0},
+    "consumes": {"recent_fraction": 0.0, "td_lambda": 0.0},
     "kl_target": {"trust_region": "penalty"},
     "kl_coefficient": {"trust_region": "penalty"},
     "target_rate": {"target_period": 0, "target_rate": 0.5},
