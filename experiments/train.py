@@ -72,7 +72,7 @@ class Run:
         env_steps: environment steps of each seed; the paper's number if not given. A higher number extends a
             run; schedules that span training, such as a linear learning rate, then stretch to the new end.
         num_envs: parallel environments of each seed.
-        updates_per_step: gradient steps after each step of those environments.
+        updates_per_step: gradient steps after each step of those environments, at most 256.
         evaluations: number of greedy evaluations, evenly spread, in addition to the one before training.
         evaluation_episodes: episodes in one evaluation.
         root_key: random key that the seeds' keys are derived from.
@@ -123,6 +123,8 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(experiment.environment, MatrixGame) and pair.payoff is not None:
         describe_payoff(pair.payoff, experiment.environment)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
+    if line := describe_updates(experiment):
+        print(f"{name}: {line}", flush=True)
     tracker = None if mode == "disabled" else wandb_tracker(mode, out, options, experiment)
 
     def finish(exit_code: int) -> None:
@@ -193,6 +195,14 @@ def describe_payoff(path: Path, game: MatrixGame) -> None:
             'give them as {"payoffs": [...]}',
             file=sys.stderr,
         )
+
+
+def describe_updates(experiment: Experiment) -> str:
+    """How often each seed will learn; empty if never, which `train` refuses."""
+    schedule = experiment.schedule
+    updates = schedule.updates(experiment.iterations)
+    first = (schedule.warmup + 1) * experiment.num_envs
+    return f"{updates:,} update(s) of each seed, the first one after {first:,} steps" if updates else ""
 
 
 def list_ids() -> None:

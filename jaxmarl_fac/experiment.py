@@ -20,8 +20,14 @@ from jaxmarl_fac.settings import Constraint, Count, Settings, at_least
 MAX_ITERATIONS = 2**31 - 3
 #: Seeds of one experiment.
 MAX_SEEDS = 2**20
+#: Updates after one step: each is compiled by itself, which takes a second or more.
+MAX_UPDATES_PER_STEP = 256
 #: Counts that only the host needs.
 LARGE = Constraint("at most 9007199254740992", lambda number: number <= 2**53, unbounded=True)
+UPDATES = Constraint(
+    f"at most {MAX_UPDATES_PER_STEP}, as each is compiled by itself",
+    lambda number: number <= MAX_UPDATES_PER_STEP,
+)
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
@@ -40,7 +46,8 @@ class Experiment(Settings):
         env_steps: environment steps of each seed.
         games: see `environment`; 0 for a single one.
         num_envs: environments that each seed steps side by side.
-        updates_per_step: gradient steps after each step of those environments.
+        updates_per_step: gradient steps after each step of those environments, at most
+            `MAX_UPDATES_PER_STEP`.
         evaluations: greedy evaluations, evenly spread, besides the one before training.
         evaluation_episodes: episodes in one evaluation.
         root_key: from which every seed's key is folded.
@@ -72,7 +79,7 @@ class Experiment(Settings):
     env_steps: Annotated[int, at_least(1), LARGE]
     games: Annotated[int, at_least(0, "0 (one environment) or more")] = 0
     num_envs: Count = 1
-    updates_per_step: Count = 1
+    updates_per_step: Annotated[int, at_least(1), UPDATES] = 1
     evaluations: Count = 20
     evaluation_episodes: Count = 32
     root_key: Seed = 0

@@ -214,6 +214,10 @@ def test_files_that_cannot_be_read(bad_input, tmp_path):
         ({"env_steps": -5}, "env_steps must be at least 1, not -5"),
         ({"num_envs": 0}, "num_envs must be at least 1"),
         ({"updates_per_step": 0}, "updates_per_step must be at least 1"),
+        *(
+            ({"updates_per_step": many}, f"must be at most 256, as each is compiled by itself, not {many}")
+            for many in (257, 2**31 - 1, 2**31)
+        ),
         ({"evaluations": 0}, "evaluations must be at least 1"),
         ({"evaluation_episodes": 0}, "evaluation_episodes must be at least 1"),
         ({"games": -1}, "games must be 0"),

@@ -28,7 +28,9 @@ def test_metrics_and_experiment_are_written(tmp_path, capsys):
         assert metrics["episode_return"].shape == (5, 2)
     record = json.loads((tmp_path / "experiment.json").read_text())
     assert record["seeds"] == [7, 8]
-    assert "vdn on matrix-ltql: return IQM" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "vdn on matrix-ltql: 32 update(s) of each seed, the first one after 33 steps"
+    assert said[1].startswith("vdn on matrix-ltql: return IQM")
 
 
 def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path):
@@ -42,6 +44,24 @@ def test_the_same_command_goes_on_and_another_one_is_refused(tmp_path):
         BadInputError, match=r"holds another experiment \(it differs in algorithm.optimiser.learning_rate\)"
     ):
         run(*flags, "--learning-rate", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "8 update(s) of each seed, the first one after 33 steps"),  # 32 steps without learning
+        (["--update-period", 100_000], "1 update(s) of each seed, the first one after 33 steps"),
+        (
+            ["--learning-starts", 9, "--num-envs", 4, "--updates-per-step", 2],
+            "14 update(s) of each seed, the first one after 16 steps",  # in 7 of 10 iterations, of 4 steps
+        ),
+        (["--learning-starts", 40], ""),
+    ],
+)
+def test_the_number_of_updates_is_said_before_training(flags, says):
+    small = ["--algo", "vdn", "--env", "matrix-ltql", "--env-steps", 40, "--evaluations", 1]
+    _, experiment = train.prepare([*map(str, [*small, "--batch-size", 1, "--target-period", 2, *flags])])
+    assert train.describe_updates(experiment) == says
 
 
 def test_any_payoff_can_be_played(tmp_path, capsys):
