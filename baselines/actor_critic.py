@@ -163,6 +163,8 @@ class ActorCriticMethod(Settings, abc.ABC):
     common_noise: ClassVar[bool] = False
     #: The submodules that learn at `critic_learning_rate`.
     critics: ClassVar[tuple[str, ...]] = ("critic",)
+    #: Every how many updates all networks but critics learn, and targets follow.
+    actor_period: ClassVar[int] = 1
 
     @property
     def two_agents(self) -> bool:
@@ -359,11 +361,20 @@ class ActorCritic(Settings):
                     return loss, metrics
 
                 gradients, metrics = jax.grad(batch_loss, has_aux=True)(params)
+                before = LearnerState(params, target_params, opt_state)
                 params, opt_state = optimiser.step(
                     params, gradients, opt_state, clock.progress, method.critics
                 )
                 target_params = optax.incremental_update(params, target_params, self.target_rate)
-                return LearnerState(params, target_params, opt_state), metrics
+                after = LearnerState(params, target_params, opt_state)
+                if method.actor_period > 1:
+                    due = (clock.updates + 1) % method.actor_period == 0
+                    after = jax.tree.map(
+                        lambda *leaves: jnp.where(due, *leaves),
+                        after,
+                        critics_moved(before, after, method.critics),
+                    )
+                return after, metrics
 
             updated, metrics = jax.vmap(update_agent)(
                 jnp.arange(n), state.params, state.target_params, state.opt_state, jax.random.split(key, n)
@@ -372,6 +383,16 @@ class ActorCritic(Settings):
 
         when = periods(memory, game, num_envs, learning_starts=self.replay.learning_starts)
         return Learner(memory, when, init, no_memory, act, act_greedily, update)
+
+
+def critics_moved(before: LearnerState, after: LearnerState, critics: tuple[str, ...]) -> LearnerState:
+    """One agent's state in which only the submodules `critics`, and their optimiser, are those of `after`."""
+    kept, moved = before.params["params"], after.params["params"]
+    params = {name: (moved if name in critics else kept)[name] for name in kept}
+    states = before.opt_state.inner_states | {"critic": after.opt_state.inner_states["critic"]}
+    return LearnerState(
+        {"params": params}, before.target_params, before.opt_state._replace(inner_states=states)
+    )
 
 
 def agent_orderings(agents: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from baselines.actor_critic import ActionNoise, ActorCriticMethod, AgentTransiti
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.game import GameSpec
-from jaxmarl_fac.networks import MLP, ZeroInitMLP, concat
+from jaxmarl_fac.networks import MLP, TwinMLP, ZeroInitMLP, concat
 from jaxmarl_fac.settings import Settings
 from jaxmarl_fac.targets import td_target
 
@@ -26,16 +26,18 @@ class DDPGNetworks(nn.Module):
         hidden: widths of both.
         centralised: the critic's input is the state and everybody's actions, not the agent's view and action.
         models: how many other agents a further network models; 0 for none.
+        twin: two critics side by side instead of one.
     """
 
     hidden: tuple[int, ...]
     centralised: bool
     models: int = 0
+    twin: bool = False
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
         self.policy = ZeroInitMLP(self.hidden, 1)
-        self.critic = MLP(self.hidden, 1)
+        self.critic = (TwinMLP if self.twin else MLP)(self.hidden, 1)
         if self.models:
             self.opponent = ZeroInitMLP(self.hidden, self.models)
 
@@ -52,9 +54,9 @@ class DDPGNetworks(nn.Module):
         return jnp.tanh(self.opponent(view.features))
 
     def value(self, view: AgentView, own: jax.Array, others: jax.Array) -> jax.Array:
-        """Q `()`."""
+        """Q `()`; of twin critics `(2,)`."""
         inputs = concat(view.state, own, others) if self.centralised else concat(view.features, own)
-        return self.critic(inputs)[0]
+        return self.critic(inputs)[..., 0]
 
 
 # Critics as settings

@@ -41,6 +41,7 @@ from baselines.qtran import QTranAlt, QTranBase
 from baselines.rommeo_ac import ROMMEOAC
 from baselines.sac import SAC, SACDiscrete
 from baselines.tabular import TabularIndependent, TabularLearning
+from baselines.td3 import TD3
 from baselines.two_player import SelfPlay
 from baselines.vdac import VDAC
 from baselines.weighted import Central, Optimistic, RecentReplay, RegretMinimising, Weighted
@@ -319,6 +320,16 @@ ALGORITHMS: dict[str, Entry] = {
         "MADDPG (Lowe et al., 2017): a critic of the state and all actions, for each agent its own.",
         "MADDPG",
         Style(SKY, DOTTED),
+    ),
+    "td3": Entry(
+        ActorCritic(method=TD3(critic=OwnCritic())),
+        "TD3 (Fujimoto et al., 2018), each agent for itself: twin critics, target noise, a delayed actor.",
+        "TD3",
+    ),
+    "matd3": Entry(
+        ActorCritic(method=TD3(critic=CentralCritic())),
+        "MATD3 (Ackermann et al., 2019): TD3 with critics of the state and all actions.",
+        "MATD3",
     ),
     "masql": Entry(
         ActorCritic(method=MASQL()),

@@ -13,16 +13,11 @@ from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
-from jaxmarl_fac.networks import MLP, SquashedNormal, ZeroInitMLP, concat
+from jaxmarl_fac.networks import SquashedNormal, TwinMLP, ZeroInitMLP, concat
 from jaxmarl_fac.settings import Positive
 from jaxmarl_fac.soft.sampling import soft_value
 from jaxmarl_fac.targets import td_target
 from jaxmarl_fac.values import UNAVAILABLE
-
-#: Two critics side by side; targets and policies use the minimum of both.
-Twin = nn.vmap(
-    MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, out_axes=0, axis_size=2
-)
 
 
 class SACNetworks(nn.Module):
@@ -33,7 +28,7 @@ class SACNetworks(nn.Module):
     def setup(self) -> None:
         """The parts, named as in the parameters."""
         self.policy = SquashedNormal(self.hidden)
-        self.critic = Twin(self.hidden, 1)
+        self.critic = TwinMLP(self.hidden, 1)
 
     def __call__(self, view: AgentView, own: jax.Array, others: jax.Array) -> Any:
         """Touches every parameter; for initialisation."""
@@ -53,7 +48,7 @@ class SACDiscreteNetworks(nn.Module):
     def setup(self) -> None:
         """The parts, named as in the parameters."""
         self.policy = ZeroInitMLP(self.hidden, self.num_actions)
-        self.critic = Twin(self.hidden, self.num_actions)
+        self.critic = TwinMLP(self.hidden, self.num_actions)
 
     def __call__(self, view: AgentView, own: jax.Array, others: jax.Array) -> Any:
         """Touches every parameter; for initialisation."""

@@ -64,6 +64,12 @@ class MLP(nn.Module):
         return hidden if self.outputs is None else nn.Dense(self.outputs)(hidden)
 
 
+#: Two MLPs of the same inputs side by side, `(I,)` to `(2, outputs)`: critics whose minimum is used.
+TwinMLP = nn.vmap(
+    MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, out_axes=0, axis_size=2
+)
+
+
 def of_all_agents(kind: type[nn.Module], share_parameters: bool) -> Any:
     """A module of one agent's numbers as one of all agents', `(..., n, I)` to `(..., n, O)`.
 

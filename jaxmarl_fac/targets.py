@@ -23,6 +23,27 @@ def td_target(
     return jax.lax.stop_gradient(jnp.where(discount == 0, reward, bootstrapped))
 
 
+def clipped_double_q_target(
+    reward: jax.Array, discount: jax.Array, gamma: float | jax.Array, next_values: jax.Array
+) -> jax.Array:
+    """`r + gamma d min(Q_1, Q_2)` of twin critics' values `(2,)`, without gradient (TD3, section 4.2)."""
+    chex.assert_rank([reward, discount, next_values], [0, 0, 1])
+    return td_target(reward, discount, gamma, jnp.min(next_values))
+
+
+def smoothed_actions(actions: jax.Array, noise: jax.Array, clip: float | jax.Array) -> jax.Array:
+    """`clip(a + clip(noise, -c, c), -1, 1)`, target policies' actions with clipped noise (TD3, section 5.3).
+
+    Args:
+        actions: in [-1, 1], of any shape.
+        noise: of that shape.
+        clip: c, the largest noise.
+    """
+    chex.assert_equal_shape([actions, noise])
+    chex.assert_type([actions, noise], float)
+    return jnp.clip(actions + jnp.clip(noise, -clip, clip), -1, 1)
+
+
 def lambda_returns(
     rewards: jax.Array,
     discounts: jax.Array,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.differential_game import DifferentialGame
 from envs.matrix_games import matrix_game, staged_game
 from jaxmarl_fac.game import GameSpec
 from tests.helpers import transitions
@@ -20,6 +21,16 @@ STEPS = [
     (2, (1, 0, 1), 2.0, 0.0, 2),
     (1, (0, 2, 2), 0.0, 1.0, 0),
 ]
+
+
+def one_hill():
+    """A single hill of height 10 at (3, -4): nothing to be misled by."""
+    return DifferentialGame(
+        heights=jnp.asarray([10.0]),
+        centres=jnp.asarray([[3.0, -4.0]]),
+        widths=jnp.asarray([3.0]),
+        scales=jnp.asarray([1.0]),
+    )
 
 
 def randomised(params, seed, scale=0.6):

@@ -12,7 +12,7 @@ import baselines
 import envs
 from baselines.actor_critic import AgentTransition, AgentView, Networks, agent_orderings, agent_views
 from baselines.stein import stein_loss
-from envs.differential_game import DifferentialGame, differential_game
+from envs.differential_game import differential_game
 from envs.matrix_games import matrix_game
 from envs.team_mdp import team_mdp
 from jaxmarl_fac.experience import Step
@@ -23,9 +23,10 @@ from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.networks import SquashedNormal
 from jaxmarl_fac.soft.planning import TwoPlayerModel, soft_value_iteration
 from jaxmarl_fac.soft.stages import agent_first
+from tests.baselines.learners import one_hill
 from tests.helpers import clock_at, first_observation, transitions
 
-CONTINUOUS = ("ddpg", "ddpg-om", "maddpg", "masql", "sac", "pr2-ac", "rommeo-ac")
+CONTINUOUS = ("ddpg", "ddpg-om", "maddpg", "td3", "matd3", "masql", "sac", "pr2-ac", "rommeo-ac")
 DISCRETE = ("sac-discrete", "balancing-ac")
 GAME, MATRIX = differential_game(), matrix_game([[1.0, 2.0], [3.0, 4.0]])
 GAMMA = 0.8
@@ -76,7 +77,7 @@ def transition_of(env, **changes):
 @functools.cache
 def differentiated(name, env):
     """A jitted function of a transition: gradients of the loss and of the critic's error, and that error."""
-    algorithm = baselines.make(name, hidden=(4,), batch_size=2)
+    algorithm = baselines.make(name, hidden=(8,), batch_size=2)
     network, params, target = one_agent(algorithm, env)
 
     def losses(params, transition):
@@ -121,7 +122,10 @@ def test_critics_learn_from_their_error_alone_and_actors_never_from_the_reward(n
             np.testing.assert_array_equal(alone[network], 0)
 
 
-@pytest.mark.parametrize(("name", "hears", "asks"), [("ddpg", 0, 0), ("maddpg", 1, 1), ("ddpg-om", 1, 0)])
+@pytest.mark.parametrize(
+    ("name", "hears", "asks"),
+    [("ddpg", 0, 0), ("maddpg", 1, 1), ("ddpg-om", 1, 0), ("td3", 0, 0), ("matd3", 1, 1)],
+)
 def test_what_the_critics_of_ddpgs_family_see(name, hears, asks):
     """`hears`: of the other's action in the sample; `asks`: for what the other's target policy does next."""
     env = GAME
@@ -406,7 +410,7 @@ def test_sac_discrete_is_the_tabular_solution_of_two_states():
 
 
 def test_sac_discrete_on_two_actions():
-    """FACTS 9: Q = (1, 2) and α = 1 make V = 2.313262 and π = (.268941, .731059)."""
+    """Q = (1, 2) and α = 1 make V = 2.313262 and π = (.268941, .731059)."""
     env = matrix_game([[1.0], [2.0]])
     algorithm = baselines.make("sac-discrete", alpha=1.0, batch_size=2, **FAST)
     observation = first_observation(env)
@@ -445,16 +449,6 @@ def test_balancing_ac_finds_the_tables_by_playing(beta_other):
 
 
 # Games of numbers
-
-
-def one_hill():
-    """A single hill of height 10 at (3, -4): nothing to be misled by."""
-    return DifferentialGame(
-        heights=jnp.asarray([10.0]),
-        centres=jnp.asarray([[3.0, -4.0]]),
-        widths=jnp.asarray([3.0]),
-        scales=jnp.asarray([1.0]),
-    )
 
 
 def climb(name):
@@ -502,7 +496,7 @@ def test_models_of_one_other_agent_refuse_three(name, bad_input):
     three = GameSpec.of(one_hill().replace(centres=jnp.zeros((1, 3))))
     with bad_input("models one other agent"):
         baselines.make(name).bind(three)
-    for other in ("ddpg", "maddpg", "sac"):
+    for other in ("ddpg", "maddpg", "td3", "matd3", "sac"):
         baselines.make(other).bind(three)
 
 
@@ -519,6 +513,9 @@ def test_balancing_ac_refuses_three_agents(bad_input):
         ("ddpg", {"noise_start": -1.0}, "noise_start must be 0 or above"),
         ("ddpg", {"target_rate": 0.0}, "target_rate must be in (0, 1]"),
         ("maddpg", {"replay_size": 3}, "replay_size must be at least batch_size (512)"),
+        ("td3", {"actor_period": 0}, "actor_period must be at least 1"),
+        ("td3", {"target_noise": -0.1}, "target_noise must be 0 or above"),
+        ("matd3", {"target_noise_clip": math.nan}, "target_noise_clip must be 0 or above"),
         ("masql", {"particles": 7}, "particles must be even"),
         ("pr2-ac", {"alpha_end": 0.0}, "alpha_end must be above 0"),
         ("sac", {"alpha": 0.0}, "alpha must be above 0"),

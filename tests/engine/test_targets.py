@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from jaxmarl_fac.targets import lambda_returns, td_target
+from jaxmarl_fac.targets import clipped_double_q_target, lambda_returns, smoothed_actions, td_target
 
 
 class TDTargetTest(chex.TestCase):
@@ -39,6 +39,32 @@ def test_what_follows_a_known_end_is_not_computed():
     assert "tanh" not in compiled
     assert "dot" not in compiled
     assert float(td_target(jnp.float32(3), jnp.float32(0), 0.9, jnp.float32(jnp.inf))) == 3
+
+
+# TD3
+
+
+class TD3Test(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters((1, (2, 3), 2.8), (1, (3, 2), 2.8), (0, (2, 3), 1))
+    def test_the_lower_of_twin_critics_counts(self, discount, next_values, expected):
+        got = self.variant(clipped_double_q_target)(
+            jnp.float32(1), jnp.float32(discount), 0.9, jnp.float32(next_values)
+        )
+        assert float(got) == pytest.approx(expected, abs=1e-6)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_target_noise_is_clipped_and_actions_too(self):
+        actions, noise = jnp.float32([0.95, 0.5, 0.5, 0.5, -0.95]), jnp.float32([0.5, 0.5, 0.1, -0.5, -0.5])
+        got = self.variant(smoothed_actions)(actions, noise, 0.2)
+        np.testing.assert_allclose(got, [1, 0.7, 0.6, 0.3, -1], atol=1e-6)
+
+
+def test_nothing_is_learned_through_a_target():
+    def target(next_values):
+        return clipped_double_q_target(jnp.float32(1), jnp.float32(1), 0.9, next_values)
+
+    np.testing.assert_array_equal(jax.grad(target)(jnp.float32([2, 3])), 0)
 
 
 # TD(lambda)
