@@ -56,6 +56,8 @@ SWITCHES = {
 #: The actor-critic has another form where they are 0; in tables they are numbers like others.
 SWITCHES_OF = {"balancing-ac": {"beta_own", "beta_other"}}
 FLOATS = (float, float | None)
+#: Whole numbers that cannot grow here: two environments have two minibatches at most, and episodes two steps.
+OTHER_COUNTS = {"minibatches": 2, "backup_steps": 1}
 #: Iterations of the run that memories are made for.
 ITERATIONS = 10**6
 
@@ -76,8 +78,7 @@ def another_value(name, leaf):
     if hint is bool:
         return not value
     if hint is int:
-        # Even ones stay even; one rollout of each of the two environments is two minibatches at most.
-        return 2 if name == "minibatches" else value + 2 if value else 7
+        return OTHER_COUNTS.get(name, value + 2 if value else 7)  # even ones stay even
     if typing.get_origin(hint) is tuple:
         return (*value, 5) if typing.get_args(hint)[0] is int else (0.25, 0.75)
     return value + 1 if name == "beta_growth" else 0.75  # which is at least 1
