@@ -49,6 +49,7 @@ PAPER: dict[str, Any] = {
     "epsilon_start": 0.995,
     "epsilon_end": 0.05,
     "epsilon_steps": 100_000,
+    "rollout_length": None,  # of policy gradients: an episode of each environment
 }
 #: What replaces it at the scale "quick", where agents need no memory: on 6 x 6 cells a view of 5 x 5 hides
 #: little. One update for 200 steps, as in Weighted QMIX's release. Replay holds all episodes, as the paper's
@@ -69,6 +70,7 @@ SMOKE: dict[str, Any] = {
     "batch_size": 4,
     "replay_size": 12,
     "central_hidden": (8,),
+    "critic_hidden": (8,),
     "hypernet_hidden": (8,),
     "kernel_hidden": (8,),
     "update_period": 8,

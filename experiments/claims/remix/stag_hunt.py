@@ -44,8 +44,13 @@ from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
 from jaxmarl_fac.statistics import Interval, bootstrap_interval, probability_of_improvement
 
-#: Of figure 1, by id. The paper's actor-critics are not among them yet; an id more is a curve more.
-ALGORITHMS = ("vdn", QMIX, "qatten", "qplex", "qtran-base", *WEIGHTED, REMIX)
+#: Of figure 1, by id: the paper's seven, and four relatives.
+ALGORITHMS = (
+    *("vdn", QMIX, "qatten", "qplex", "qtran-base"),
+    *("vdac-mix", "dop", "fop"),
+    *WEIGHTED,
+    REMIX,
+)
 #: The four panels of figure 1, and what a lone catcher is paid.
 PUNISHMENTS = {"fig1_p0": 0.0, "fig1_p05": -0.5, "fig1_p15": -1.5, "fig1_p2": -2.0}
 #: From here on, the paper says, only ReMIX and Weighted QMIX hunt well.

@@ -328,7 +328,7 @@ def test_the_stag_hunt_at_smoke_scale(tmp_path):
     flags = ["--scale", "smoke", "--figures", *figures, "--out", str(tmp_path)]
     assert reproduce_remix.main(flags) == 0
     records = {figure: json.loads((tmp_path / f"{figure}.json").read_text()) for figure in figures}
-    # Figures share their runs: eight algorithms, and what figures 4 (other punishment) and 5 change.
+    # Figures share their runs: all algorithms, and what figures 4 (other punishment) and 5 change.
     assert len(list((tmp_path / "runs").iterdir())) == len(ALGORITHMS) + 3 + len(ABLATIONS)
     for score in records["fig1_p2"]["ours"]["last_return"].values():
         assert -40 <= score["low"] <= score["value"] <= score["high"] <= 10
