@@ -67,7 +67,21 @@ def test_every_claim_states_its_rule_and_cost():
         assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+ON_POLICY = ("vdac-mix", "dop")
+
+
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_rollouts_are_an_episode_of_each_environment(name):
+    for scale in ("paper", "quick"):
+        experiment = hunt_experiment(name, scale, (0, 1, 2, 3), (-2.0,))
+        algorithm = flat(experiment.algorithm)
+        assert (algorithm.rollout_length, algorithm.learning_rate, algorithm.td_lambda) == (None, 1e-3, 0.6)
+        assert experiment.schedule.update_every == experiment.environment.time_limit + 1
+        assert algorithm.recurrent == (scale == "paper")
+    assert "6 x 6 cells with 4 agents" in changed_for(experiment, name)
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ON_POLICY])
 def test_the_papers_scale_is_its_table_2(name):
     paper = hunt_experiment(name, "paper", (0, 1, 2, 3), tuple(PUNISHMENTS.values()))
     algorithm, game = flat(paper.algorithm), paper.environment
@@ -104,6 +118,7 @@ def test_the_optimum_is_a_catch_for_every_two_agents():
 
 
 HARD = {"vdn": -3, "qmix": -1, "qatten": -2, "qplex": -2, "qtran-base": 4, "cw-qmix": 15, "ow-qmix": 18}
+HARD |= {"vdac-mix": -2, "dop": -1.5, "fop": 3}
 
 
 @pytest.mark.parametrize(
