@@ -2,21 +2,19 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import AgentsNetwork, LambdaMethod, QLearning, after_steps, before_steps
+from baselines.q_learning import AgentsNetwork, LambdaMethod, QLearner, StepMethod
 from envs.base import Observation
 from jaxmarl_fac.algorithm import Metrics
-from jaxmarl_fac.experience import Trajectory, over_batch
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.mixers import MixerInputs, QattenMixer, QMixer, QPlexMixer, VDNMixer
-from jaxmarl_fac.networks import over_time
 from jaxmarl_fac.settings import AnyWidths, Count, Settings
-from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable, masked_mean
+from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
 # Networks
 
@@ -167,18 +165,9 @@ class QPLEX(Mixing):
 # The loss
 
 
-class LossTerms(NamedTuple):
-    """What the loss is made of: for every step of a trajectory `(T,)`, or of a batch of them `(B, T)`."""
-
-    q_tot: jax.Array  # of the joint action that was played
-    target: jax.Array  # y, without gradient
-    weight: jax.Array  # of the squared error, without gradient
-    other: jax.Array  # losses besides the squared error
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Factored(LambdaMethod):
-    """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form.
+class Mixed(LambdaMethod):
+    """A method with a mixer.
 
     Attributes:
         mixing: the mixer.
@@ -188,50 +177,32 @@ class Factored(LambdaMethod):
     mixing: Mixing
     double_q: bool = True
 
-    def network(self, game: GameSpec, learning: QLearning) -> FactoredNetwork:
+    def joint_values(self, network: Any, observation: Observation, actions: jax.Array) -> Metrics:
+        """`q_tot`."""
+        return {"q_tot": network.mix(network.utilities(observation), actions, observation)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Factored(Mixed, StepMethod):
+    """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form."""
+
+    def network(self, game: GameSpec, learning: QLearner) -> FactoredNetwork:
         """The agent network and the mixer."""
         enumerate_joint = self.mixing.costly and learning.few_joint_actions(game)
         return FactoredNetwork(
             learning.agents.network(game.num_actions), self.mixing.mixer(), enumerate_joint
         )
 
-    def joint_values(self, network: Any, observation: Observation, actions: jax.Array) -> Metrics:
-        """`q_tot`."""
-        return {"q_tot": network.mix(network.utilities(observation), actions, observation)}
+    def next_value(
+        self, target: Any, features: jax.Array, target_features: jax.Array, observation: Observation
+    ) -> jax.Array:
+        """Q_tot^- `()` of the greedy joint action."""
+        judge = features if self.double_q else target_features
+        greedy = greedy_actions(mask_unavailable(judge, observation.action_mask))
+        return target.mix_greedy(target_features, greedy, observation)  # type: ignore[no-any-return]
 
-    def terms(self, online: Any, target: Any, trajectory: Trajectory, gamma: float) -> LossTerms:
-        """The parts of the loss, for each step `(T,)` of one trajectory."""
-        observations, utilities = trajectory.observation, online.unroll(trajectory)
-        target_utilities = target.unroll(trajectory)
-        greedy = best_actions(utilities if self.double_q else target_utilities, observations)
-        q_tot = over_time(FactoredNetwork.mix, online, *at_taken(trajectory, utilities))
-        next_q_tot = over_time(
-            FactoredNetwork.mix_greedy, target, target_utilities[1:], greedy[1:], after_steps(observations)
-        )
-        y = self.targets(trajectory, next_q_tot, gamma)
-        return LossTerms(q_tot, y, jnp.ones_like(y), jnp.zeros_like(y))
-
-    def batch_weights(self, weights: jax.Array, mask: jax.Array) -> jax.Array:
-        """The weights `(B, T)` of a batch's squared errors, when all of its `LossTerms.weight` are known."""
-        return weights
-
-    def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
-        """A mean over the batch's steps."""
-        terms = over_batch(lambda trajectory: self.terms(online, target, trajectory, gamma), batch)
-        return self.combined(terms, batch.mask)
-
-    def combined(self, terms: LossTerms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
-        """The loss `()` of a batch's terms `(B, T)`, a mean where the mask is 1, and what to log of it."""
-        weights = self.batch_weights(terms.weight, mask)
-        loss = masked_mean(weights * jnp.square(terms.q_tot - terms.target) + terms.other, mask)
-        return loss, {"mean_q_tot": masked_mean(terms.q_tot, mask)}
-
-
-def best_actions(utilities: jax.Array, observations: Observation) -> jax.Array:
-    """The greedy joint actions `(T, n)` of utilities `(T, n, A)`, ties to the lowest index."""
-    return greedy_actions(mask_unavailable(utilities, observations.action_mask))
-
-
-def at_taken(trajectory: Trajectory, utilities: jax.Array) -> tuple[jax.Array, jax.Array, Observation]:
-    """Of the T steps that were taken: utilities, of `(T + 1, n, A)`, joint actions and observations."""
-    return before_steps(utilities), trajectory.actions, before_steps(trajectory.observation)
+    def step_loss(
+        self, online: Any, features: jax.Array, observation: Observation, actions: jax.Array, y: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        q_tot = online.mix(features, actions, observation)
+        return jnp.square(q_tot - y), {"mean_q_tot": q_tot}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import AgentsNetwork, QLearning, StepMethod
+from baselines.q_learning import AgentsNetwork, QLearner, StepMethod
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics, Params
@@ -79,7 +79,7 @@ class Independent(StepMethod):
 
     general_sum: ClassVar[bool] = True
 
-    def network(self, game: GameSpec, learning: QLearning) -> AgentsNetwork:
+    def network(self, game: GameSpec, learning: QLearner) -> AgentsNetwork:
         return AgentsNetwork(learning.agents.network(game.num_actions))
 
     def next_value(
@@ -115,7 +115,7 @@ class Distributed(Independent):
     weighting: ErrorWeighting = OptimisticWeighting()
     initial_value: float | None = None
 
-    def check(self, game: GameSpec, learning: QLearning) -> None:
+    def check(self, game: GameSpec, learning: QLearner) -> None:
         super().check(game, learning)
         if self.initial_value is None and game.return_lower_bound(learning.gamma) is None:
             raise BadInputError(
@@ -123,7 +123,7 @@ class Distributed(Independent):
                 "at least: give an initial_value below which no best return lies (often 0)"
             )
 
-    def start(self, game: GameSpec, learning: QLearning, params: Params) -> Params:
+    def start(self, game: GameSpec, learning: QLearner, params: Params) -> Params:
         """The agents' last biases are raised by the initial value."""
         value = game.return_lower_bound(learning.gamma) if self.initial_value is None else self.initial_value
         initial = jnp.asarray(value, float)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import Method, QLearning
+from baselines.q_learning import Method, QLearner
 from baselines.tabular import TabularRule, TabularStep, add_at_taken, rows, tabular_target
 from envs.base import Observation
 from jaxmarl_fac.algorithm import Metrics
@@ -149,7 +149,7 @@ class LTQL(_Logic, Method):
     q_bound: OffOrAbove = 0.0
     shared_layers: bool = False
 
-    def network(self, game: GameSpec, learning: QLearning) -> LogicalNetwork:
+    def network(self, game: GameSpec, learning: QLearner) -> LogicalNetwork:
         """Networks for q_B and q_U."""
         agents = learning.agents
 

@@ -25,15 +25,17 @@ class FeedForwardAgents(Settings):
         share_parameters: whether all agents have one network; False gives each parameters of its own.
         agent_ids: whether agents see a one-hot id. Without, agents that share parameters act alike where they
             see the same.
+        layer_norm: whether hidden layers have a layer norm before each ReLU.
     """
 
     hidden: Widths = (32, 32)
     share_parameters: bool = True
     agent_ids: bool = True
+    layer_norm: bool = False
 
     def network(self, num_actions: int) -> nn.Module:
         """Of all agents."""
-        return AgentNetwork(num_actions, self.hidden, self.share_parameters, self.agent_ids)
+        return AgentNetwork(num_actions, self.hidden, self.share_parameters, self.agent_ids, self.layer_norm)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Agents(FeedForwardAgents):
     """The agents' networks, with or without a memory.
 
     Attributes:
-        recurrent: agents with a GRU above their hidden layers; they learn from episodes.
+        recurrent: agents with a GRU above their hidden layers; they learn from episodes or rollouts.
         last_actions: whether recurrent agents see their own last actions. Others never do.
 
     Raises:
@@ -62,8 +64,14 @@ class Agents(FeedForwardAgents):
         """Of all agents."""
         if not self.recurrent:
             return super().network(num_actions)
-        settings = (num_actions, self.hidden, self.share_parameters, self.agent_ids, self.last_actions)
-        return RecurrentAgentNetwork(*settings)
+        return RecurrentAgentNetwork(
+            num_actions,
+            self.hidden,
+            self.share_parameters,
+            self.agent_ids,
+            self.last_actions,
+            self.layer_norm,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,13 +134,13 @@ def check_reach(replay: TransitionReplay, recurrent: bool, td_lambda: float) -> 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimiser(Settings):
-    """Adam or RMSprop on the mean loss of a batch.
+    """Adam, RAdam or RMSprop on the mean loss of a batch.
 
     Attributes:
         learning_rate: the optimiser's step size.
         learning_rate_schedule: "constant", or "linear" down to 0 at the end of training.
-        optimiser: "adam", or "rmsprop" as in PyMARL.
-        adam_eps: Adam's epsilon (QTRAN's release has 1.5e-4).
+        optimiser: "adam", "rmsprop" as in PyMARL, or "radam" as in PQN (Liu et al., 2020).
+        adam_eps: Adam's and RAdam's epsilon (QTRAN's release has 1.5e-4).
         rmsprop_decay: RMSprop's decay of the mean squared gradient.
         rmsprop_eps: RMSprop's epsilon, which is added to the root.
         max_grad_norm: gradients are clipped to this global norm; 0 turns clipping off.
@@ -140,7 +148,7 @@ class Optimiser(Settings):
 
     learning_rate: Positive = 5e-4
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
-    optimiser: Literal["adam", "rmsprop"] = "adam"
+    optimiser: Literal["adam", "rmsprop", "radam"] = "adam"
     adam_eps: Positive = 1e-8
     rmsprop_decay: Annotated[float, Constraint("at least 0 and below 1", lambda decay: 0 <= decay < 1)] = 0.99
     rmsprop_eps: Positive = 1e-5
@@ -160,6 +168,8 @@ class Optimiser(Settings):
 
     def _direction(self) -> optax.GradientTransformation:
         scale = optax.scale_by_adam(eps=self.adam_eps)
+        if self.optimiser == "radam":
+            scale = optax.scale_by_radam(eps=self.adam_eps)
         if self.optimiser == "rmsprop":
             scale = optax.scale_by_rms(self.rmsprop_decay, self.rmsprop_eps, eps_in_sqrt=False)
         return (

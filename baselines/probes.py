@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import QLearning
+from baselines.q_learning import QLearner
 from baselines.two_player import TwoPlayerLearning
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
@@ -47,7 +47,7 @@ def wins(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
     return {"win_rate": jnp.mean(returns > 0)}
 
 
-def joint_tables(algorithm: QLearning, env: TeamEnvironment, params: Params) -> Metrics:
+def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> Metrics:
     """All values that a Q-learner has of a small one-shot game.
 
     `utilities (n, A)`, `greedy_actions (n,)`, and every joint value that the algorithm has (`q_tot`, or

@@ -20,7 +20,16 @@ import optax
 from baselines.parts import Agents, EpsilonGreedy, FeedForwardAgents, Optimiser, Replay, TransitionReplay
 from envs.base import Observation
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, periods
+from jaxmarl_fac.algorithm import (
+    Act,
+    ActGreedily,
+    Begin,
+    Learner,
+    LearnerState,
+    Metrics,
+    Params,
+    periods,
+)
 from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
 from jaxmarl_fac.exploration import epsilon_greedy
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
@@ -62,7 +71,7 @@ class Method(Settings, abc.ABC):
     #: Lambda of its targets; above 0 they look further than one transition.
     td_lambda: ClassVar[float] = 0.0
 
-    def check(self, game: GameSpec, learning: "QLearning") -> None:
+    def check(self, game: GameSpec, learning: "QLearner") -> None:
         """Refuse a game, or other parts, that the method does not work with.
 
         Raises:
@@ -73,7 +82,7 @@ class Method(Settings, abc.ABC):
             refuse_reward_per_agent(game)
 
     @abc.abstractmethod
-    def network(self, game: GameSpec, learning: "QLearning") -> nn.Module:
+    def network(self, game: GameSpec, learning: "QLearner") -> nn.Module:
         """All networks of the learner as one module.
 
         It is initialised by `module(observation)`, and its method `utilities(observation)` gives the
@@ -91,62 +100,45 @@ class Method(Settings, abc.ABC):
         """Every joint value that the method has of the joint action `(n,)`, by name, each `()`."""
         return {}
 
-    def start(self, game: GameSpec, learning: "QLearning", params: Params) -> Params:
+    def start(self, game: GameSpec, learning: "QLearner", params: Params) -> Params:
         """The parameters that learning starts from, given freshly initialised ones."""
         return params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class QLearning(Settings):
-    """Off-policy learning of action values from replay, as DQN does. The defaults are QTRAN's table 3.
+class QLearner(Settings, abc.ABC):
+    """Agents that act by individual action values, which a method learns; whatever it is fed from.
 
     Attributes:
         method: what makes the algorithm.
         agents: their networks.
-        replay: what is kept of experience.
         optimiser: how parameters are changed.
         exploration: how agents explore.
         gamma: discount factor.
-        target_period: updates between copies of the parameters to the target network; 0 for `target_rate`.
-        target_rate: share of the way that targets go towards the parameters in each update (Polyak); 0 copies
-            them every `target_period` updates instead.
         weight_std: all weights start normal with this standard deviation (QTRAN's release has 0.1); 0 leaves
             every network its own start.
-
-    Raises:
-        BadInputError: for recurrent agents, or a `td_lambda` above 0, that are not to learn from episodes;
-            for targets that are both copied and moved, or neither.
     """
 
     method: Method
     agents: FeedForwardAgents = Agents()
-    replay: TransitionReplay = Replay()
     optimiser: Optimiser = Optimiser()
     exploration: EpsilonGreedy = EpsilonGreedy()
     gamma: Probability = 0.99
-    target_period: Annotated[int, at_least(0, "0 (for target_rate) or above")] = 10_000
-    target_rate: Probability = 0.0
     weight_std: OffOrAbove = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        episodes = self.replay.consumes == "episodes"
-        if not episodes and self.method.td_lambda > 0:
-            raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
-        if self.recurrent and not episodes:
-            raise BadInputError("recurrent agents learn from what came before: consume episodes")
-        copied, moved = self.target_period > 0, self.target_rate > 0
-        if copied == moved:
-            both = "both" if copied else "neither"
-            raise BadInputError(
-                f"targets are copied every target_period updates or move by target_rate in each, not {both}: "
-                "set one of the two to 0"
-            )
 
     @property
     def recurrent(self) -> bool:
         """Whether agents have a memory."""
         return isinstance(self.agents, Agents) and self.agents.recurrent
+
+    @property
+    @abc.abstractmethod
+    def single_steps(self) -> int:
+        """Single steps in one batch, at least; 0 where batches are of longer trajectories."""
+
+    @abc.abstractmethod
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        """See `Algorithm.bind`."""
 
     def network(self, game: GameSpec) -> nn.Module:
         """All networks of the learner as one module; see `Method.network`."""
@@ -157,8 +149,7 @@ class QLearning(Settings):
 
         It is where all samples share one observation and are more than there are joint actions.
         """
-        shared = game.stateless and self.replay.consumes == "transitions"
-        return shared and game.num_actions**game.num_agents < self.replay.batch_size
+        return game.stateless and game.num_actions**game.num_agents < self.single_steps
 
     def utilities(self, game: GameSpec, params: Params, observation: Observation) -> jax.Array:
         """Individual action values `(n, A)` at an episode's start, with unavailable actions masked."""
@@ -171,18 +162,16 @@ class QLearning(Settings):
         """Every joint value of the joint action `(n,)`, by name, each `()`."""
         return self.method.joint_values(self.network(game).bind(params), observation, actions)
 
-    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
-        """See `Algorithm.bind`."""
-        self.method.check(game, self)
-        memory, module = self.replay.memory(), self.network(game)
+    def initial_params(self, game: GameSpec, key: jax.Array) -> Params:
+        """The parameters that learning starts from."""
+        params = self.network(game).init(key, game.observation())
+        if self.weight_std:
+            params = normal_weights(params, self.weight_std, key)
+        return self.method.start(game, self, params)
 
-        def init(key: jax.Array) -> LearnerState:
-            _, network_key = jax.random.split(key)
-            params = module.init(network_key, game.observation())
-            if self.weight_std:
-                params = normal_weights(params, self.weight_std, network_key)
-            params = self.method.start(game, self, params)
-            return LearnerState(params, params, self.optimiser.init(params))
+    def acting(self, game: GameSpec) -> tuple[Begin, Act, ActGreedily]:
+        """How agents begin an episode, act with exploration, and act without."""
+        module: Any = self.network(game)
 
         def begin(params: Params, observation: Observation, key: jax.Array) -> Any:
             return module.agent.fresh(game.num_agents) if self.recurrent else ()
@@ -191,7 +180,7 @@ class QLearning(Settings):
             params: Params, carry: Any, observation: Observation
         ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
             """Masked utilities `(n, A)`, and a function from actions `(n,)` to the agents' new memory."""
-            network: Any = module.bind(params)
+            network = module.bind(params)
             if self.recurrent:
                 utilities, hidden = network.agent(observation.agents_view, carry)
                 remember: Callable[[jax.Array], Any] = lambda actions: AgentMemory(hidden, actions)  # noqa: E731
@@ -213,6 +202,56 @@ class QLearning(Settings):
             utilities, remember = q_values_and_memory(params, carry, observation)
             actions = greedy_actions(utilities)
             return Decision(actions, remember(actions))
+
+        return begin, act, act_greedily
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QLearning(QLearner):
+    """Off-policy learning of action values from replay, as DQN does. The defaults are QTRAN's table 3.
+
+    Attributes:
+        replay: what is kept of experience.
+        target_period: updates between copies of the parameters to the target network; 0 for `target_rate`.
+        target_rate: share of the way that targets go towards the parameters in each update (Polyak); 0 copies
+            them every `target_period` updates instead.
+
+    Raises:
+        BadInputError: for recurrent agents, or a `td_lambda` above 0, that are not to learn from episodes;
+            for targets that are both copied and moved, or neither.
+    """
+
+    replay: TransitionReplay = Replay()
+    target_period: Annotated[int, at_least(0, "0 (for target_rate) or above")] = 10_000
+    target_rate: Probability = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        episodes = self.replay.consumes == "episodes"
+        if not episodes and self.method.td_lambda > 0:
+            raise BadInputError("td_lambda above 0 looks further than one transition: consume episodes")
+        if self.recurrent and not episodes:
+            raise BadInputError("recurrent agents learn from what came before: consume episodes")
+        copied, moved = self.target_period > 0, self.target_rate > 0
+        if copied == moved:
+            both = "both" if copied else "neither"
+            raise BadInputError(
+                f"targets are copied every target_period updates or move by target_rate in each, not {both}: "
+                "set one of the two to 0"
+            )
+
+    @property
+    def single_steps(self) -> int:
+        return self.replay.batch_size if self.replay.consumes == "transitions" else 0
+
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        self.method.check(game, self)
+        memory, module = self.replay.memory(), self.network(game)
+
+        def init(key: jax.Array) -> LearnerState:
+            _, network_key = jax.random.split(key)
+            params = self.initial_params(game, network_key)
+            return LearnerState(params, params, self.optimiser.init(params))
 
         def update(
             state: LearnerState, batch: Trajectory, clock: Clock, key: jax.Array
@@ -236,7 +275,7 @@ class QLearning(Settings):
             update_period=self.replay.update_period,
             target_period=self.target_period,
         )
-        return Learner(memory, when, init, begin, act, act_greedily, update)
+        return Learner(memory, when, init, *self.acting(game), update)
 
 
 def normal_weights(params: Params, std: float, key: jax.Array) -> Params:
@@ -289,16 +328,28 @@ class StepMethod(LambdaMethod):
     ) -> tuple[jax.Array, Metrics]:
         """The loss `()` of one step whose target is `y`, of `next_value`'s shape, and what to log of it."""
 
+    def returns(
+        self, target: Any, features: Any, target_features: Any, trajectory: Trajectory, gamma: float
+    ) -> jax.Array:
+        """The targets y of each step of one trajectory, `(T,)` or `(T, n)`, from features `(T + 1, ...)`."""
+        following = after_steps((features, target_features, trajectory.observation))
+        return self.targets(trajectory, over_time(self.next_value, target, *following), gamma)
+
+    def losses_towards(
+        self, online: Any, features: Any, trajectory: Trajectory, y: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """The loss of each step `(T,)` of one trajectory whose targets are `y`, and what to log of it."""
+        now = before_steps((features, trajectory.observation))
+        each: tuple[jax.Array, Metrics] = over_time(self.step_loss, online, *now, trajectory.actions, y)
+        return each
+
     def losses(
         self, online: Any, target: Any, trajectory: Trajectory, gamma: float
     ) -> tuple[jax.Array, Metrics]:
         """The loss of each step `(T,)` of one trajectory, and what to log of it."""
-        observations, features = trajectory.observation, online.unroll(trajectory)
-        following = after_steps((features, target.unroll(trajectory), observations))
-        y = self.targets(trajectory, over_time(self.next_value, target, *following), gamma)
-        now = before_steps((features, observations))
-        each: tuple[jax.Array, Metrics] = over_time(self.step_loss, online, *now, trajectory.actions, y)
-        return each
+        features = online.unroll(trajectory)
+        y = self.returns(target, features, target.unroll(trajectory), trajectory, gamma)
+        return self.losses_towards(online, features, trajectory, y)
 
     def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
         """The mean loss of the batch's steps."""

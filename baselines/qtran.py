@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.q_learning import AgentsNetwork, QLearning, StepMethod
+from baselines.q_learning import AgentsNetwork, QLearner, StepMethod
 from envs.base import Observation
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.experience import Trajectory
@@ -156,7 +156,7 @@ class QTranBase(StepMethod):
 
     counterfactual: ClassVar[bool] = False
 
-    def network(self, game: GameSpec, learning: QLearning) -> QTranNetwork:
+    def network(self, game: GameSpec, learning: QLearner) -> QTranNetwork:
         """The agent, joint and state-value networks."""
         return QTranNetwork(
             agent=learning.agents.network(game.num_actions),

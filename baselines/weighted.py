@@ -8,28 +8,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from baselines.factored import (
-    QMIX,
-    Factored,
-    FactoredNetwork,
-    LossTerms,
-    Mixing,
-    at_taken,
-    best_actions,
-    mixer_inputs,
-)
+from baselines.factored import QMIX, FactoredNetwork, Mixed, Mixing, mixer_inputs
 from baselines.parts import Replay
-from baselines.q_learning import QLearning, after_steps
+from baselines.q_learning import QLearner, after_steps, before_steps
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics
-from jaxmarl_fac.experience import Trajectory
+from jaxmarl_fac.experience import Trajectory, over_batch
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Episodes, Memory
 from jaxmarl_fac.mixers import CentralMixer
 from jaxmarl_fac.networks import over_time
 from jaxmarl_fac.settings import Count, Probability, Settings, Widths, between
-from jaxmarl_fac.values import chosen, mask_unavailable, masked_mean
+from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable, masked_mean
 from jaxmarl_fac.weights import (
     central_weight,
     min_max_weights,
@@ -209,8 +200,17 @@ class RecentReplay(Replay):
 # The loss
 
 
+class LossTerms(NamedTuple):
+    """What the loss is made of: for every step of a trajectory `(T,)`, or of a batch of them `(B, T)`."""
+
+    q_tot: jax.Array  # of the joint action that was played
+    target: jax.Array  # y, without gradient
+    weight: jax.Array  # of the squared error, without gradient
+    other: jax.Array  # losses besides the squared error
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Weighted(Factored):
+class Weighted(Mixed):
     """`w (Q_tot - y)^2 + (Q^ - y)^2 / 2`: a monotone and an unrestricted joint value of the same target.
 
     y bootstraps from the unrestricted target network `Q^^-`, at the joint action that is greedy by the
@@ -225,7 +225,7 @@ class Weighted(Factored):
     weighting: Weighting
     central_hidden: Widths = (256, 256, 256)
 
-    def network(self, game: GameSpec, learning: QLearning) -> WeightedNetwork:
+    def network(self, game: GameSpec, learning: QLearner) -> WeightedNetwork:
         """QMIX's networks and the unrestricted ones."""
         central = CentralMixer(self.central_hidden, self.central_hidden[0])
         agent, central_agent = (learning.agents.network(game.num_actions) for _ in range(2))
@@ -237,7 +237,13 @@ class Weighted(Factored):
         q_jt = network.central_mix(network.central_utilities(observation), actions, observation)
         return {**super().joint_values(network, observation, actions), "q_jt": q_jt}
 
+    def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
+        """A mean over the batch's steps."""
+        terms = over_batch(lambda trajectory: self.terms(online, target, trajectory, gamma), batch)
+        return self.combined(terms, batch.mask)
+
     def terms(self, online: Any, target: Any, trajectory: Trajectory, gamma: float) -> LossTerms:
+        """The parts of the loss, for each step `(T,)` of one trajectory."""
         observations, utilities = trajectory.observation, online.unroll(trajectory)
         greedy_by = utilities if self.double_q else target.unroll(trajectory)
         greedy = best_actions(greedy_by, observations)  # (T + 1, n)
@@ -267,16 +273,23 @@ class Weighted(Factored):
         weight = jax.vmap(self.weighting.weight)(jax.lax.stop_gradient(inputs))
         return LossTerms(q_tot, y, weight, 0.5 * jnp.square(q_jt - y))
 
-    def batch_weights(self, weights: jax.Array, mask: jax.Array) -> jax.Array:
-        return self.weighting.batch_weights(weights, mask)
-
     def combined(self, terms: LossTerms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
-        """As for all; logs the weights, with their histogram, and the unrestricted value's loss too."""
-        loss, metrics = super().combined(terms, mask)
-        weights = self.batch_weights(terms.weight, mask)
-        more = {
+        """The loss `()` of a batch's terms `(B, T)`, a mean where the mask is 1, and what to log of it."""
+        weights = self.weighting.batch_weights(terms.weight, mask)
+        loss = masked_mean(weights * jnp.square(terms.q_tot - terms.target) + terms.other, mask)
+        return loss, {
+            "mean_q_tot": masked_mean(terms.q_tot, mask),
             "mean_weight": masked_mean(weights, mask),
             "weight_shares": shares_of_bins(weights, mask, WEIGHT_BINS),
             "central_loss": masked_mean(terms.other, mask),
         }
-        return loss, {**metrics, **more}
+
+
+def best_actions(utilities: jax.Array, observations: Observation) -> jax.Array:
+    """The greedy joint actions `(T, n)` of utilities `(T, n, A)`, ties to the lowest index."""
+    return greedy_actions(mask_unavailable(utilities, observations.action_mask))
+
+
+def at_taken(trajectory: Trajectory, utilities: jax.Array) -> tuple[jax.Array, jax.Array, Observation]:
+    """Of the T steps that were taken: utilities, of `(T + 1, n, A)`, joint actions and observations."""
+    return before_steps(utilities), trajectory.actions, before_steps(trajectory.observation)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from envs.base import Observation
 
@@ -85,8 +86,8 @@ class Trajectory(NamedTuple):
 def over_batch(function: Callable[..., Any], batch: Trajectory, *others: Any) -> Any:
     """Map a function of one trajectory over a batch.
 
-    Only this and `take` know of observations without a batch axis: a stateless game shows the same to every
-    sample, so networks are evaluated there once for the whole batch.
+    Only this, `take` and `take_steps` know of observations without a batch axis: a stateless game shows the
+    same to every sample, so networks are evaluated there once for the whole batch.
 
     Args:
         function: takes a trajectory and one item of each of `others`.
@@ -107,6 +108,35 @@ def take(batch: Trajectory, rows: jax.Array) -> Trajectory:
         for axis, tree in zip(axes, batch, strict=True)
     ]
     return Trajectory(*parts)
+
+
+def take_steps(batch: Trajectory, places: jax.Array) -> Trajectory:
+    """Single steps `(R,)` of a batch of B trajectories, each a trajectory of its own without agent memory.
+
+    Args:
+        batch: of trajectories of T steps.
+        places: `(R,)`, of `b T + t` for step t of trajectory b.
+    """
+    b, t = jnp.divmod(places, batch.actions.shape[1])
+
+    def pair(leaf: jax.Array) -> jax.Array:
+        return jnp.stack([leaf[b, t], leaf[b, t + 1]], axis=1)  # (R, 2, ...)
+
+    def step(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[b, t][:, None], tree)  # (R, 1, ...)
+
+    observation = batch.observation
+    own = _batch_axes(batch).observation is not None
+    return Trajectory(
+        observation=jax.tree.map(pair if own else lambda leaf: leaf[:2], observation),
+        first=pair(batch.first),
+        carry=(),
+        actions=step(batch.actions),
+        extras=step(batch.extras),
+        reward=step(batch.reward),
+        discount=step(batch.discount),
+        mask=step(batch.mask),
+    )
 
 
 def _batch_axes(batch: Trajectory) -> Any:

@@ -50,17 +50,20 @@ def over_time(method: Callable[..., Any], network: NetworkT, *steps: Any, freeze
 class MLP(nn.Module):
     """Hidden layers of the given widths with ReLU, then a linear layer of `outputs` units if asked.
 
-    `(..., I)` to `(..., outputs)`, or `(..., widths[-1])` where `outputs` is None.
+    `(..., I)` to `(..., outputs)`, or `(..., widths[-1])` where `outputs` is None. `layer_norm` puts a layer
+    norm (Ba et al., 2016) before each ReLU.
     """
 
     widths: Sequence[int]
     outputs: int | None = None
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         hidden = inputs
         for width in self.widths:
-            hidden = nn.relu(nn.Dense(width)(hidden))
+            hidden = nn.Dense(width)(hidden)
+            hidden = nn.relu(nn.LayerNorm()(hidden) if self.layer_norm else hidden)
         return hidden if self.outputs is None else nn.Dense(self.outputs)(hidden)
 
 
@@ -102,18 +105,20 @@ class AgentNetwork(nn.Module):
         widths: of the hidden layers.
         share_parameters: see `of_all_agents`.
         agent_ids: whether agents see a one-hot id of their own.
+        layer_norm: see `MLP`.
     """
 
     num_actions: int
     widths: Sequence[int]
     share_parameters: bool = True
     agent_ids: bool = True
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, agents_view: jax.Array) -> tuple[jax.Array, jax.Array]:
         mlp, dense = (of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.Dense))
         inputs = agent_inputs(agents_view, agent_ids=self.agent_ids)
-        features = mlp(self.widths, name="MLP_0")(inputs)  # (n, H)
+        features = mlp(self.widths, layer_norm=self.layer_norm, name="MLP_0")(inputs)  # (n, H)
         return dense(self.num_actions, name="Dense_0")(features), features
 
     def unroll(self, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
@@ -140,6 +145,7 @@ class RecurrentAgentNetwork(nn.Module):
         share_parameters: see `of_all_agents`.
         agent_ids: see `AgentNetwork`.
         last_actions: whether agents see their own last action, one-hot.
+        layer_norm: see `MLP`; of the layers below the GRU.
     """
 
     num_actions: int
@@ -147,13 +153,14 @@ class RecurrentAgentNetwork(nn.Module):
     share_parameters: bool = True
     agent_ids: bool = True
     last_actions: bool = True
+    layer_norm: bool = False
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
         mlp, cell, dense = (
             of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.GRUCell, nn.Dense)
         )
-        self.encoder = mlp(self.widths)
+        self.encoder = mlp(self.widths, layer_norm=self.layer_norm)
         self.cell = cell(self.widths[-1])
         self.head = dense(self.num_actions)
 

@@ -31,6 +31,6 @@ def chosen(utilities: jax.Array, actions: jax.Array) -> jax.Array:
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean `()` of the values where the mask, of the same shape, is 1."""
+    """The mean `()` of the values where the mask, of the same shape, is 1; 0 where that is nowhere."""
     chex.assert_equal_shape([values, mask])
-    return jnp.sum(mask * values) / jnp.sum(mask)
+    return jnp.sum(mask * values) / jnp.maximum(jnp.sum(mask), 1)

@@ -42,7 +42,7 @@ def test_tables_of_families_name_settings_that_there_are():
     for family, settings in FAMILY_SETTINGS.items():
         assert set(settings) <= known, family
     for (algorithm_id, family), settings in ALGORITHM_SETTINGS.items():
-        assert family in FAMILY_SETTINGS
+        assert family in FAMILY_ENV_STEPS
         assert set(settings) <= set(leaves(lookup(algorithm_id)))
 
 

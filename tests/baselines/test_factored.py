@@ -46,7 +46,7 @@ def loss_and_gradient(algorithm, params, target, batch):
 
 
 def all_terms(algorithm, params, target, batch):
-    """The terms of a batch, `(B, T)`."""
+    """The terms of a batch of Weighted QMIX's, `(B, T)`."""
     network, gamma = algorithm.network(GameSpec.of(STAGED)), algorithm.gamma
     online, target = network.bind(params), network.bind(target)
     return over_batch(lambda trajectory: algorithm.method.terms(online, target, trajectory, gamma), batch)
@@ -167,7 +167,7 @@ def test_weights_pull_on_nothing():
     batch = concatenated(staged_steps())
     params, target = random_params(algorithm, STAGED, 1), random_params(algorithm, STAGED, 2)
     raw = all_terms(algorithm, params, target, batch).weight
-    weights = algorithm.method.batch_weights(raw, batch.mask)
+    weights = algorithm.method.weighting.batch_weights(raw, batch.mask)
 
     def by_hand(params):
         terms = all_terms(algorithm, params, target, batch)
@@ -271,8 +271,14 @@ def test_targets_of_an_episode(terminates):
     algorithm = baselines.make("vdn", hidden=(5, 4), gamma=GAMMA, consumes="episodes", td_lambda=0.6)
     params, target = random_params(algorithm, STAGED, 1), random_params(algorithm, STAGED, 2)
     chain = CHAIN if terminates else [*CHAIN[:2], CHAIN[2]._replace(discount=jnp.ones((1, 1)))]
-    terms = all_terms(algorithm, params, target, episode_of(chain, 6))
+    network = algorithm.network(GameSpec.of(STAGED))
+    online, older = network.bind(params), network.bind(target)
 
+    def targets_of(trajectory):
+        features = online.unroll(trajectory), older.unroll(trajectory)
+        return algorithm.method.returns(older, *features, trajectory, GAMMA)
+
+    found = over_batch(targets_of, episode_of(chain, 6))
     values = []
     for step in chain:
         following = observation_at(step, 1)
@@ -283,7 +289,7 @@ def test_targets_of_an_episode(terminates):
     third = rewards[2] + (0 if terminates else GAMMA * values[2])
     second = rewards[1] + GAMMA * (0.4 * values[1] + 0.6 * third)
     first = rewards[0] + GAMMA * (0.4 * values[0] + 0.6 * second)
-    np.testing.assert_allclose(terms.target[0, :3], [first, second, third], rtol=1e-5)
+    np.testing.assert_allclose(found[0, :3], [first, second, third], rtol=1e-5)
 
 
 # Settings
