@@ -436,22 +436,61 @@ def two_step_game() -> MatrixGame:
     )
 
 
-@checks_parameters
-def n_step_matrix_game(steps: Steps = 10, good_branches: Literal[2, 4] = 2) -> MatrixGame:
+@struct.dataclass(eq=False)
+class NStepMatrixGame(MatrixGame):
     """MAVEN's m-step matrix game: to get all of it, commit to one joint action and then change both actions.
 
-    Two agents with two actions. The first joint action picks one of four branches. Of these (0, 0) and (1, 1)
-    are good, or all four; picking a good branch pays 1, and so does every further step that repeats its joint
-    action. Whatever else is played pays nothing and ends the game. Only the last step of branch (0, 0) pays
-    [[1, 1], [1, 4]]. So the best return is `steps` + 3, of (0, 0) until (1, 1) at last, and the other
-    branches are local optima of `steps`. A game of one step pays 1 at most.
+    Two agents with two actions. The first joint action picks one of four branches, (0, 0) to (1, 1). Of these
+    the first and the last are good, or all four; picking a good branch pays 1, and so does every further step
+    that repeats its joint action. Whatever else is played pays nothing and ends the game, which lasts
+    `time_limit` steps. Only the last step of branch (0, 0) pays [[1, 1], [1, 4]]. So the best return is
+    `time_limit` + 3, of (0, 0) until (1, 1) at last, and the other good branches are local optima of
+    `time_limit`.
 
-    The stage is the branch and the step, numbered branch by branch after the first step's stage 0. (Mahajan
-    et al., 2019, "MAVEN: Multi-Agent Variational Exploration", section 5.1; the four branches are the
-    release's.)
+    Both agents and the learner see the steps taken and the branch, each as a one-hot vector,
+    `agents_view (2, time_limit + 5)` and `global_state (time_limit + 5,)`; before the first step the branch
+    is shown as (0, 0). Networks so take it for granted that what is best at one step of a branch is best at
+    the next one too. Stages are numbered branch by branch after the first step's stage 0.
+
+    (Mahajan et al., 2019, "MAVEN: Multi-Agent Variational Exploration", section 5.1; branches and
+    observations are the release's.)
+    """
+
+    one_hot_views = False
+
+    def observe(self, state: MatrixGameState) -> Observation:
+        later = self.time_limit - 1  # steps of a branch after the first
+        place = (
+            jnp.maximum(state.stage.astype(jnp.int32) - 1, 0) // later
+        )  # of the branch among the good ones
+        branch = place if self.num_stages > 1 + 2 * later else 3 * place
+        codes = (jax.nn.one_hot(state.step_count, later + 2), jax.nn.one_hot(branch, 4))
+        seen = jnp.concatenate(codes).astype(jnp.float32)
+        views = jnp.broadcast_to(seen, (self.num_agents, seen.size))
+        return super().observe(state)._replace(agents_view=views, global_state=seen)
+
+
+@checks_parameters
+def n_step_matrix_game(
+    steps: Steps = 10, good_branches: Literal[2, 4] = 2, one_hot_views: bool = False
+) -> MatrixGame:
+    """The game of `NStepMatrixGame`. One step alone pays 1 where it picks a good branch.
+
+    With `one_hot_views`, and always with one step, agents see the stage as in other matrix games, which
+    tables can hold and which leaves nothing to take for granted.
 
     Raises:
         BadInputError: for `steps` outside 1 to `MAX_STEPS`, or another number of good branches.
+
+    Example:
+        >>> game = n_step_matrix_game(steps=3)
+        >>> state, timestep = game.reset(jax.random.key(0))
+        >>> for actions in ([0, 0], [0, 0], [1, 1]):
+        ...     state, timestep = game.step(state, jnp.array(actions))
+        ...     print(float(timestep.reward), bool(timestep.last()))
+        1.0 False
+        1.0 False
+        4.0 True
     """
     good = [(0, 0), (1, 1)] if good_branches == 2 else [(0, 0), (0, 1), (1, 0), (1, 1)]
     stages = 1 + len(good) * (steps - 1)
@@ -462,7 +501,10 @@ def n_step_matrix_game(steps: Steps = 10, good_branches: Literal[2, 4] = 2) -> M
         following[(path[:-1], *joint)] = path[1:]
     if steps > 1:
         payoff[steps - 1] = [[1, 1], [1, 4]]
-    return staged_game(payoff, following, np.eye(1, stages)[0], time_limit=steps)
+    game = staged_game(payoff, following, np.eye(1, stages)[0], time_limit=steps)
+    if one_hot_views or steps == 1:
+        return game
+    return NStepMatrixGame(game.payoff, game.next_stage, game.start, game.action_counts, steps)
 
 
 def random_state_game() -> MatrixGame:

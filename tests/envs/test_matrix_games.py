@@ -230,9 +230,24 @@ def test_n_step_matrix_game_by_hand():
     assert rewards_of(four, [(1, 0), (1, 1)]) == [1, 0]
 
 
-def test_every_agent_sees_branch_and_step():
+@pytest.mark.parametrize("good_branches", [2, 4])
+def test_everybody_sees_step_and_branch(good_branches):
+    """One-hot each: steps 0 to 10, then branches (0, 0), (0, 1), (1, 0) and (1, 1)."""
+    env = n_step_matrix_game(good_branches=good_branches)
+    assert not env.one_hot_views
+    for joint in GOOD[good_branches]:
+        _, timesteps = play(env, [joint] * 9)
+        for steps, timestep in enumerate(timesteps):
+            branch = 2 * joint[0] + joint[1] if steps else 0
+            expected = np.concatenate([np.eye(11)[steps], np.eye(4)[branch]])
+            np.testing.assert_array_equal(timestep.observation.global_state, expected)
+            np.testing.assert_array_equal(timestep.observation.agents_view, [expected] * 2)
+
+
+def test_agents_may_see_the_stage_instead():
     """Stage 0, then 1 to 9 in branch (0, 0) and 10 to 18 in branch (1, 1)."""
-    env = n_step_matrix_game()
+    env = n_step_matrix_game(one_hot_views=True)
+    assert env.one_hot_views
     for joint, first in (((0, 0), 1), ((1, 1), 10)):
         states, timesteps = play(env, [joint] * 9)
         assert [int(state.stage) for state in states] == [0, *range(first, first + 9)]
@@ -254,12 +269,13 @@ def test_the_game_of_one_step_has_no_prize(good_branches, pays):
 @given(
     steps=st.integers(1, 12),
     good_branches=st.sampled_from([2, 4]),
+    one_hot_views=st.booleans(),
     branch=st.sampled_from(GOOD[4]),
     others=st.lists(st.none() | st.sampled_from(GOOD[4]), min_size=12, max_size=12),
 )
-def test_n_step_matrix_game_equals_the_reference(steps, good_branches, branch, others):
+def test_n_step_matrix_game_equals_the_reference(steps, good_branches, one_hot_views, branch, others):
     """Episodes that mostly stay in their branch, None, so that they are long."""
-    env = n_step_matrix_game(steps, good_branches)
+    env = n_step_matrix_game(steps, good_branches, one_hot_views)
     plain = reference.NStepMatrixGame(steps, GOOD[good_branches])
     state, _ = env.reset(KEY)
     total = 0.0
