@@ -181,7 +181,7 @@ def test_settings_that_cannot_be(algorithm_id, settings, says, bad_input):
 
 
 def test_families_have_the_releases_constants():
-    """FACTS 6.2, 6.3 and 6.5."""
+    """Those of Logical Team Q-learning's released code."""
     algorithm = baselines.make("ltql-tabular", "team-mdp")
     line = flat(algorithm)
     assert (line.step_size, line.alpha, line.gamma, line.second_if) == (0.025, 1.0, 0.99, "elif")
@@ -257,7 +257,7 @@ def test_epsilon_greedy_and_softmax_play_as_often_as_they_should():
     assert (mixed[1, 1], soft[1, 1]) == (0, 0)
 
 
-# Learning, by rules that were fixed beforehand (FACTS 6.4): step .1, uniform actions
+# Learning, by rules that were fixed beforehand: step .1, uniform actions
 
 
 def tables_of(algorithm_id, payoff, seeds, games, **settings):
@@ -375,7 +375,7 @@ def test_the_values_of_distributed_q_learning_tie():
 
 @pytest.mark.slow
 def test_ltql_wins_the_line_world_on_almost_all_seeds():
-    """FACTS 6.5: return 10 without noise on >= 95 % of seeds; IQL on half of them at most."""
+    """Return 10 without noise on >= 95 % of seeds; IQL on half of them at most."""
     won = {}
     for algorithm_id in ("ltql-tabular", "iql-tabular"):
         experiment = Experiment(

@@ -213,7 +213,7 @@ def test_a_players_floor_is_the_best_reward_of_its_worst_action():
     ]
 
 
-# Policies on the papers' games (FACTS 9, 10)
+# Policies on the papers' games
 
 
 def stage_policy(rule, payoff, player=ROW, time=0, **more):
@@ -278,7 +278,7 @@ def test_published_rommeo_takes_its_prior_from_what_it_saw(float64):
     ],
 )
 def test_limits_of_balancing_q(float64, kind, beta, beta_other, value, policy):
-    """FACTS 10.5: +inf team, -inf minimax, 0 the mean, on either side; late and early."""
+    """+inf is a team, -inf minimax, 0 the mean, on either side; late and early."""
     rule = kind(beta=beta, beta_other=beta_other, gamma=1.0, learning_rate=1.0)
     for time in (0, 10**6):
         np.testing.assert_allclose(stage_policy(rule, THESIS, time=time), policy, atol=1e-9)
@@ -368,7 +368,7 @@ def run(algorithm, env, seeds, steps, num_envs=1, games=0):
 
 @pytest.mark.slow
 def test_pr2_against_an_adversary_as_in_the_thesis():
-    """FACTS 10.6: exact limit 1, simulated mean 1.93, 1.21 near .85 to 1 at steps 100, 200, 300."""
+    """Exact limit 1, simulated mean 1.93, 1.21 near .85 to 1 at steps 100, 200, 300."""
     match = Match(row=PR2Rule(), column=BalancingRule(), learn_from="first")
     history = run(match, envs.make("matrix-thesis-zero-sum"), 64, 300, num_envs=10).history
     rows, columns = history.last["row_policy"][:, 0], history.last["column_policy"][:, 0]
@@ -383,7 +383,7 @@ def test_pr2_against_an_adversary_as_in_the_thesis():
 
 @pytest.mark.slow
 def test_nash_q_mixes_half_and_half_in_pr2s_game():
-    """FACTS 10.3: the only equilibrium of the game."""
+    """Wen et al. (2019): the only equilibrium of the game."""
     result = run(SelfPlay(rule=NashRule(learning_rate=1.0)), envs.make("matrix-pr2"), 8, 60)
     np.testing.assert_allclose(result.history.last["row_policy"][:, 0], np.full((8, 2), 0.5), atol=1e-5)
     np.testing.assert_allclose(result.history.last["column_policy"][:, 0], np.full((8, 2), 0.5), atol=1e-5)

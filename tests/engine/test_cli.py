@@ -112,7 +112,6 @@ def test_an_empty_path_or_an_unknown_home_folder_is_refused(path, says):
 
 
 def test_every_character_can_be_told_in_every_encoding(monkeypatch):
-    """Issue 13, point 22."""
     streams = [io.TextIOWrapper(io.BytesIO(), "cp1252") for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])
@@ -172,7 +171,7 @@ class Outer:
         ("--hidden 16 16 --list --steps 3", Outer(Inner(hidden=(16, 16)), steps=3, list=True)),
         ("--hidden --own-prior -inf -1", Outer(Inner(hidden=(), own_prior=(-float("inf"), -1.0)))),
         ("--double-q --no-double-q", Outer()),
-        # as `wandb agent` writes them (issue 13, point 12)
+        # as `wandb agent` writes them
         ("--double_q=True --agent_ids=False", Outer(Inner(double_q=True, agent_ids=False))),
         ("--double_q=False|--agent_ids=true|--list=false", Outer()),
         ("--hidden=[16, 16]|--tags=['a', 'b c']", Outer(Inner(hidden=(16, 16)), tags=("a", "b c"))),

@@ -44,7 +44,7 @@ def seen(utilities, state, best=None, actions=None, views=None):
 class MonotoneMixTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_worked_numbers(self):
-        """FACTS 1.4(d), by hand: z = (-2, -1.5), ELU(z) = (-.864665, -.776870)."""
+        """By hand: z = (-2, -1.5), ELU(z) = (-.864665, -.776870)."""
         q, w1 = jnp.asarray([1.0, -2]), jnp.asarray([[1, 0.5], [2, 1]])
         b1, w2, value = jnp.asarray([1.0, 0]), jnp.asarray([2.0, 1]), jnp.float32(0.5)
         q_tot, gradient = self.variant(jax.value_and_grad(monotone_mix))(q, w1, b1, w2, value)
@@ -251,7 +251,7 @@ class DuelingMixTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(True, False)
     def test_worked_numbers(self, stop_gradient):
-        """FACTS 3.1: Q = (0, 3), V = (2, 3), lambda = (2, .5): 5 + 2 (-2) = 1, in both forms."""
+        """By hand: Q = (0, 3), V = (2, 3), lambda = (2, .5): 5 + 2 (-2) = 1, in both forms."""
         q, v, importance = jnp.asarray([0.0, 3]), jnp.asarray([2.0, 3]), jnp.asarray([2, 0.5])
         mix = self.variant(lambda *x: dueling_mix(*x, stop_gradient=stop_gradient))
         assert float(mix(q, v, importance)) == 1
@@ -278,7 +278,10 @@ class DuelingMixTest(chex.TestCase):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-20, 20), min_size=9, max_size=9, unique=True))
 def test_dueling_mixes_can_be_any_payoff_with_one_best_joint_action(entries):
-    """FACTS 3.1's construction; on QTRAN's game it needs an importance of 20 and of 4."""
+    """Agents off the best action have the advantage -1, and their importances share the gap to the optimum.
+
+    QTRAN's game needs importances of 20 and of 4.
+    """
     for payoff in (np.asarray(entries, np.float32).reshape(3, 3), np.asarray(QTRAN_PAYOFF, np.float32)):
         top = payoff.max()
         best = np.unravel_index(payoff.argmax(), payoff.shape)
@@ -296,7 +299,7 @@ def test_dueling_mixes_can_be_any_payoff_with_one_best_joint_action(entries):
 
 
 def test_qplex_is_the_dueling_mix_of_what_its_networks_make():
-    """Against plain NumPy, from FACTS 3.1."""
+    """Against plain NumPy."""
     rng = np.random.default_rng(0)
     n, count = 2, 3
     params = jax.tree.map(lambda leaf: leaf[0], random_params(QPLEX, n, 1, rng, count))
@@ -334,7 +337,7 @@ def test_qplex_is_the_dueling_mix_of_what_its_networks_make():
 
 
 def test_qatten_is_linear_in_the_utilities():
-    """FACTS 3.2: for one state, `Q_tot = a . Q + c` with a > 0."""
+    """For one state, `Q_tot = a . Q + c` with a > 0."""
     rng = np.random.default_rng(0)
     module = QattenMixer(4, 8, 16, 8)
     params = jax.tree.map(lambda leaf: leaf[0], random_params(module, 3, 1, rng))

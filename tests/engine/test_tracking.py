@@ -161,7 +161,6 @@ def test_of_many_seeds_the_first_64_are_logged_one_by_one(fake_wandb, tmp_path):
 
 
 def test_rewards_per_agent(fake_wandb, tmp_path):
-    """Issue 13, point 13."""
     returns = np.asarray([[1.0, -1], [3, -3], [np.nan, 0]])
     tracker(tmp_path, [7, 3]).log(history_of(10, episode_return=returns[:2]), 1.0)
     values = fake_wandb.logged[0][1]
@@ -174,7 +173,7 @@ def test_rewards_per_agent(fake_wandb, tmp_path):
 
 
 def test_after_a_stop_the_run_is_the_same_and_its_history_has_no_hole(fake_wandb, tmp_path):
-    """Issue 13, point 14. W&B had lost the evaluation at 20 when the process was killed."""
+    """W&B had lost the evaluation at 20 when the process was killed."""
     first = tracker(tmp_path, [0])
     first.log(history_of(0), 1.0)
     first.log(history_of(0, 10), 2.0)
@@ -210,7 +209,6 @@ def test_the_id_that_the_agent_has_chosen_counts(fake_wandb, tmp_path, monkeypat
 
 
 def test_tags_and_names_of_any_length(fake_wandb, tmp_path):
-    """Issue 13, point 15."""
     path = f"{'deep/' * 40}coord.json"
     tracker(tmp_path, [0], tags=("vdn", path, "", " ", "vdn ", "x" * 64), group=path, name=f"vdn-{path}")
     tags = fake_wandb.options["tags"]

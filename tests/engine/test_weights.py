@@ -81,7 +81,7 @@ class WeightsTest(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(
-        # FACTS 4.2, truth table: the greedy joint action; another that seems better; another that does not
+        # The greedy joint action; another that seems better; another that does not.
         (1, 2, (0, 1), 1.0),
         (3, 2, (0, 0), 1.0),
         (1, 2, (0, 0), 0.1),
@@ -96,7 +96,7 @@ class WeightsTest(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(
-        # FACTS 5.4; the bracket of the second is negative, the third overestimates
+        # By hand; the bracket of the second is negative, the third overestimates
         (1.0, 2.0, (0.5, 0.25), (0.5, 2), 0.618270),
         (1.0, 2.0, (0.9, 0.9), (1, 1), 0.0),
         (1.0, 0.5, (0.5, 0.25), (0.5, 2), 0.0),
@@ -109,7 +109,7 @@ class WeightsTest(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters(
-        # Of (2 - 1) exp(1.5 - 1) .375 in FACTS 5.4 with y = 3: one factor after the other is 1.
+        # Of (2 - 1) exp(1.5 - 1) .375, the first case above, with y = 3: one factor after the other is 1.
         ("bellman", 0.618270),
         ("underestimation", 2 * 0.375),
         ("gradient", 2 * 1.648721),
@@ -133,7 +133,7 @@ def test_remix_weights_factors_are_cut_off():
 
 def test_min_max_weights():
     raws = jnp.asarray([0, 0.61827, 1.2, 3.0])
-    expected = [0.1, 0.285481, 0.46, 1]  # FACTS 5.4
+    expected = [0.1, 0.285481, 0.46, 1]  # .1 + .9 raw / 3
     np.testing.assert_allclose(min_max_weights(raws, jnp.ones(4), 0.1), expected, atol=1e-6)
     # Steps after an episode's end count for nothing, however large or small their weights.
     padded = jnp.asarray([[0, 0.61827, 9], [1.2, 3.0, 0]])

@@ -130,7 +130,7 @@ def test_zero_sum_game_of_the_thesis():
 
 
 def test_pr2s_game_has_no_pure_equilibrium_and_mixes_half_and_half():
-    """FACTS 10.3; each agent is indifferent where the other mixes half and half."""
+    """Each agent is indifferent where the other mixes half and half."""
     payoff = np.asarray(registry.make("matrix-pr2").joint_payoff())
     np.testing.assert_array_equal(payoff[..., 0], [[0, 3], [1, 2]])
     np.testing.assert_array_equal(payoff[..., 1], [[3, 2], [0, 1]])

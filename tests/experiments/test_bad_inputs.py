@@ -509,7 +509,6 @@ def test_there_are_hundreds_of_them():
     ],
 )
 def test_bad_input(inputs, nothing_runs, tmp_path, monkeypatch, capsys, command, said):
-    """Issue 13, point 27."""
     name, *flags = (part.replace("@", str(inputs)) for part in command)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])

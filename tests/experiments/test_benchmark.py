@@ -64,7 +64,6 @@ def test_iterations_come_in_whole_updates():
 
 
 def test_the_suite_of_mpe_has_jaxmarls_settings():
-    """Issue 4, point 6."""
     suite = benchmark.SUITES["mpe"]
     assert (suite.env, suite.algos, suite.seeds) == ("mpe:simple_spread", ("qmix", "vdn"), (1, 8))
     qmix, vdn = (

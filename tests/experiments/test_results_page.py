@@ -46,7 +46,6 @@ BROKEN = {
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_record_costs_only_itself(tmp_path, capsys, content):
-    """Issue 13, point 23."""
     folder = copied(tmp_path)
     broken = folder / "ltql" / "matrix.json"
     if content is None:
@@ -75,7 +74,6 @@ def test_records_of_games_and_without_a_decision(tmp_path):
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch, bad_input):
-    """Issue 13, point 22."""
     folder = copied(tmp_path)
     (folder / "README.md").write_bytes(b"old")
 

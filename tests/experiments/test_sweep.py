@@ -45,7 +45,6 @@ def test_random_choices_stay_in_their_ranges_and_follow_the_seed():
 
 
 def test_a_file_as_wandb_writes_it(tmp_path):
-    """Issue 13, point 12."""
     grid = runs_of(
         tmp_path,
         "method: grid\nrun_cap: 7\nparameters:\n  env: matrix-qtran\n  double_q: {values: [true, false]}\n"
@@ -117,7 +116,7 @@ def test_distributions(tmp_path, said, holds):
 
 GRID = "method: grid\nparameters: "
 RANDOM = "method: random\nparameters: "
-#: Issue 13, point 27: each of these is one line, and nothing runs.
+#: Each of these is one line, and nothing runs.
 BAD_FILES = [
     (b"\xff\xfe\xfa", "is not valid YAML"),
     (b"method: \x80", "is not valid YAML"),
@@ -309,7 +308,7 @@ SMALL = "method: grid\nparameters:\n  env: matrix-qtran\n  algo: iql-tabular\n"
 
 
 def test_a_diverged_run_ranks_last_without_a_score(sweeping, capsys):
-    """Issue 13, point 6: it ranked first, by its evaluation before training."""
+    """Not first, by its evaluation before training."""
     status, table, started = sweeping(
         SMALL + "  step_size: {values: [.1, .2, .3, .4]}", [[1.0, 2], cli.FAILED, [np.nan, 9], [5.0, 6]]
     )
@@ -326,7 +325,7 @@ def test_a_diverged_run_ranks_last_without_a_score(sweeping, capsys):
 
 
 def test_a_reward_per_agent(sweeping, capsys):
-    """Issue 13, point 13: ranked by the mean over agents."""
+    """Ranked by the mean over agents."""
     text = "method: grid\nparameters: {env: matrix-pr2, algo: balancing-q, beta_other: {values: [1, .inf]}}"
     status, table, _ = sweeping(text, [[[1.0, 5], [3, 5]], [[4.0, 0], [4, 8]]])
     assert status == cli.DONE
@@ -336,7 +335,6 @@ def test_a_reward_per_agent(sweeping, capsys):
 
 
 def test_what_cannot_be_played_is_listed_and_the_rest_runs(sweeping, capsys):
-    """Issue 13, point 12."""
     text = (
         "method: grid\nparameters: {env: matrix-qtran, algo: {values: [sac, vdn, qtran-alt]}, opt_weight: 1}"
     )
@@ -404,7 +402,7 @@ def test_a_sweep_runs_here_offline(tmp_path, capfd):
 
 
 def test_the_sweep_itself_starts_no_backend(tmp_path):
-    """Issue 13, point 16: it would hold a GPU's memory, or the TPU, that its runs need."""
+    """It would hold a GPU's memory, or the TPU, that its runs need."""
     code = (
         "import sys, sweep\n"
         "sweep.find_problems = lambda lines: [{'bad': '', 'unplayable': '', 'unknown': []} for _ in lines]\n"

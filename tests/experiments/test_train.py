@@ -216,7 +216,7 @@ def test_a_run_without_tracking_never_imports_wandb():
     ],
 )
 def test_where_a_run_is_kept_and_tracked(fake_wandb, monkeypatch, bad_input, flags, variables, wanted):
-    """Issue 13, point 11: `wandb agent` sets these variables."""
+    """`wandb agent` sets these variables."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     parsed = cli.parse(train.Run, flags.split())
@@ -228,7 +228,7 @@ def test_where_a_run_is_kept_and_tracked(fake_wandb, monkeypatch, bad_input, fla
 
 
 def test_as_wandb_agent_runs_it(fake_wandb, tmp_path, monkeypatch):
-    """Issue 13, points 11 and 14: a folder of its own, all settings; resumed it is the same run."""
+    """A folder of its own, all settings; resumed it is the same run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "first")

@@ -20,14 +20,14 @@ def nested(q, beta_first, beta_second, first_prior, second_prior):
 
 
 def pr2(k, own_prior, other_prior):
-    """V and the executed policy of PR2, by the definitions of FACTS 10.1."""
+    """V and the executed policy of PR2, sums and logarithms written out."""
     q = np.array([np.log(sum(p * np.exp(x) for p, x in zip(other_prior, row, strict=True))) for row in k])
     value = np.log(sum(p * np.exp(x) for p, x in zip(own_prior, q, strict=True)))
     return value, own_prior * np.exp(q - value)
 
 
 def rommeo(k, own_prior, other_prior):
-    """V and the executed (marginal) policy of the thesis's ROMMEO, by the definitions of FACTS 10.1."""
+    """V and the executed (marginal) policy of the thesis's ROMMEO, sums and logarithms written out."""
     q = np.array(
         [np.log(sum(p * np.exp(x) for p, x in zip(own_prior, column, strict=True))) for column in k.T]
     )

@@ -120,7 +120,7 @@ class Watching(Learner):
 
 
 class Rommeo(Watching):
-    """FACTS 10.2; with `empirical` the opponent model is the prior."""
+    """ROMMEO-Q as published (Tian et al., 2019); with `empirical` the opponent model is the prior."""
 
     def __init__(self, *size, alpha, empirical, **settings):
         super().__init__(*size, **settings)

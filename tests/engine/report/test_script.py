@@ -182,7 +182,7 @@ def test_plain_rounds_and_drops_what_json_cannot_hold():
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"5", b"{}", b'{"id": "two"}'])
 def test_a_broken_record_costs_neither_a_figure_nor_the_report(tmp_path, capsys, content):
-    """Issue 13, point 23. The record of a figure that is asked for is made anew."""
+    """The record of a figure that is asked for is made anew."""
     claims = [claim("one"), claim("two"), claim("three")]
     assert script.main("Title", claims, tmp_path, []) == 0
     (tmp_path / "two.json").write_bytes(content)
@@ -200,7 +200,7 @@ def test_a_broken_record_costs_neither_a_figure_nor_the_report(tmp_path, capsys,
 
 
 def test_our_numbers_are_the_same_whenever_they_are_measured(tmp_path, monkeypatch):
-    """Issue 13, point 25: what training took has a place of its own."""
+    """What training took has a place of its own."""
     experiment = Experiment(
         algorithm=baselines.make("vdn"), environment=envs.make("matrix-qtran"), seeds=(0,), env_steps=40
     )

@@ -30,7 +30,7 @@ def pr2_iteration(model):
 
 
 def test_soft_value_iteration_of_one_agent():
-    # FACTS 11.1: action a moves to state a; the other has one action. Prior .5/.5.
+    # Action a moves to state a; the other has one action. Prior .5/.5.
     reward = jnp.array([[0.0, 1.0], [2.0, 0.0]])[..., None]
     transition = jnp.broadcast_to(jnp.eye(2)[:, None], (2, 2, 1, 2))
     model = planning.TwoPlayerModel(reward, transition, jnp.asarray(0.9))
@@ -40,7 +40,7 @@ def test_soft_value_iteration_of_one_agent():
 
 @pytest.mark.parametrize("stage", [stages.pr2, stages.rommeo])
 def test_soft_value_iteration_of_one_state(stage):
-    # FACTS 11.2: V = log(mean e^R) / (1 - γ).
+    # V = log(mean e^R) / (1 - γ).
     model = planning.TwoPlayerModel(
         jnp.array([[[2.0, 0.0], [0.0, 1.0]]]), jnp.ones((1, 2, 2, 1)), jnp.asarray(0.5)
     )

@@ -239,7 +239,7 @@ def test_the_gradient_of_the_value_is_the_joint(seed, beta_own, beta_other):
 gradient_of_the_value = jax.jit(jax.grad(lambda *arguments: stages.agent_first(*arguments).value))
 
 
-# The thesis's experiment (FACTS 10.6).
+# The thesis's experiment (figures 3.1 and 3.2).
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,6 @@ def test_theorem_1_holds_to_rounding(folder):
 
 
 def test_the_lectures_example_is_not_the_closed_form(folder):
-    """FACTS 7.2."""
     record = read(folder, "lecture_2x2")
     assert record["verdict"] == "not reproduced"
     ours = record["ours"]
@@ -83,7 +82,7 @@ def test_the_lectures_example_is_not_the_closed_form(folder):
 
 
 def test_theorem_3_has_the_published_table(folder):
-    """FACTS 7.4, with gamma .7 and .9 by the recursion V' = 3/4 + (5/4) gamma V."""
+    """With gamma .7 and .9 by the recursion V' = 3/4 + (5/4) gamma V."""
     record = read(folder, "theorem3")
     assert record["verdict"] == "reproduced"
     table = record["ours"]["table"]
@@ -147,7 +146,7 @@ def test_theorems_2_and_4_at_smoke_scale(tmp_path):
     assert reproduce_fqi.main(flags) == 0
     ours = read(tmp_path, "theorem2")["ours"]
     games = ours["two_state_game"]
-    assert games["epsilon 0.1"]["limit"] == pytest.approx(132.558, abs=1e-3)  # FACTS 7.4
+    assert games["epsilon 0.1"]["limit"] == pytest.approx(132.558, abs=1e-3)
     assert games["epsilon 0.05"]["limit"] == pytest.approx(106.529, abs=1e-3)
     assert games["epsilon 0.2"]["limit"] == pytest.approx(9900, rel=1e-6)
     assert games["epsilon 0.5"]["slope"] == pytest.approx(1.0519, abs=1e-4)
@@ -162,5 +161,5 @@ def test_theorems_2_and_4_at_smoke_scale(tmp_path):
 def test_networks_at_smoke_scale(tmp_path):
     assert reproduce_fqi.main(["--scale", "smoke", "--figures", "deep_mmdp", "--out", str(tmp_path)]) == 0
     exact = read(tmp_path, "deep_mmdp")["ours"]["exact_after_as_many_iterations"]
-    assert exact["additive"] == pytest.approx(2.82668, abs=1e-5)  # V_3 of FACTS 7.4
+    assert exact["additive"] == pytest.approx(2.82668, abs=1e-5)  # V_3 of the recursion
     assert exact["igm"] == pytest.approx(2.9701, abs=1e-4)

@@ -36,7 +36,7 @@ def test_the_limits_are_values_against_the_equilibrium():
 
 
 def test_the_authors_numbers_are_theirs():
-    """FACTS 6.6."""
+    """The raw results beside the released code: the mean of the last ten tests, for each of two seeds."""
     assert PAPER_WINS["ltql"] == (0.894, 0.956) and PAPER_WINS["hysteretic"] == (0.834, 0.772)
     assert PAPER_RETURNS["qmix"] == (-1, -1) and PAPER_RETURNS["qtran-base"] == (-0.705, -0.820)
 
@@ -94,7 +94,7 @@ def test_learning_figures_at_smoke_scale(tmp_path):
     run(tmp_path, "matrix", "team_mdp", "catch_prey")
     matrix = read(tmp_path, "matrix")["ours"]
     assert matrix["ltql-tabular"]["seeds"] == 8
-    assert matrix["best_monotone_fit"]["sse"] == pytest.approx(2 / 3, abs=1e-4)  # FACTS 6.4
+    assert matrix["best_monotone_fit"]["sse"] == pytest.approx(2 / 3, abs=1e-4)
     line = read(tmp_path, "team_mdp")["ours"]
     assert set(line) == set(LINE_NAMES)
     assert all(sum(entry["final_returns"].values()) == 2 for entry in line.values())

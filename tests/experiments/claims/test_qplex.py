@@ -93,7 +93,7 @@ def test_all_figures_at_smoke_scale(tmp_path):
     assert reproduce_qplex.main(["--scale", "smoke", "--out", str(tmp_path)]) == 0
     records = {claim.id: json.loads((tmp_path / f"{claim.id}.json").read_text()) for claim in CLAIMS}
     exact = records["tables"]["ours"]["matrix-qtran"]
-    # FACTS 1.4(a) and (e)
+    # The sum of row and column means less the mean, and the best fit over all orders of actions.
     assert exact["exact_additive_fit"]["q_tot"][0][0] == pytest.approx(-56 / 9, abs=1e-4)
     assert exact["exact_monotone_fit"]["sse"] == pytest.approx(288, abs=1e-3)
     assert records["tables"]["ours"]["matrix-qplex"]["exact_monotone_fit"]["sse"] == pytest.approx(

@@ -23,13 +23,13 @@ def test_every_claim_states_its_rule_and_cost():
 
 
 def test_exact_limits():
-    """FACTS 10.6."""
+    """Thesis, figures 3.1 and 3.2: the rewards of the equilibria that each pair tends to."""
     expected = {"cooperative": 10, "balancing-q": 2, "misrepresenting": 1, "both misrepresenting": 5}
     assert exact_limits() == pytest.approx(expected, abs=1e-9)
 
 
 def test_without_exp_the_policy_does_not_converge():
-    """FACTS 10.6, errata: at ω = 10 the printed line gives (.19, .20, .61)."""
+    """The thesis's pseudo-code: at ω = 10 the printed line gives (.19, .20, .61)."""
     policies = thesis_games.printed_policies()
     np.testing.assert_allclose(policies["printed"], [0.19, 0.20, 0.61], atol=0.005)
     np.testing.assert_allclose(policies["with exp"], [0.002, 0.003, 0.995], atol=0.0005)
@@ -76,7 +76,7 @@ def test_pr2_and_rommeo_are_one_learner(folder):
 
 @pytest.mark.slow
 def test_what_is_true_of_the_theory(folder):
-    """FACTS 10.1, 10.5, 10.8, on 50 random games."""
+    """On 50 random games."""
     record = read(folder, "theory")
     ours = record["ours"]
     assert record["verdict"] == "partly"

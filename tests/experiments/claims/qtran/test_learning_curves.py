@@ -164,7 +164,7 @@ def test_every_draw_of_gs_can_reach_its_peak():
     assert experiment.lanes == 6 and flat(experiment.algorithm).epsilon_end == 1
     s = np.asarray(experiment.environment.s)
     assert len(np.unique(s.sum(axis=1))) == 6
-    assert (9 * s.sum(axis=1) >= 8.062).all()  # FACTS 13: the peak lies at 8.06202
+    assert (9 * s.sum(axis=1) >= 8.062).all()  # the peak lies at 8.06202
     best = optima(experiment)
     assert (best > 8.03).all() and (best < 8.0312).all()
 
@@ -217,7 +217,7 @@ def test_drawings(tmp_path):
     ours = record["ours"]
     assert ours["pitfall_to_optimum"] == pytest.approx(0.6305, abs=1e-4)
     tops = [(top["usage"], top["reward"]) for top in (*ours["GS"]["maxima"], *ours["MGS"]["maxima"])]
-    # FACTS 13.
+    # Usage and reward of the peak of GS, and of the two of MGS.
     np.testing.assert_allclose(tops, [(8.06202, 8.03107), (5.09808, 5.04927), (8.01551, 8.0087)], atol=1e-4)
     assert ours["MGS"]["best_in_reach"] == pytest.approx(8.000987, abs=1e-5)
     assert json.loads((tmp_path / "fig7.json").read_text())["verdict"] == "reproduced"

@@ -30,7 +30,7 @@ def read(folder, name):
 
 
 def test_the_papers_numbers_are_the_papers():
-    """FACTS 1.3 and 2.3: sums of the printed utilities give the printed tables."""
+    """QTRAN, table 1: sums of the printed utilities give the printed tables."""
     for name, table in (("qtran", "q_prime"), ("vdn", "q_tot")):
         first, second = PAPER_TABLE_1[name]["utilities"]
         np.testing.assert_allclose(np.add.outer(first, second), PAPER_TABLE_1[name][table], atol=0.021)
@@ -58,7 +58,7 @@ def test_the_construction_of_table_2_works_on_the_papers_own_numbers(trained):
 def test_the_reward_surface_is_reproduced(folder):
     record = read(folder, "fig5")
     assert record["verdict"] == "reproduced"
-    assert record["ours"]["payoff"]["mean"] == pytest.approx(-5.30285, abs=1e-5)  # FACTS 13
+    assert record["ours"]["payoff"]["mean"] == pytest.approx(-5.30285, abs=1e-5)
 
 
 def test_pictures_and_report_are_there(folder):
@@ -78,7 +78,7 @@ def test_learning_figures_at_smoke_scale(tmp_path):
     ours = read(tmp_path, "table1")["ours"]
     assert np.shape(ours["vdn"]["q_tot"]) == (3, 3)
     assert np.shape(ours["qtran-alt"]["q_prime"]) == (3, 3)
-    assert ours["exact"]["global_monotone_fit"]["sse"] == pytest.approx(288, abs=1e-6)  # FACTS 1.4(e)
+    assert ours["exact"]["global_monotone_fit"]["sse"] == pytest.approx(288, abs=1e-6)
     assert ours["exact"]["local_monotone_fit"]["sse"] == pytest.approx(320, abs=1e-6)
 
 
