@@ -23,7 +23,7 @@ from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import as_path
 from jaxmarl_fac.growth import run_in
-from jaxmarl_fac.program import LARGEST, Program
+from jaxmarl_fac.program import MAX_COUNT, Program
 from jaxmarl_fac.progress import Progress
 from jaxmarl_fac.tracking import History, Tracker
 
@@ -133,7 +133,7 @@ def train(
         raise BadInputError(f"keep must be 'all' or a whole number above 0, not {keep!r}")
     evaluated = len(schedule.eval_iterations) * experiment.evaluation_episodes
     time_limit = experiment.environment.time_limit
-    if evaluated * time_limit > LARGEST:
+    if evaluated * time_limit > MAX_COUNT:
         raise BadInputError(
             f"{evaluated:,} episodes of evaluation would take up to {time_limit:,} steps each: "
             "ask for fewer evaluations or evaluation_episodes, or a lower time limit"

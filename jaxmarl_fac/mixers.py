@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxmarl_fac.networks import MLP
 
 #: Keeps weights that have to be positive off 0, where their absolute values could come to lie.
-LEAST_WEIGHT = 1e-10
+MIN_WEIGHT = 1e-10
 
 
 class MixerInputs(NamedTuple):
@@ -125,7 +125,7 @@ class QPlexMixer(nn.Module):
         n, state = inputs.utilities.shape[0], inputs.global_state
         chosen, best = inputs.utilities, inputs.best_utilities
         if self.weighted_head:
-            weight = jnp.abs(MLP(self.head_hidden, n, name="head_weight")(state)) + LEAST_WEIGHT
+            weight = jnp.abs(MLP(self.head_hidden, n, name="head_weight")(state)) + MIN_WEIGHT
             bias = MLP(self.head_hidden, n, name="head_bias")(state)
             chosen, best = weight * chosen + bias, weight * best + bias
         importance = _importance(inputs, self.kernels, self.hidden)
@@ -142,7 +142,7 @@ def _importance(inputs: MixerInputs, kernels: int, hidden: Sequence[int]) -> jax
         MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=kernels
     )
     of_both = jnp.concatenate([state, inputs.actions.reshape(-1)])
-    keys = jnp.abs(of_all(hidden, 1, name="keys")(state)) + LEAST_WEIGHT  # (K, 1)
+    keys = jnp.abs(of_all(hidden, 1, name="keys")(state)) + MIN_WEIGHT  # (K, 1)
     agents = nn.sigmoid(of_all(hidden, n, name="agents")(state))  # (K, n)
     actions = nn.sigmoid(of_all(hidden, n, name="actions")(of_both))  # (K, n)
     return jnp.sum(keys * agents * actions, axis=0)
@@ -210,7 +210,7 @@ class FOPMixer(nn.Module):
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
         attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden)
-        eta = weights @ attention + LEAST_WEIGHT  # (n,)
+        eta = weights @ attention + MIN_WEIGHT  # (n,)
         bias = MLP((self.query_hidden,), inputs.utilities.shape[0], name="bias")(inputs.global_state)
         importance = _importance(inputs, self.kernels, self.hidden)
         chosen, best = eta * inputs.utilities + bias, eta * inputs.best_utilities + bias

@@ -18,7 +18,7 @@ NO_ACTION = -1
 #: Logarithms of the smallest and the largest scale of a `SquashedNormal` before squashing.
 LOG_SCALES = (-5.0, 2.0)
 #: The largest absolute value of a number whose density under a `SquashedNormal` is taken.
-LARGEST_IN_SUPPORT = 1 - 1e-6
+MAX_IN_SUPPORT = 1 - 1e-6
 
 
 def over_time(method: Callable[..., Any], network: NetworkT, *steps: Any, freeze_last: bool = False) -> Any:
@@ -246,4 +246,4 @@ class SquashedNormal(nn.Module):
 
 def clip_to_support(actions: jax.Array) -> jax.Array:
     """Actions of any shape, moved off -1 and 1, where a squashed variable has no density."""
-    return jnp.clip(actions, -LARGEST_IN_SUPPORT, LARGEST_IN_SUPPORT)
+    return jnp.clip(actions, -MAX_IN_SUPPORT, MAX_IN_SUPPORT)

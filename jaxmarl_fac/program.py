@@ -34,10 +34,10 @@ from jaxmarl_fac.parallel import (
 )
 
 #: The largest int32, up to which the loop counts on a device.
-LARGEST = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
 #: Fold-in constants for the initialisation and evaluation keys; larger than any iteration number.
-INITIAL, EVALUATION = LARGEST, LARGEST - 1
+INITIAL, EVALUATION = MAX_COUNT, MAX_COUNT - 1
 
 
 @struct.dataclass
@@ -235,8 +235,9 @@ class Program:
         rounds = since // schedule.update_every + (since % schedule.update_every > 0)
         return Clock(
             # Both saturate at the largest int32 instead of wrapping; exploration has ended long before.
-            env_steps=jnp.minimum(iteration, LARGEST // experiment.num_envs) * experiment.num_envs,
-            updates=jnp.minimum(rounds, LARGEST // schedule.updates_per_step - 1) * schedule.updates_per_step
+            env_steps=jnp.minimum(iteration, MAX_COUNT // experiment.num_envs) * experiment.num_envs,
+            updates=jnp.minimum(rounds, MAX_COUNT // schedule.updates_per_step - 1)
+            * schedule.updates_per_step
             + updates,
             progress=jnp.minimum(iteration / experiment.iterations, 1),  # rounding may exceed 1
         )

@@ -102,7 +102,7 @@ def central_weight(
 
 
 #: Where ReMIX's factors are cut off, so that one step cannot outweigh a whole batch.
-LEAST_SLOPE, LARGEST_SLOPE, LARGEST_EXPONENT = 1e-3, 1e3, 10.0
+MIN_SLOPE, MAX_SLOPE, MAX_EXPONENT = 1e-3, 1e3, 10.0
 
 
 def remix_weight(
@@ -137,9 +137,9 @@ def remix_weight(
     gap = target - q_tot
     weight = gap if bellman else jnp.ones(())
     if underestimation:
-        weight = weight * jnp.exp(jnp.clip(central_value - q_tot, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+        weight = weight * jnp.exp(jnp.clip(central_value - q_tot, -MAX_EXPONENT, MAX_EXPONENT))
     if gradient:
-        weight = weight * (jnp.sum((1 - policy) / jnp.clip(slopes, LEAST_SLOPE, LARGEST_SLOPE)) - 1)
+        weight = weight * (jnp.sum((1 - policy) / jnp.clip(slopes, MIN_SLOPE, MAX_SLOPE)) - 1)
     return jax.lax.stop_gradient(jnp.where(gap > 0, jnp.maximum(weight, 0), 0))
 
 

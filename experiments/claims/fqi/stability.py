@@ -116,7 +116,7 @@ def theorem2(workshop: Workshop) -> Outcome:
         SLOPES: slope_error,
         STABLE: abs(split_at - STABLE_BELOW) * count,
         SETTLED: kept[RANDOM_GAME_EPSILONS[-1]],
-        MOST_SETTLED: max(shares),
+        MAX_SETTLED: max(shares),
     }
     figure, axes = panels(1, 3, (4.8, 3.8))
     figure.suptitle("Theorem 2: on-policy data (exact, no seeds)")
@@ -179,7 +179,7 @@ VALUES = "largest relative error of the two-state game's values by the recursion
 SLOPES = "largest error of their slopes"
 STABLE = f"distance of its largest stable epsilon from {STABLE_BELOW:.4f}, in steps of the grid"
 SETTLED = "share of random games, started at Q*, that settle at an optimal policy with epsilon 1e-4"
-MOST_SETTLED = "that of any epsilon"
+MAX_SETTLED = "that of any epsilon"
 
 CLAIMS = (
     Claim(
@@ -190,7 +190,7 @@ CLAIMS = (
             (
                 Every((Part(VALUES, at_most=TOLERANCE), Part(SLOPES, at_most=TOLERANCE))),
                 Part(STABLE, at_most=1),
-                Every((Part(SETTLED, at_least=0.99), Part(SETTLED, at_least=MOST_SETTLED))),
+                Every((Part(SETTLED, at_least=0.99), Part(SETTLED, at_least=MAX_SETTLED))),
             ),
             given="Gamma .99 in the two-state game; games settle if they change by less than 1e-6: ",
         ),

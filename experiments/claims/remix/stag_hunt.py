@@ -56,7 +56,7 @@ PUNISHMENTS = {"fig1_p0": 0.0, "fig1_p05": -0.5, "fig1_p15": -1.5, "fig1_p2": -2
 #: From here on, the paper says, only ReMIX and Weighted QMIX hunt well.
 HARD = -1.5
 #: Least weights of figure 4; the first is the default.
-LEAST_WEIGHTS = (0.1, 0.5, 0.8)
+MIN_WEIGHTS = (0.1, 0.5, 0.8)
 
 
 def hunt_experiment(
@@ -195,7 +195,7 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
 
 
 #: Natural logarithm at which the colours end, as in the paper.
-LEAST_LOG = -10.0
+MIN_LOG = -10.0
 #: A level of the weights counts if so many of the sampled steps have it.
 LEVEL_SHARE = 0.01
 
@@ -267,11 +267,11 @@ def draw_weights(axes: Axes, ends: np.ndarray, shares: np.ndarray, title: str) -
 
     `ends` are the environment steps at which the evaluations begin and end.
     """
-    logs = np.log(np.maximum(shares, np.exp(LEAST_LOG - 1)))
+    logs = np.log(np.maximum(shares, np.exp(MIN_LOG - 1)))
     axes.imshow(
         logs,
         cmap="inferno",
-        vmin=LEAST_LOG,
+        vmin=MIN_LOG,
         vmax=0,
         origin="lower",
         aspect="auto",
@@ -300,8 +300,8 @@ def variants(
 
 def fig4(workshop: Workshop) -> Outcome:
     """Three least weights at p = -1.5."""
-    default = f"w_min = {LEAST_WEIGHTS[0]:g}"
-    settings = {f"w_min = {least:g}": {"w_min": least} for least in LEAST_WEIGHTS} | {default: {}}
+    default = f"w_min = {MIN_WEIGHTS[0]:g}"
+    settings = {f"w_min = {least:g}": {"w_min": least} for least in MIN_WEIGHTS} | {default: {}}
     figure, ours, measured, why = variants(
         workshop, settings, PUNISHMENTS["fig1_p15"], "figure 4: least weights, stag hunt, p = -1.5"
     )
@@ -317,7 +317,7 @@ def fig5(workshop: Workshop) -> Outcome:
     return Outcome(figure, FIG5_PAPER, ours, measured, why)
 
 
-FIG4_LAST = tuple(f"last return of w_min = {least:g}" for least in LEAST_WEIGHTS)
+FIG4_LAST = tuple(f"last return of w_min = {least:g}" for least in MIN_WEIGHTS)
 FIG4_RULE = Rule(
     (
         Part(FIG4_LAST[0], at_least=FIG4_LAST[1:]),
