@@ -161,21 +161,25 @@ ALGORITHMS: dict[str, Entry] = {
         PolicyGradient(method=Reinforce(), rollout_length=None),
         "REINFORCE: every agent's policy follows the return of whole episodes (Williams, 1992).",
         "REINFORCE",
+        Style(GREEN, DOTTED),
     ),
     "a2c": Entry(
         PolicyGradient(method=IndependentValues()),
         "Independent advantage actor-critic: every agent has a policy and a value of its own view.",
         "A2C",
+        Style(VERMILION, DOTTED),
     ),
     "ippo": Entry(
         PolicyGradient(method=IndependentValues(), objective=Proximal(), normalise_advantages=True),
         "Independent PPO: every agent has a ratio and a value of its own (de Witt et al., 2020).",
         "IPPO",
+        Style(BLACK, DASH_DOTTED),
     ),
     "mappo": Entry(
         PolicyGradient(method=CentralValue(), objective=Proximal(), normalise_advantages=True),
         "Multi-agent PPO: a ratio for each agent, and one value of the state (Yu et al., 2022).",
         "MAPPO",
+        Style(BLACK, DOTTED),
     ),
     "ppo": Entry(
         PolicyGradient(
@@ -183,36 +187,43 @@ ALGORITHMS: dict[str, Entry] = {
         ),
         "PPO of the team as one agent: the ratio of the joint action, and one value of the state.",
         "PPO",
+        Style(VERMILION, DASH_DOTTED),
     ),
     "central-pg": Entry(
         PolicyGradient(method=CentralAction()),
         "Policy gradients with a central critic: all agents follow `Q(s, u_1, ..., u_n)`.",
         "Central PG",
+        Style(GREEN, DASH_DOTTED),
     ),
     "coma": Entry(
         PolicyGradient(method=COMA()),
         "COMA: each agent's action against the average of its policy, by a central critic.",
         "COMA",
+        Style(PINK, DASHED),
     ),
     "vdac-sum": Entry(
         PolicyGradient(method=VDAC(mixing=VDN())),
         "VDAC-sum: one advantage for all, over the sum of the agents' values (Su et al., 2021).",
         "VDAC-sum",
+        Style(BROWN, DASHED),
     ),
     "vdac-mix": Entry(
         PolicyGradient(method=VDAC(mixing=QMIX())),
         "VDAC-mix: one advantage for all, over a monotone mixture of the agents' values.",
         "VDAC-mix",
+        Style(BROWN),
     ),
     "dop": Entry(
         PolicyGradient(method=DOP()),
         "DOP: a critic that is linear in the agents' values, learned from rollouts and replay.",
         "DOP",
+        Style(WINE),
     ),
     "fop": Entry(
         FOP(),
         "FOP: soft policies under twin critics, mixed so that joint and individual optima agree.",
         "FOP",
+        Style(NAVY),
     ),
     "hysteretic-tabular": Entry(
         TabularLearning(rule=TabularIndependent(weighting=HystereticWeighting())),
@@ -325,11 +336,13 @@ ALGORITHMS: dict[str, Entry] = {
         ActorCritic(method=TD3(critic=OwnCritic())),
         "TD3 (Fujimoto et al., 2018), each agent for itself: twin critics, target noise, a delayed actor.",
         "TD3",
+        Style(WINE, DASHED),
     ),
     "matd3": Entry(
         ActorCritic(method=TD3(critic=CentralCritic())),
         "MATD3 (Ackermann et al., 2019): TD3 with critics of the state and all actions.",
         "MATD3",
+        Style(WINE, DOTTED),
     ),
     "masql": Entry(
         ActorCritic(method=MASQL()),

@@ -87,6 +87,14 @@ def test_published_figures_keep_their_colours():
     ]
 
 
+def test_remix_figure_1_can_be_read():
+    """Eleven curves side by side: nine colours, and two algorithms that share one differ in dashes."""
+    shown = ("iql", "vdn", "qmix", "qtran-base", "qplex", "cw-qmix", "ow-qmix", "remix")
+    styles = line_styles([*shown, "vdac-mix", "dop", "fop"])
+    assert len({style.colour for style in styles.values()}) == 9
+    assert {name for name, style in styles.items() if style.dashes != "-"} == {"iql", "cw-qmix"}
+
+
 def test_no_two_algorithms_share_a_style_or_a_label():
     assert set(STYLES) | set(LABELS) <= set(ALGORITHMS)
     assert len(set(STYLES.values())) == len(STYLES)
