@@ -58,10 +58,10 @@ class BalancingNetworks(nn.Module):
 class BalancingAC(ActorCriticMethod):
     """Balancing-Q as an actor-critic (thesis, equations 3.55 to 3.60), for two agents with discrete actions.
 
-    The agent plays first, π(a|s), and expects the other to answer, ρ(b|s,a), to its own ends: for the
-    agent where β' > 0, against it where β' < 0, not at all at β' = 0. Networks learn in units of reward,
-    so that β and β' may be 0; the thesis has `Q^{-i} = β' Q` and `V^i = β V`. With uniform priors P over
-    the available actions, minimised are
+    The agent acts first, π(a|s), and models the other's reply, ρ(b|s,a): cooperative where β' > 0,
+    adversarial where β' < 0, and equal to its prior at β' = 0. Networks learn in units of reward, so that β
+    and β' may be 0; the thesis has `Q^{-i} = β' Q` and `V^i = β V`. With uniform priors P over the available
+    actions, the losses are
 
     - (3.55) `(V(s) - E_π,ρ [Q(s,a,b) - log(ρ/P)/β' - log(π/P)/β])^2`;
     - (3.56) `(Q(s,a,b) - r - γ V^-(s'))^2` at the actions taken;

@@ -25,8 +25,8 @@ class FactoredNetwork(AgentsNetwork):
     Args:
         agent: see `AgentsNetwork`.
         mixer: `MixerInputs -> ()`.
-        enumerate_joint: mix all A^n joint actions and select, which pays where all samples share one
-            observation and are more than these.
+        enumerate_joint: mix all A^n joint actions and select, which is cheaper if all samples share one
+            observation and outnumber them.
     """
 
     mixer: nn.Module
@@ -48,7 +48,7 @@ class FactoredNetwork(AgentsNetwork):
     def mix_by(
         self, mixer: nn.Module, utilities: jax.Array, actions: jax.Array, observation: Observation
     ) -> jax.Array:
-        """What a mixer makes of the joint action `(n,)`: `()`."""
+        """The output `()` of a mixer for the joint action `(n,)`."""
         if not self.enumerate_joint:
             return mixer(mixer_inputs(utilities, actions, observation))  # type: ignore[no-any-return]
         n, count = utilities.shape
@@ -81,7 +81,7 @@ def mixer_inputs(utilities: jax.Array, actions: jax.Array, observation: Observat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mixing(Settings, abc.ABC):
-    """Which mixer makes the joint value, and its settings."""
+    """Which mixer computes the joint value, and its settings."""
 
     #: Whether evaluating it is costly enough to enumerate joint actions where they are few.
     costly: ClassVar[bool] = False
@@ -197,8 +197,8 @@ class Factored(Mixed, StepMethod):
         self, target: Any, features: jax.Array, target_features: jax.Array, observation: Observation
     ) -> jax.Array:
         """Q_tot^- `()` of the greedy joint action."""
-        judge = features if self.double_q else target_features
-        greedy = greedy_actions(mask_unavailable(judge, observation.action_mask))
+        selector = features if self.double_q else target_features
+        greedy = greedy_actions(mask_unavailable(selector, observation.action_mask))
         return target.mix_greedy(target_features, greedy, observation)  # type: ignore[no-any-return]
 
     def step_loss(

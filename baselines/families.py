@@ -4,8 +4,8 @@ from typing import Any
 
 #: QTRAN's tables 3 to 5, by family; other families have table 3's. Fields that an algorithm does not have
 #: are left out. Where a table is silent (widths and the last epsilon of Gaussian squeeze) the nearest
-#: table's value stands. Distributed Q-learning starts at an `initial_value` of 0 where a team that plays its
-#: best does not lose.
+#: table's value stands. Distributed Q-learning starts at an `initial_value` of 0 where optimal play has no
+#: negative return.
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "matrix": {},  # table 3: the classes' own defaults
     "squeeze": {

@@ -1,4 +1,4 @@
-"""Independent Q-learning (Tan, 1993), and independent learners that learn less, or nothing, from bad news."""
+"""Independent Q-learning (Tan, 1993), and independent learners that weight negative errors less."""
 
 import abc
 import dataclasses
@@ -86,8 +86,8 @@ class Independent(StepMethod):
         self, target: Any, features: jax.Array, target_features: jax.Array, observation: Observation
     ) -> jax.Array:
         """Every agent's target value `(n,)` of its greedy action."""
-        judge = features if self.double_q else target_features
-        greedy = greedy_actions(mask_unavailable(judge, observation.action_mask))
+        selector = features if self.double_q else target_features
+        greedy = greedy_actions(mask_unavailable(selector, observation.action_mask))
         return chosen(target_features, greedy)
 
     def step_loss(
@@ -107,9 +107,9 @@ class Distributed(Independent):
     algorithm.
 
     Attributes:
-        initial_value: around which values start. None is the least return of a game that knows its own
-            (matrix games, team MDPs); for another a number must be given. Where a team that plays its best
-            does not lose, that is 0.
+        initial_value: around which values start. None is the lower bound on returns of games that
+            have one (matrix games, team MDPs); for other games a number must be given: 0 where optimal play
+            has no negative return.
     """
 
     weighting: ErrorWeighting = OptimisticWeighting()
@@ -119,8 +119,8 @@ class Distributed(Independent):
         super().check(game, learning)
         if self.initial_value is None and game.return_lower_bound(learning.gamma) is None:
             raise BadInputError(
-                f"distributed Q-learning never lowers its values, and {game.name} does not say what it pays "
-                "at least: give an initial_value below which no best return lies (often 0)"
+                f"distributed Q-learning never lowers its values, and {game.name} has no known lower "
+                "bound on returns: give an initial_value that no optimal return lies below (often 0)"
             )
 
     def start(self, game: GameSpec, learning: QLearner, params: Params) -> Params:

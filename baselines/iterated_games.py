@@ -1,4 +1,4 @@
-"""Learners of iterated games to compare with: joint-action learner, WoLF-PHC, FMQ.
+"""Baselines for iterated games: joint-action learner, WoLF-PHC, FMQ.
 
 Their defaults are those with which ROMMEO's authors ran them: nearly whole steps, one action in ten
 random, values that start uniform in [0, 1) (their library, malib).
@@ -9,13 +9,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from baselines.rules import PlayerSpec, PlayerStep, Rule, StageSolution, Tables, WatchingRule
+from baselines.rules import EmpiricalModelRule, PlayerSpec, PlayerStep, Rule, StageSolution, Tables
 from jaxmarl_fac.settings import NotNegative, Probability
 from jaxmarl_fac.targets import td_target
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class JointActionRule(WatchingRule):
+class JointActionRule(EmpiricalModelRule):
     """Joint-action learner: the best reply to the shares of the other's last actions.
 
     `EV(a) = Σ_b freq(b) q(a,b)`, greedy, ties to the lowest action (Claus and Boutilier, 1998).
@@ -58,7 +58,7 @@ class WoLFRule(OwnValueRule):
 
     Attributes:
         step_winning: probability moved in one update while it wins.
-        step_losing: and while it loses.
+        step_losing: the same while it loses.
     """
 
     learning_rate: float = 1.0
@@ -77,7 +77,7 @@ class WoLFRule(OwnValueRule):
         }
 
     def policy(self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array) -> jax.Array:
-        """The policy that it has climbed to, `(A,)`."""
+        """The current mixed policy, `(A,)`."""
         return tables["policy"][state]
 
     def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
@@ -111,7 +111,7 @@ class FMQRule(OwnValueRule):
 
     `EV(a) = Q(a) + c f(a) R(a)` with R(a) the largest reward that a has brought and f(a) the share of
     its plays that did; `π(a) ∝ e^{EV(a)/T}` with `T = T_0 e^{-time/10} + 1`. In the paper's games no action's
-    best reward is negative, by which the action would lose the more often it comes: in a game with such
+    best reward is negative, which would lower EV the more often it comes: in a game with such
     actions R(a) is counted from the least of their best rewards (`PlayerSpec.floor`).
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Logical Team Q-learning (Cassano and Sayed, 2021): learn where the others played their best."""
+"""Logical Team Q-learning (Cassano and Sayed, 2021): update where the other agents acted greedily."""
 
 import dataclasses
 from typing import Any, Literal, NamedTuple
@@ -25,7 +25,7 @@ class _Logic:
     """What both forms of LTQL have.
 
     Attributes:
-        alpha: how much q_B learns from what was better than expected though somebody explored.
+        alpha: step size, relative to a whole step, of q_B towards a higher target if another agent explored.
         second_if: the second condition of the algorithm: "elif" as in the authors' code, or "if", as their
             slide prints it; see `logical_weights`.
     """
@@ -37,8 +37,8 @@ class _Logic:
 class LogicalTables(NamedTuple):
     """The two tables, each `(n, O, A)`."""
 
-    q_b: jax.Array  # optimistic: by which agents act, and tell whether the others played their best
-    q_u: jax.Array  # unbiased: from which targets bootstrap
+    q_b: jax.Array  # optimistic: agents act by it, and greediness is judged by it
+    q_u: jax.Array  # unbiased: targets bootstrap from it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,9 +135,9 @@ class LogicalNetwork(nn.Module):
 class LTQL(_Logic, Method):
     """Logical Team Q-learning with networks.
 
-    Four sets of parameters: q_B and q_U are trained; their copies in the target network tell whether the
-    others played their best (q_B) and give the targets (q_U). Each transition is learned from once as
-    each agent. The loss is the mean over agents of `w (y - q_B)^2 + [useful] (y - q_U)^2`, with w of
+    Four sets of parameters: q_B and q_U are trained; their copies in the target network tell
+    whether the others acted greedily (q_B) and give the targets (q_U). Each transition is used once for each
+    agent. The loss is the mean over agents of `w (y - q_B)^2 + [useful] (y - q_U)^2`, with w of
     `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Multi-agent soft Q-learning (MASQL): each agent samples joint actions, and plays its own part."""
+"""Multi-agent soft Q-learning (MASQL): each agent samples joint actions and executes its own component."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -45,7 +45,7 @@ class MASQLNetworks(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MASQL(ActorCriticMethod):
-    """Soft Q-learning (Haarnoja et al., 2017) of joint actions, by every agent for itself.
+    """Soft Q-learning (Haarnoja et al., 2017) of joint actions, by each agent independently.
 
     Q fits `r + γ α log ∫ e^{Q^-(s', a, b) / α}`, the integral estimated from uniform joint actions, and a
     network turns noise into samples of `e^{Q(s, a, b) / α}` by Stein variational gradients.
@@ -69,11 +69,11 @@ class MASQL(ActorCriticMethod):
         return MASQLNetworks(hidden, game.num_agents)
 
     def explore(self, network: Any, view: AgentView, clock: Clock, key: jax.Array) -> jax.Array:
-        """The agent's part `()` of a sample."""
+        """The agent's own action `()` in a sample."""
         return jnp.tanh(network.raw(view, jax.random.normal(key, (network.agents,))))[0]
 
     def exploit(self, network: Any, view: AgentView) -> jax.Array:
-        """The agent's part `()` of the best of K samples, whose noise is always the same."""
+        """The agent's own action `()` in the best of K samples, drawn with fixed noise."""
         noise = jax.random.normal(jax.random.key(0), (self.particles, network.agents))
         joints = jnp.tanh(jax.vmap(lambda noise: network.raw(view, noise))(noise))  # (K, n)
         values = jax.vmap(lambda joint: network.value(view, joint))(joints)
@@ -88,8 +88,8 @@ class MASQL(ActorCriticMethod):
         alpha, (uniform_key, noise_key) = self.annealing.alpha(clock), jax.random.split(key)
         shape = (self.particles, online.agents)
 
-        anywhere = jax.random.uniform(uniform_key, shape, minval=-1, maxval=1)
-        next_q = jax.vmap(lambda joint: target.value(next_view, joint))(anywhere)  # (K,)
+        uniform = jax.random.uniform(uniform_key, shape, minval=-1, maxval=1)
+        next_q = jax.vmap(lambda joint: target.value(next_view, joint))(uniform)  # (K,)
         next_value = alpha * uniform_soft_value(next_q / alpha, online.agents)
         y = td_target(transition.reward, transition.discount, gamma, next_value)
         critic_loss = jnp.square(online.value(view, concat(transition.own, transition.others)) - y)

@@ -1,4 +1,4 @@
-"""Agents that reason about the other by soft backups: soft Q, PR2, ROMMEO, Balancing-Q, GR2.
+"""Agents that model the other by soft backups: soft Q, PR2, ROMMEO, Balancing-Q, GR2.
 
 A rule defines how its player turns a table `q (A, B)` of joint action values, its own action first, into a
 value and a policy (`jaxmarl_fac/soft/`).
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from baselines.rules import (
+    EmpiricalModelRule,
     JointValueRule,
     PlayerSpec,
     PlayerStep,
     Rule,
     StageSolution,
     Tables,
-    WatchingRule,
     half_life_decay,
 )
 from baselines.tabular import table_update
@@ -87,7 +87,7 @@ class SoftQRule(SoftRule):
         super().__post_init__()
         if self.other_prior:
             raise BadInputError(
-                f"other_prior must be empty for soft Q-learning, which does not know of the other agent, "
+                f"other_prior must be empty for soft Q-learning, which has no model of the other agent, "
                 f"not {self.other_prior}"
             )
 
@@ -100,7 +100,7 @@ class SoftQRule(SoftRule):
         return tilted_policy(tables["q"][state], self.priors(player)[0], self.beta_at(self.beta, time))
 
     def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
-        """Move the value of its own action."""
+        """Update the value of its own action."""
         q, cell = tables["q"], (step.state, step.own)
         prior, beta = self.priors(player)[0], self.beta_at(self.beta, time)
         following = log_mean_exp(q[step.next_state], prior, beta)
@@ -124,7 +124,7 @@ class ReasoningRule(SoftRule, JointValueRule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PR2Rule(ReasoningRule):
-    """PR2: the agent first, and the other's reply is modelled as helping it (`soft.stages.pr2`)."""
+    """PR2: the agent first, and the other's reply is modelled as cooperative (`soft.stages.pr2`)."""
 
     def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> SoftBackup:
         """With K = βq, which is Balancing-Q with equal temperatures."""
@@ -134,7 +134,7 @@ class PR2Rule(ReasoningRule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RommeoThesisRule(ReasoningRule):
-    """ROMMEO as the thesis has it: the opponent model first, the agent replies (`soft.stages.rommeo`)."""
+    """ROMMEO as in the thesis: the opponent model first, then the agent's reply (`soft.stages.rommeo`)."""
 
     def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> SoftBackup:
         """With K = βq."""
@@ -147,8 +147,8 @@ class BalancingRule(ReasoningRule):
     """Balancing-Q: the agent first, and the other replies at a temperature of its own.
 
     Attributes:
-        beta_other: β' of the other at time 0: > 0 helps, < 0 harms (the default, as in the thesis's
-            zero-sum game), 0 plays its prior.
+        beta_other: β' of the other at time 0: > 0 is cooperative, < 0 adversarial (the default, as in the
+            thesis's zero-sum game), 0 its prior.
     """
 
     beta_other: Beta = -0.1
@@ -165,7 +165,7 @@ class ProbabilisticBalancingRule(BalancingRule):
     def backup(self, player: PlayerSpec, q: jax.Array, time: jax.Array) -> StageSolution:
         """`soft.stages.probabilistic_balancing`, with V = V^i/β.
 
-        Where β is 0 or infinite V^i says nothing of V, and Balancing-Q's own limit stands in.
+        Where β is 0 or infinite V cannot be computed from V^i, and Balancing-Q's own limit is used.
         """
         beta = self.beta_at(self.beta, time)
         found = probabilistic_balancing(q, beta, self.beta_at(self.beta_other, time), *self.priors(player))
@@ -176,7 +176,7 @@ class ProbabilisticBalancingRule(BalancingRule):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RommeoRule(WatchingRule):
+class RommeoRule(EmpiricalModelRule):
     """ROMMEO as published: a prior on the other's action alone, the shares of its last actions.
 
     The defaults are those of the authors' library: values start uniform in [0, 1), steps are nearly
@@ -186,7 +186,7 @@ class RommeoRule(WatchingRule):
         temperature: α, the weight of its own entropy.
         temperature_schedule: "constant"; "harmonic", α c / (c + time) with c = `rate_half_life`; or
             "exponential", α e^{-time/10} + .1.
-        model: what it expects of the other: "inferred" is ROMMEO-Q, "empirical" (the prior itself, and
+        model: the opponent model: "inferred" is ROMMEO-Q, "empirical" (the prior itself, and
             V(s) its mean of Q(b)) is ROMMEO-Q-EMP.
     """
 
@@ -218,7 +218,7 @@ class RommeoRule(WatchingRule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GR2Rule(SoftRule):
-    """GR2: the agent replies to what it believes the other replies, K levels deep.
+    """GR2: the agent replies to its model of the other's reply, K levels deep.
 
     It keeps a table of the other's values beside its own, learned from the other's rewards. The value
     of a state is that of its reply at level K, or of its mixture of replies (`soft.levels.level_policies`;
@@ -268,7 +268,7 @@ class GR2Rule(SoftRule):
         return self.backup(player, tables["q"][:, state], time)[1][1]
 
     def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
-        """Move both values of the joint action that was played."""
+        """Update both values of the joint action that was taken."""
         following, _ = self.backup(player, tables["q"][:, step.next_state], time)
         targets = td_target(step.rewards, step.discount, self.gamma, following)
         actions = jnp.stack([step.own, step.other])

@@ -1,4 +1,4 @@
-"""PR2-AC (Wen et al., ICLR 2019): first the agent's action, then how the opponent would answer it."""
+"""PR2-AC (Wen et al., ICLR 2019): first the agent's action, then the opponent's reply to it."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -45,7 +45,7 @@ class PR2Networks(nn.Module):
         return jnp.tanh(self.policy(view.features)[0])
 
     def answer(self, view: AgentView, own: jax.Array, noise: jax.Array) -> jax.Array:
-        """One answer `(1,)` of the opponent to the agent's action, before squashing, from noise `(1,)`."""
+        """One reply `(1,)` of the opponent to the agent's action, before squashing, from noise `(1,)`."""
         return self.opponent(concat(view.features, own), noise)
 
     def value(self, view: AgentView, own: jax.Array, other: jax.Array) -> jax.Array:
@@ -55,9 +55,9 @@ class PR2Networks(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PR2AC(ActorCriticMethod):
-    """PR2's actor-critic: the agent expects the opponent to answer each of its actions well.
+    """PR2's actor-critic: the opponent is modelled as replying well to each of the agent's actions.
 
-    - ρ(b|s,a), a network that turns noise into answers, goes to `e^{Q(s,a,b) / α}` by Stein variational
+    - ρ(b|s,a), a network that turns noise into replies, approaches `e^{Q(s,a,b) / α}` by Stein variational
       gradients, at the actions that the agent took;
     - the policy climbs `Q(s,a) = α log E_ρ e^{Q(s,a,b) / α}` at a = μ(s), as DDPG does;
     - Q fits `r + γ α log ∫ e^{Q^-(s', μ^-(s'), b) / α}`, the integral estimated from uniform b.
@@ -65,7 +65,7 @@ class PR2AC(ActorCriticMethod):
     Attributes:
         noise: exploration.
         annealing: of the entropy weight α.
-        particles: K, answers in one estimate, and samples of the network that move together; even.
+        particles: K, replies in one estimate, and samples of the network that move together; even.
     """
 
     noise: ActionNoise = ActionNoise()
@@ -97,9 +97,9 @@ class PR2AC(ActorCriticMethod):
         view, next_view = transition.view, transition.next_view
         alpha, keys = self.annealing.alpha(clock), jax.random.split(key, 3)
 
-        anything = jax.random.uniform(keys[0], (self.particles,), minval=-1, maxval=1)
+        uniform = jax.random.uniform(keys[0], (self.particles,), minval=-1, maxval=1)
         next_own = transition.next_actions[0]
-        next_q = jax.vmap(lambda other: target.value(next_view, next_own, other))(anything)  # (K,)
+        next_q = jax.vmap(lambda other: target.value(next_view, next_own, other))(uniform)  # (K,)
         next_value = alpha * uniform_soft_value(next_q / alpha, 1)
         y = td_target(transition.reward, transition.discount, gamma, next_value)
         critic_loss = jnp.square(online.value(view, transition.own, transition.others[0]) - y)

@@ -1,6 +1,6 @@
 """What experiments measure of a learner besides its return: functions for `Experiment.probe`.
 
-They stand here, and not in the scripts, so that a saved experiment can name them. Each has the signature
+They are in this module, not in the scripts, so that a saved experiment can name them. Each has the signature
 `(algorithm, env, params)`, of one learner and one game, and returns arrays by name.
 """
 
@@ -48,7 +48,7 @@ def wins(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
 
 
 def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> Metrics:
-    """All values that a Q-learner has of a small one-shot game.
+    """All action values of a Q-learner in a small one-shot game.
 
     `utilities (n, A)`, `greedy_actions (n,)`, and every joint value that the algorithm has (`q_tot`, or
     `q_jt` and `q_prime`) for every joint action, `(A, ..., A)`.
@@ -78,7 +78,7 @@ def greedy_actions_of(algorithm: Algorithm, env: TeamEnvironment, params: Params
 def joint_policy(algorithm: TwoPlayerLearning, env: TeamEnvironment, params: Params) -> Metrics:
     """Both policies in every state, `row_policy (S, A)` and `column_policy (S, B)`, without epsilon.
 
-    And the policies that each expects of the other, `row_model (S, B)` and `column_model (S, A)`, where its
+    And the players' models of each other's policy, `row_model (S, B)` and `column_model (S, A)`, where the
     rule has a model.
     """
     found: Metrics = {}

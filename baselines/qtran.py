@@ -1,4 +1,4 @@
-"""QTRAN-base and QTRAN-alt (Son et al., 2019): an unrestricted joint value, and utilities that track it."""
+"""QTRAN-base and QTRAN-alt (Son et al., 2019): an unrestricted joint value, tracked by a sum of utilities."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
 
 class Features(NamedTuple):
-    """What the lower layers make of one observation."""
+    """Outputs of the lower layers for one observation."""
 
     utilities: jax.Array  # (n, A), Q_i
     q_features: jax.Array  # (n, A, H), h_{Q,i}(tau_i, u_i) for every action
@@ -40,8 +40,8 @@ class QTranNetwork(AgentsNetwork):
         counterfactual: False gives QTRAN-base's `Q_jt(tau, u)`, True QTRAN-alt's `Q_jt(tau, ., u_-i)`.
         state_value: False leaves V_jt out, as Theorem 1a allows where all is observed.
         aggregate: "sum" (paper) or "mean" (release) of the agents' features.
-        enumerate_joint: True computes the joint values of all A^n joint actions with the features, which pays
-            where all samples share one observation and have more actions than there are.
+        enumerate_joint: True computes the joint values of all A^n joint actions with the features, which is
+            cheaper if all samples share one observation and outnumber these.
     """
 
     num_actions: int
@@ -127,12 +127,11 @@ class QTranNetwork(AgentsNetwork):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QTranBase(StepMethod):
-    """A free joint value, and utilities that meet it at their greedy joint action (section 3.3).
+    """A free joint value, and utilities whose sum equals it at their greedy joint action (section 3.3).
 
     The loss is `L_td + opt_weight L_opt + nopt_weight L_nopt`: the joint value is learned by itself; the
-    utilities' sum has to agree with it at their own greedy joint action, and to lie above it elsewhere.
-    The paper's version is the default; the fields
-    marked "release" switch to what the authors' code does.
+    sum of the utilities has to equal it at their greedy joint action, and to lie above it elsewhere.
+    The paper's version is the default; the fields marked "release" switch to what the authors' code does.
 
     Attributes:
         opt_weight: lambda_opt.
@@ -228,7 +227,7 @@ class QTranAlt(QTranBase):
     what the authors' release computes.
 
     Attributes:
-        nopt_min: "signed" squares the least difference, as condition (7) wants; "printed" takes the
+        nopt_min: "signed" squares the least difference, as condition (7) requires; "printed" takes the
             least square, as the paper's loss is printed.
         target: "q_jt" is agent i's target value at the greedy joint action (paper); "q_max", the
             release's, the largest over agents and their actions; "q_prime" as in QTRAN-base.

@@ -96,7 +96,7 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "qtran-base": Entry(
         QLearning(method=QTranBase()),
-        "An unrestricted joint value, and utilities that meet it at their greedy joint action (section 3.3).",
+        "A free joint value, and utilities whose sum equals it at their greedy joint action (section 3.3).",
         "QTRAN-base",
         Style(GREEN),
     ),
@@ -120,13 +120,13 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "cw-qmix": Entry(
         QLearning(method=Weighted(weighting=Central()), target_period=200),
-        "Centrally weighted QMIX: full weight for the greedy joint action, and for what seems better.",
+        "Centrally weighted QMIX: full weight for the greedy joint action, and for actions valued above it.",
         "CW-QMIX",
         Style(GREEN, DASHED),
     ),
     "ow-qmix": Entry(
         QLearning(method=Weighted(weighting=Optimistic()), target_period=200),
-        "Optimistically weighted QMIX: full weight for what Q_tot underestimates.",
+        "Optimistically weighted QMIX: full weight where Q_tot is below the target.",
         "OW-QMIX",
         Style(BLACK),
     ),
@@ -242,12 +242,12 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "soft-q": Entry(
         SelfPlay(rule=SoftQRule()),
-        "Soft Q-learning of two agents that do not know of each other.",
+        "Independent soft Q-learning of two agents.",
         "Soft Q",
     ),
     "pr2-q": Entry(
         SelfPlay(rule=PR2Rule()),
-        "PR2-Q on both sides: each models the other's reply to its action as helping (Wen et al., 2019).",
+        "PR2-Q on both sides: each models the other's reply to its action as cooperative (Wen et al., 2019).",
         "PR2-Q",
     ),
     "rommeo-q": Entry(
@@ -257,12 +257,12 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "rommeo-q-emp": Entry(
         SelfPlay(rule=RommeoRule(model="empirical")),
-        "ROMMEO-Q-EMP on both sides: the other is expected to play what it played of late.",
+        "ROMMEO-Q-EMP on both sides: the opponent model is the distribution of the other's last actions.",
         "ROMMEO-Q-EMP",
     ),
     "rommeo-q-thesis": Entry(
         SelfPlay(rule=RommeoThesisRule()),
-        "ROMMEO-Q on both sides as the thesis has it, with priors on both actions.",
+        "ROMMEO-Q on both sides as in the thesis, with priors on both actions.",
         "ROMMEO-Q, thesis",
     ),
     "balancing-q": Entry(
@@ -318,12 +318,12 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "ddpg": Entry(
         ActorCritic(method=DDPG(critic=OwnCritic())),
-        "Independent DDPG (Lillicrap et al., 2016): the agent's critic knows nothing of the others.",
+        "Independent DDPG (Lillicrap et al., 2016): each critic sees only its own agent's view and action.",
         "DDPG",
     ),
     "ddpg-om": Entry(
         ActorCritic(method=DDPG(critic=ModelCritic())),
-        "DDPG with an opponent model: MADDPG that does not ask the others what they do.",
+        "DDPG with an opponent model: MADDPG with learned models of the other agents' policies.",
         "DDPG-OM",
     ),
     "maddpg": Entry(
@@ -334,7 +334,7 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "td3": Entry(
         ActorCritic(method=TD3(critic=OwnCritic())),
-        "TD3 (Fujimoto et al., 2018), each agent for itself: twin critics, target noise, a delayed actor.",
+        "TD3 (Fujimoto et al., 2018), each agent independently: twin critics, target noise, a delayed actor.",
         "TD3",
         Style(WINE, DASHED),
     ),
@@ -346,27 +346,27 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "masql": Entry(
         ActorCritic(method=MASQL()),
-        "Soft Q-learning (Haarnoja et al., 2017) of joint actions, by every agent for itself.",
+        "Soft Q-learning (Haarnoja et al., 2017) of joint actions, by each agent independently.",
         "MASQL",
     ),
     "sac": Entry(
         ActorCritic(method=SAC()),
-        "Soft actor-critic (Haarnoja et al., 2018), each agent for itself.",
+        "Soft actor-critic (Haarnoja et al., 2018), each agent independently.",
         "SAC",
     ),
     "sac-discrete": Entry(
         ActorCritic(method=SACDiscrete()),
-        "Soft actor-critic of discrete actions (Christodoulou, 2019), each agent for itself.",
+        "Soft actor-critic of discrete actions (Christodoulou, 2019), each agent independently.",
         "SAC, discrete",
     ),
     "pr2-ac": Entry(
         ActorCritic(method=PR2AC()),
-        "PR2's actor-critic: the agent expects the opponent to answer each of its actions well.",
+        "PR2's actor-critic: the opponent is modelled as replying well to each of the agent's actions.",
         "PR2-AC",
     ),
     "rommeo-ac": Entry(
         ActorCritic(method=ROMMEOAC()),
-        "ROMMEO's actor-critic: π(a|s,b) with entropy weight α, and ρ(b|s) held near the opponent's habits.",
+        "ROMMEO's actor-critic: π(a|s,b) with entropy weight α, ρ(b|s) regularised towards past behaviour.",
         "ROMMEO-AC",
     ),
     "balancing-ac": Entry(
@@ -381,7 +381,7 @@ LABELS.update({name: entry.label for name, entry in ALGORITHMS.items() if entry.
 
 
 def lookup(algorithm_id: str) -> Algorithm:
-    """The algorithm with its default settings; `module:name` is an algorithm of somebody's own module.
+    """The algorithm with its default settings; `module:name` is an algorithm in the user's own module.
 
     Raises:
         BadInputError: if there is none of that id, or the id is no text.

@@ -43,16 +43,16 @@ class ROMMEONetworks(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ROMMEOAC(ActorCriticMethod):
-    """ROMMEO's actor-critic: π(a|s,b) with entropy weight α, and ρ(b|s) held near the opponent's habits.
+    """ROMMEO's actor-critic: π(a|s,b) with entropy weight α, and ρ(b|s) regularised towards the prior P(b|s).
 
-    Minimised are, with b drawn from ρ and a from π(.|s,b),
+    The losses, with b drawn from ρ and a from π(.|s,b), are
 
     - for the prior P: `-log P(b|s)` of the actions that the opponent took in the newest batch;
     - for ρ: `log ρ(b|s) - log P(b|s) + α log π(a|s,b) - Q(s,a,b)`;
     - for π: `α log π(a|s,b) - Q(s,a,b)`;
     - for Q: the squared error to `r + γ [Q^-(s',a',b') - α log π(a'|s',b') - log ρ(b'|s') + log P(b'|s')]`.
 
-    The agent acts by drawing b from its model and its own action from the reply to that.
+    To act, the agent draws b from its model, and its own action from π(.|s,b).
 
     Attributes:
         annealing: of the entropy weight α.

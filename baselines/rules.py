@@ -1,4 +1,4 @@
-"""What each of two players learns by: the `Rule` interface, and rules that learn joint action values."""
+"""Learning rules of two-player games: the `Rule` interface, and rules that learn joint action values."""
 
 import abc
 import dataclasses
@@ -38,7 +38,7 @@ class PlayerSpec(NamedTuple):
 
 
 class PlayerStep(NamedTuple):
-    """One transition from the side of one player; whole numbers but for rewards and discount."""
+    """One transition from the perspective of one player; whole numbers but for rewards and discount."""
 
     state: jax.Array  # (), the number of its observation
     own: jax.Array  # (), its action
@@ -49,7 +49,7 @@ class PlayerStep(NamedTuple):
 
 
 def player_step(step: TabularStep, agent: int) -> PlayerStep:
-    """A transition of two agents from the side of agent 0 or 1."""
+    """A transition of two agents from the perspective of agent 0 or 1."""
     order = (agent, 1 - agent)
     return PlayerStep(
         state=step.observed[agent],
@@ -63,7 +63,7 @@ def player_step(step: TabularStep, agent: int) -> PlayerStep:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule(Settings, abc.ABC):
-    """How one of two players learns and plays, from its own side: its own action comes first.
+    """How one of two players learns and acts, from its own perspective: its own action comes first.
 
     `time ()` counts the learner's updates so far.
 
@@ -82,7 +82,7 @@ class Rule(Settings, abc.ABC):
     initial_spread: NotNegative = 0.0
 
     def check(self, player: PlayerSpec) -> None:
-        """Refuse a side of a game that the rule cannot play.
+        """Refuse a player that the rule cannot represent.
 
         Raises:
             BadInputError: saying why.
@@ -103,7 +103,7 @@ class Rule(Settings, abc.ABC):
     def opponent_model(
         self, player: PlayerSpec, tables: Tables, state: jax.Array, time: jax.Array
     ) -> jax.Array | None:
-        """The policy that it expects of the other in a state, `(B,)`; None for a rule without a model."""
+        """Its model of the other's policy in a state, `(B,)`; None for a rule without a model."""
         return None
 
     def rate(self, time: jax.Array) -> jax.Array:
@@ -123,11 +123,11 @@ def half_life_decay(time: jax.Array, half_life: float) -> jax.Array:
 
 
 class StageSolution(NamedTuple):
-    """What a rule makes of one state's values. `A` own actions, `B` actions of the other player."""
+    """A rule's solution of one state's values. `A` own actions, `B` actions of the other player."""
 
     value: jax.Array  # ()
     policy: jax.Array  # (A,), the player's
-    opponent: jax.Array  # (B,), the policy that it expects of the other
+    opponent: jax.Array  # (B,), its model of the other's policy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class JointValueRule(Rule):
         return self.stage(player, tables, state, time).opponent
 
     def learn(self, player: PlayerSpec, tables: Tables, step: PlayerStep, time: jax.Array) -> Tables:
-        """Move the value of the joint action that was played."""
+        """Update the value of the joint action that was taken."""
         following = self.stage(player, tables, step.next_state, time).value
         target = td_target(step.rewards[0], step.discount, self.gamma, following)
         actions = jnp.stack([step.own, step.other])
@@ -159,7 +159,7 @@ class JointValueRule(Rule):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WatchingRule(JointValueRule):
+class EmpiricalModelRule(JointValueRule):
     """Remembers, besides its values, the other's last actions.
 
     Attributes:

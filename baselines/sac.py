@@ -1,4 +1,4 @@
-"""Soft actor-critic for agents that ignore each other: with continuous and with discrete actions."""
+"""Independent soft actor-critics, with continuous and with discrete actions."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -65,7 +65,7 @@ class SACDiscreteNetworks(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SAC(ActorCriticMethod):
-    """Soft actor-critic (Haarnoja et al., 2018), each agent for itself.
+    """Soft actor-critic (Haarnoja et al., 2018), each agent independently.
 
     The critics fit `y = r + γ [min Q^-(s',a') - α log π(a'|s')]`, a' drawn from π; the policy minimises
     `α log π(a|s) - min Q(s,a)`.
@@ -109,7 +109,7 @@ class SAC(ActorCriticMethod):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SACDiscrete(ActorCriticMethod):
-    """Soft actor-critic with discrete actions (Christodoulou, 2019), each agent for itself.
+    """Soft actor-critic with discrete actions (Christodoulou, 2019), each agent independently.
 
     Expectations over the agent's own actions are exact: the critics fit `y = r + γ V(s')` with
     `V(s) = Σ_a π(a|s) [min Q^-(s,a) - α log π(a|s)]`; the policy minimises

@@ -73,17 +73,17 @@ class TabularRule(Settings, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TabularLearning(Settings):
-    """Learns from each transition once, as it comes; transitions of several environments one by one.
+    """Learns online, once from each transition; transitions of several environments one by one.
 
     The parameters are the rule's tables.
 
     Attributes:
-        rule: what makes the algorithm.
+        rule: the update, which defines the algorithm.
         step_size: mu, of the tables.
         step_size_schedule: "constant", or "linear" down to 0 at the end of training.
         gamma: discount factor.
-        initial_value: what tables of action values hold at the start. None is the least return of a game that
-            knows its own (matrix games, team MDPs); distributed Q-learning, whose values never fall, must
+        initial_value: initial entry of tables of action values. None is the lower bound on returns of games
+            that have one (matrix games, team MDPs); distributed Q-learning, whose values never fall, must
             start below every return.
         acting: "epsilon-greedy", or "softmax": `exp(preference / temperature)`, mixed with epsilon of the
             uniform policy.
@@ -116,7 +116,8 @@ class TabularLearning(Settings):
 
         Raises:
             BadInputError: for actions that are numbers, views that are not one-hot, a reward per agent that
-                the rule does not learn from, or an `initial_value` of None in a game without a least return.
+                the rule does not learn from, or an `initial_value` of None in a game without a lower bound on
+                returns.
         """
         refuse_numbers(game)
         if not self.rule.general_sum:
@@ -128,8 +129,8 @@ class TabularLearning(Settings):
             )
         if self.initial_value is None and jax.eval_shape(lambda: game.return_lower_bound(self.gamma)) is None:
             raise BadInputError(
-                f"{game.name} does not say what it pays at least: give an initial_value (often 0), below "
-                "which no best return lies if values never fall"
+                f"{game.name} has no known lower bound on returns: give an initial_value (often 0) that no "
+                "optimal return lies below if values never fall"
             )
 
     def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:

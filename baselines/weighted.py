@@ -112,7 +112,7 @@ class TwoWeights(Weighting):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Central(TwoWeights):
-    """CW-QMIX: full weight for the greedy joint action, and for what seems better than it."""
+    """CW-QMIX: full weight for the greedy joint action, and for actions valued above it."""
 
     def weight(self, step: WeightInputs) -> jax.Array:
         return central_weight(step.target, step.central_greedy_value, step.actions, step.greedy, self.alpha)
@@ -120,7 +120,7 @@ class Central(TwoWeights):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimistic(TwoWeights):
-    """OW-QMIX: full weight for what Q_tot underestimates."""
+    """OW-QMIX: full weight where Q_tot is below the target."""
 
     def weight(self, step: WeightInputs) -> jax.Array:
         return optimistic_weight(step.q_tot, step.target, self.alpha)
@@ -132,7 +132,7 @@ class RegretMinimising(Weighting):
 
     The paper leaves open how: here the mixer's derivatives are exact (lemma 1 as printed is not) and
     clipped, so is the exponent, and overestimated steps get w_min. The factor d^pi / mu is emulated by
-    drawing part of every batch from the newest episodes (`RecentEpisodes`).
+    drawing part of every batch from the newest episodes (`RecentReplay`).
 
     Attributes:
         w_min: the least weight.
@@ -174,7 +174,7 @@ class RecentReplay(Replay):
     Attributes:
         consumes: as for all; transitions for a `recent_fraction` of 0 only.
         recent_fraction: share of a batch drawn from the newest episodes; 0 leaves the factor d^pi / mu out.
-        recent_episodes: so many are the newest.
+        recent_episodes: number of episodes that count as the newest.
 
     Raises:
         BadInputError: if part of a batch of transitions is to be recent.
@@ -201,9 +201,9 @@ class RecentReplay(Replay):
 
 
 class LossTerms(NamedTuple):
-    """What the loss is made of: for every step of a trajectory `(T,)`, or of a batch of them `(B, T)`."""
+    """Terms of the loss: for every step of a trajectory `(T,)`, or of a batch of them `(B, T)`."""
 
-    q_tot: jax.Array  # of the joint action that was played
+    q_tot: jax.Array  # of the joint action taken
     target: jax.Array  # y, without gradient
     weight: jax.Array  # of the squared error, without gradient
     other: jax.Array  # losses besides the squared error

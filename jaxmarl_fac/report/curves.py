@@ -20,7 +20,7 @@ LAST = 0.1
 LAST_RETURN = "A seed's last return is its mean over the last tenth of the evaluations; IQM, 95 % intervals"
 
 
-def changes(experiment: Experiment, paper: Experiment, *games: tuple[str, Any, Any]) -> str:
+def settings_diff(experiment: Experiment, paper: Experiment, *games: tuple[str, Any, Any]) -> str:
     """In what training differs from the paper's own, as a sentence; empty if in nothing.
 
     `games` are more pairs to compare: a name, ours and the paper's.
@@ -68,7 +68,7 @@ def gain_over_random(rewards: Iterable[np.ndarray], random: ArrayLike) -> dict[s
     return {BETTER_THAN_RANDOM.what: max(gains, key=lambda gain: gain.low)}
 
 
-def told(intervals: Mapping[str, Interval]) -> str:
+def format_intervals(intervals: Mapping[str, Interval]) -> str:
     """Scores as text."""
     return ", ".join(
         f"{name} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]" for name, score in intervals.items()

@@ -316,7 +316,7 @@ def share(good: ArrayLike) -> Interval:
     return wilson_interval(int(np.sum(good)), len(np.asarray(good)))
 
 
-def percent(fraction: Interval) -> Interval:
+def as_percent(fraction: Interval) -> Interval:
     """The interval times 100."""
     return Interval(100 * fraction.value, 100 * fraction.low, 100 * fraction.high)
 

@@ -351,9 +351,9 @@ def test_where_optimists_start():
         np.testing.assert_allclose(found[available], other[available] - 9, atol=1e-5)
 
 
-def test_deep_optimists_need_a_start_in_games_that_do_not_say(bad_input):
+def test_deep_optimists_need_a_start_in_games_without_a_lower_bound(bad_input):
     game = GameSpec.of(envs.make("stag-hunt-p2"))
-    with bad_input("give an initial_value below which no best return lies"):
+    with bad_input("give an initial_value that no optimal return lies below"):
         baselines.make("distributed").bind(game)
     baselines.make("distributed", initial_value=-50).bind(game)
     baselines.make("distributed", "stag-hunt").bind(game)  # by the family's settings: a team can always stay
@@ -362,7 +362,7 @@ def test_deep_optimists_need_a_start_in_games_that_do_not_say(bad_input):
 def test_tables_of_optimists_need_a_start_too(bad_input, monkeypatch):
     monkeypatch.setattr(TeamMDP, "return_lower_bound", lambda env, gamma: None)
     game = GameSpec.of(line_world())
-    with bad_input("TeamMDP does not say what it pays at least: give an initial_value"):
+    with bad_input("TeamMDP has no known lower bound on returns: give an initial_value"):
         baselines.make("distributed-tabular").bind(game)
     baselines.make("distributed-tabular", initial_value=0.0).bind(game)
 

@@ -16,7 +16,7 @@ from jaxmarl_fac.report.styles import line_styles
 from jaxmarl_fac.report.verdicts import Either, Part, Rule, share
 from jaxmarl_fac.statistics import bootstrap_interval
 
-#: Episodes are cut off early, which is no end, so that the data do not fill with the lost state.
+#: Episodes are truncated early (without termination), so that the absorbing state does not fill the data.
 DEEP_TIME_LIMIT = 10
 TARGET_PERIOD = 100
 STARTS = 100
@@ -62,7 +62,7 @@ def measure(values: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def deep_mmdp(workshop: Workshop) -> Outcome:
-    """Networks on the two-state game with epsilon = 1: who blows up, and who stays bounded."""
+    """Networks on the two-state game with epsilon = 1: which values diverge and which stay bounded."""
     curves: dict[str, np.ndarray] = {}
     ours: dict[str, Any] = {}
     for name in DEEP_NAMES:
@@ -103,7 +103,7 @@ def deep_mmdp(workshop: Workshop) -> Outcome:
         f"= 100; exact iteration would be at {exact['additive']:.4g} in the additive class and at "
         f"{exact['igm']:.4g} in the IGM class)."
     )
-    return Outcome(figure, {"vdn": "blows up", "qplex": "bounded"}, ours, measure(curves), why)
+    return Outcome(figure, {"vdn": "diverges", "qplex": "bounded"}, ours, measure(curves), why)
 
 
 GROWN = "share of vdn's seeds above 200 at the end"
@@ -126,7 +126,7 @@ CLAIMS = (
     Claim(
         "deep_mmdp",
         "lecture, theorems 3 and 4 with networks",
-        "On the two-state game with epsilon = 1 VDN's values blow up; those of IGM-complete methods stay "
+        "On the two-state game with epsilon = 1 VDN's values diverge; those of IGM-complete methods stay "
         "bounded.",
         RULE,
         {"smoke": "30 s", "quick": "1 min", "paper": "10 min"},

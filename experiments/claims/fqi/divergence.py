@@ -1,4 +1,4 @@
-"""Theorem 3 of the lecture: additive fitted Q-iteration on data of another policy."""
+"""Theorem 3 of the lecture: additive fitted Q-iteration on off-policy data."""
 
 import math
 
@@ -122,7 +122,7 @@ def theorem3(workshop: Workshop) -> Outcome:
         bins=bins,
         stacked=True,
         color=[PALETTE[5], PALETTE[3]],
-        label=["values settle", "values grow for ever"],
+        label=["values converge", "values grow without bound"],
     )
     axes[0, 2].axvline(1, color="black", linestyle="--", linewidth=1)
     axes[0, 2].set(
@@ -135,7 +135,7 @@ def theorem3(workshop: Workshop) -> Outcome:
         axis.grid(alpha=0.25)
     why = (
         f"On the two-state game with uniform data values follow V' = 3/4 + (5/4) gamma V to {error:.0e} "
-        f"for {count:,} discounts, and grow for ever from gamma = .8 on (bounded up to {split_at:.4f}), "
+        f"for {count:,} discounts, and grow without bound from gamma = .8 on (bounded up to {split_at:.4f}), "
         f"while the true value is 1/(1 - gamma). Of {len(slopes):,} random games of this kind "
         f"{diverged.mean():.0%} diverge, {agree.mean():.1%} as the slope predicts."
     )
@@ -148,7 +148,7 @@ def theorem3(workshop: Workshop) -> Outcome:
 def _random_stopping_games(
     n: int, counts: tuple[int, ...], games: int, steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted slopes, whether values were seen to grow for ever, and errors, each `(games,)`.
+    """Predicted slopes, whether values were seen to grow without bound, and errors, each `(games,)`.
 
     The additive fit is linear in the target, so `V' = max_u [fit(r) + gamma V fit(stay)](u)`.
     """
@@ -178,8 +178,10 @@ PUBLISHED = "its values equal the published table"
 BOUNDED = "largest gamma with bounded values"
 NEXT = "the next gamma of the grid"
 GAME_VALUES = "largest relative error of random stopping games' values by their recursion"
-AGREE = "share of them that grow for ever just if gamma max(additive fit of the stay chances) >= 1"
-SOME = "some of them grow for ever"
+AGREE = (
+    "share of them that grow without bound if and only if gamma max(additive fit of the stay chances) >= 1"
+)
+SOME = "some of them grow without bound"
 
 CLAIMS = (
     Claim(

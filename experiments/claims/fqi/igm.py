@@ -19,7 +19,7 @@ from jaxmarl_fac.report.verdicts import TOLERANCE, Every, Part, Rule, over_games
 #: States and action counts of theorem 4's games.
 IGM_GAMES = ((5, (3, 3)), (4, (2, 3, 2)))
 GAMMAS = (0.5, 0.9, 0.99)
-#: The iteration at which the figure shows every game.
+#: The iteration at which the figure's histogram is taken.
 MOMENT = 20
 
 
@@ -111,7 +111,7 @@ def theorem4(workshop: Workshop) -> Outcome:
 def _igm_errors(
     key: jax.Array, gamma: jax.Array, states: int, counts: tuple[int, ...], steps: int
 ) -> tuple[jax.Array, jax.Array]:
-    """`|V_t - V*|` for t = 0, ..., steps from a random start, and what the last policy loses."""
+    """`|V_t - V*|` for t = 0, ..., steps from a random start, and the optimality gap of the last policy."""
     game_key, start_key = jax.random.split(key)
     model = draw_team_mdp(game_key, states, counts).model()
     q_star = optimal_q(model, gamma)

@@ -1,4 +1,4 @@
-"""Theorem 2 of the lecture: additive fitted Q-iteration on data of its own policy."""
+"""Theorem 2 of the lecture: additive fitted Q-iteration on on-policy data."""
 
 import math
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def theorem2(workshop: Workshop) -> Outcome:
     steps, gamma_random, iterations = 50, 0.9, 150
     with jax.enable_x64(True):
         model = divergence_mmdp().model()
-        # Exploration from all the time down to a thousandth, and the values that the figure shows.
+        # Epsilon from 1 down to .001, and the values that the figure shows.
         epsilons = np.concatenate([np.linspace(0.001, 1, count), SHOWN_EPSILONS])
         values = over_games(
             lambda epsilon: fma_fqi(model, GAMMA, steps, epsilon=epsilon).values[:, 0], epsilons
@@ -81,7 +81,7 @@ def theorem2(workshop: Workshop) -> Outcome:
     rises = np.diff(values, axis=1)
     slopes = rises[:, 1] / rises[:, 0]  # of one step to the next
     slope_error = float(np.abs(slopes - slope).max())
-    # The recursion is a line, so two steps of it tell where it leads.
+    # The recursion is linear, so two steps give its limit.
     limit = np.where(slopes < 1, values[:, 0] + rises[:, 0] / (1 - slopes), np.inf)
     split_at = epsilons[:count][slopes[:count] < 1].max()
 

@@ -1,4 +1,4 @@
-"""Logical Team Q-learning (seed slides 000; Cassano and Sayed 2021): its games, its peers, its operators."""
+"""Logical Team Q-learning (Cassano and Sayed, 2021): games, baselines, operators."""
 
 from experiments.claims.ltql import line, matrix, operators, pursuit
 

@@ -12,6 +12,6 @@ DEFECTS = (
 )
 
 
-def listed(shares: dict[str, Interval]) -> str:
-    """Names and percentages, in words."""
+def format_shares(shares: dict[str, Interval]) -> str:
+    """Names with percentages, as text."""
     return ", ".join(f"{name} {interval.value:.0%}" for name, interval in shares.items())

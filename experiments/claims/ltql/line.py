@@ -8,7 +8,7 @@ from matplotlib.ticker import EngFormatter
 import baselines
 from baselines import probes
 from envs.team_mdp import line_world
-from experiments.claims.ltql.defects import DEFECTS, listed
+from experiments.claims.ltql.defects import DEFECTS, format_shares
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
@@ -87,7 +87,7 @@ def team_mdp(workshop: Workshop) -> Outcome:
     )
     equals = [name for name, each in shares.items() if name != "ltql-tabular" and each.value >= 0.95]
     why = (
-        f"Return 10 at the end on: {listed(shares)} of {seeds} seeds"
+        f"Return 10 at the end on: {format_shares(shares)} of {seeds} seeds"
         + (f"; so, against the paper, {', '.join(equals)} does as well as LTQL" if equals else "")
         + ". Here all have the same steps and epsilon; in the published comparison epsilon stayed above .5 "
         "for LTQL and QTRAN and fell to .05 for the others."

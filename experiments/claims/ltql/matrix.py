@@ -11,7 +11,7 @@ import envs
 from baselines import probes
 from baselines.probes import joint_tables
 from envs.matrix_games import LTQL_PAYOFF
-from experiments.claims.ltql.defects import listed
+from experiments.claims.ltql.defects import format_shares
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.exact.projections import monotone_fit
 from jaxmarl_fac.experiment import Experiment
@@ -20,7 +20,7 @@ from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
 from jaxmarl_fac.report.figures import annotated_matrix, bar_counts, panels
 from jaxmarl_fac.report.styles import PALETTE
-from jaxmarl_fac.report.verdicts import Every, Part, Rule, percent, share
+from jaxmarl_fac.report.verdicts import Every, Part, Rule, as_percent, share
 from jaxmarl_fac.statistics import Interval
 
 #: LTQL with the slide's reading of the second condition.
@@ -37,7 +37,7 @@ PAYOFF = np.asarray(LTQL_PAYOFF, float)
 
 
 def matrix_learner(name: str) -> Algorithm:
-    """The release's tables (step .1, alpha 1), and networks with steps that shrink to nothing."""
+    """The release's tables (step .1, alpha 1), and networks with a learning rate that falls to zero."""
     if name == SLIDE:
         return baselines.make("ltql-tabular", second_if="if")
     if name in TABULAR:
@@ -103,11 +103,11 @@ def matrix(workshop: Workshop) -> Outcome:
     fit = monotone_fit(PAYOFF)
     ours["best_monotone_fit"] = {"q_tot": fit.q_tot, "sse": fit.sse}
     why = (
-        f"Greedy play earns 2 on: {listed(shares)} of seeds. q_U is within {worst:.2f} of the limit of the "
-        "equilibrium that the seed is in "
+        f"Greedy play earns 2 on: {format_shares(shares)} of seeds. q_U is within {worst:.2f} of the limit "
+        "of the equilibrium that the seed is in "
         f"({ours['ltql-tabular']['equilibrium (0, 1)']['fraction'].value:.0%} in (0, 1)), with either "
-        "reading of the second condition. IQL's values are means over what the others do, and point at "
-        "(1, 1); distributed Q-learning's values tie, so coordination is luck."
+        "reading of the second condition. IQL's values average over the others' actions, and their greedy "
+        "action is (1, 1); distributed Q-learning's values tie, so coordination is luck."
     )
     measured: dict[str, Any] = {_optimal(name): found for name, found in shares.items()}
     measured |= {Q_U_ERROR: worst}
@@ -163,7 +163,7 @@ def _draw_matrix(results: dict[str, Result], shares: dict[str, Interval]) -> Any
         axes[1, 3],
         ["LTQL", "LTQL,\nslide", "Distr.", "IQL", "QMIX", "QTRAN"],
         {"ours": [100 * shares[name].value for name in results]},
-        {"ours": [percent(shares[name]) for name in results]},
+        {"ours": [as_percent(shares[name]) for name in results]},
         ylabel="% of seeds, 95 % Wilson intervals",
         title="greedy play earns 2",
         value_format="{:.0f}",
@@ -215,7 +215,7 @@ CLAIMS = (
     Claim(
         "matrix",
         "LTQL, experiment 1",
-        "On a matrix game with two optima LTQL always finds one; its peers do not.",
+        "On a matrix game with two optima LTQL always finds one; the baselines do not.",
         RULE,
         {"smoke": "40 s", "quick": "2 min on 2 cores", "paper": "10 min on 2 cores"},
         matrix,

@@ -13,7 +13,7 @@ from jaxmarl_fac.exact.team import TeamTrace, btoo, greedy_joint_actions, operat
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.figures import bar_counts, panels
 from jaxmarl_fac.report.styles import PALETTE
-from jaxmarl_fac.report.verdicts import Part, Rule, percent, share
+from jaxmarl_fac.report.verdicts import Part, Rule, as_percent, share
 
 CHANCES = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
 #: Between these chances of B_I the theorem's "high probability" is asked for.
@@ -52,7 +52,7 @@ def operators(workshop: Workshop) -> Outcome:
 
                 def on_one(key: jax.Array, model: Any = model, in_turn: bool = in_turn) -> jax.Array:
                     q = _applied(model, gamma, key, applications, 0.5, in_turn).q
-                    # B_II makes all that is optimistic equal: only B_I tells what the team would play.
+                    # B_II makes optimistic values equal: only B_I determines the team's greedy action.
                     actions = greedy_joint_actions(operator_b1(model, gamma, q, in_turn))
                     return optimality_gap(optimal_q(model, gamma), actions) <= 1e-6
 
@@ -80,7 +80,7 @@ def operators(workshop: Workshop) -> Outcome:
         for i, p in enumerate(CHANCES):
             curve = random[in_turn][i].mean(0)
             axes[0, place].plot(range(1, applications + 1), curve, color=PALETTE[i], label=f"p = {p:g}")
-        title = "agents answer in turn" if in_turn else "all at once, as in the paper"
+        title = "agents update in turn" if in_turn else "all at once, as in the paper"
         axes[0, place].set(
             xscale="log",
             xlabel="applications",
@@ -98,8 +98,8 @@ def operators(workshop: Workshop) -> Outcome:
             "in turn": [100 * tied[name, True].mean() for name in TIED],
         },
         {
-            "all at once": [percent(share(tied[name, False])) for name in TIED],
-            "in turn": [percent(share(tied[name, True])) for name in TIED],
+            "all at once": [as_percent(share(tied[name, False])) for name in TIED],
+            "in turn": [as_percent(share(tied[name, True])) for name in TIED],
         },
         ylabel="% of runs at the team optimum",
         title=f"matrix games, p = .5,\nafter {applications} and a last B_I",
@@ -110,8 +110,8 @@ def operators(workshop: Workshop) -> Outcome:
     cross = next(iter(TIED))
     why = (
         f"After {applications} applications the greedy joint action is optimal in every state of: {ends} "
-        f"of {games:,} random team MDPs. Where two optima tie, agents that answer at once can mix them for "
-        f"ever ({tied[cross, False].mean():.0%} on [[0, 2], [2, 0]]); in turn they reach one "
+        f"of {games:,} random team MDPs. Where two optima tie, agents that update at once can mix them "
+        f"indefinitely ({tied[cross, False].mean():.0%} on [[0, 2], [2, 0]]); in turn they reach one "
         f"({tied[cross, True].mean():.0%})."
     )
     return Outcome(figure, {"theorem": "with high probability"}, ours, measured, why, games)

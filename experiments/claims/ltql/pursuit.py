@@ -21,7 +21,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
-from jaxmarl_fac.report.curves import changes
+from jaxmarl_fac.report.curves import settings_diff
 from jaxmarl_fac.report.figures import bar_counts, learning_curves, panels
 from jaxmarl_fac.report.verdicts import Part, Rule, labelled
 from jaxmarl_fac.statistics import bootstrap_interval
@@ -42,15 +42,15 @@ PAPER_RETURNS = {
     "qmix": (-1.0, -1.0),
     "qtran-base": (-0.705, -0.820),
 }
-#: Numbers of predators that a policy trained with 4 meets.
+#: Numbers of predators in which a policy trained with 4 is tested.
 PACKS = (4, 5, 7, 10, 13)
 PACK_EPISODES = 64
-#: Of those who run straight at the prey.
+#: Episodes of the policy that runs straight at the prey.
 RUSH_EPISODES = 4096
 
 #: In place of the release's settings, below the scale "paper", whose 5 million updates take days. Batches
 #: are of fresher steps (one update for 1,024 steps, where the release has one for 48), values start near 0,
-#: and LTQL gets the network that its peers have, and an alpha as small as Hysteretic-Q's ratio.
+#: and LTQL has the baselines' network, and an alpha as small as Hysteretic-Q's ratio.
 PURSUIT: dict[str, Any] = {
     "hidden": (32, 32),
     "batch_size": 512,
@@ -114,7 +114,7 @@ def pack_wins(result: Result, algorithm: Algorithm, env: CatchPrey) -> np.ndarra
 
 
 def rush(env: CatchPrey) -> dict[str, float]:
-    """What predators earn that do nothing but run straight at the prey: their win rate and return."""
+    """Win rate and return of predators that always run straight at the prey."""
     straight = jnp.full(env.num_agents, TOWARDS)
     everyone: Any = SimpleNamespace(begin=no_memory, act_greedily=lambda *_: Decision(straight))
     keys = jax.random.split(jax.random.key(2), RUSH_EPISODES)
@@ -155,7 +155,7 @@ def catch_prey(workshop: Workshop) -> Outcome:
     }
     published = pursuit_experiment(Workshop("paper", None, Path()), "ltql")
     near = float(pursuit_world(workshop).catch_distance)
-    changed = changes(
+    changed = settings_diff(
         workshop.experiments["pursuit-ltql"],
         published,
         ("catch_distance", near, float(published.environment.catch_distance)),  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Reasoning about the others: every figure of the thesis's chapter 3 and of ROMMEO."""
+"""Opponent modelling: every figure of the thesis's chapter 3 and of ROMMEO."""
 
 from experiments.claims.opponents import climbing, differential, theory, thesis_games
 

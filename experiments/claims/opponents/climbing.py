@@ -1,4 +1,4 @@
-"""ROMMEO's figure 1: learners in tables on the iterated climbing game."""
+"""ROMMEO's figure 1: tabular learners on the iterated climbing game."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,17 +28,17 @@ LIBRARY: dict[str, Any] = {
     "initial_spread": 1.0,
 }
 #: As the authors anneal FMQ in tables and all their deep learners: 500 e^{-k/10} + .1 at episode k.
-HOT = {"temperature": 500.0, "temperature_schedule": "exponential"}
+ANNEALED = {"temperature": 500.0, "temperature_schedule": "exponential"}
 
 
-def climbers(annealed: bool) -> dict[str, SelfPlay]:
+def learners_of_figure(annealed: bool) -> dict[str, SelfPlay]:
     """All learners of the figure; with annealing where they have a temperature."""
-    hot: dict[str, Any] = HOT if annealed else {}
+    annealing: dict[str, Any] = ANNEALED if annealed else {}
     # PR2's temperature is 1, or 500 e^{-k/10}.
     beta, growth = (1 / 500, float(np.exp(0.1))) if annealed else (1.0, 1.0)
     return {
-        "rommeo-q": SelfPlay(rule=RommeoRule(**hot)),
-        "rommeo-q-emp": SelfPlay(rule=RommeoRule(model="empirical", **hot)),
+        "rommeo-q": SelfPlay(rule=RommeoRule(**annealing)),
+        "rommeo-q-emp": SelfPlay(rule=RommeoRule(model="empirical", **annealing)),
         "pr2-q": SelfPlay(rule=PR2Rule(**LIBRARY, beta=beta, beta_growth=growth)),
         "jal": SelfPlay(rule=JointActionRule()),
         "wolf-phc": SelfPlay(rule=WoLFRule()),
@@ -46,8 +46,8 @@ def climbers(annealed: bool) -> dict[str, SelfPlay]:
     }
 
 
-class Climb(NamedTuple):
-    """How a pair of learners fares on the climbing game."""
+class PairResult(NamedTuple):
+    """Results of a pair of learners on the climbing game."""
 
     optimal: np.ndarray  # (T, seeds), the probability of (A, A)
     joint: np.ndarray  # (seeds, 2), the likeliest actions at the end
@@ -55,7 +55,7 @@ class Climb(NamedTuple):
     expected: np.ndarray | None  # (T, seeds), of A in the first agent's model of it
 
 
-def climb(workshop: Workshop, name: str, algorithm: SelfPlay) -> Climb:
+def train_pair(workshop: Workshop, name: str, algorithm: SelfPlay) -> PairResult:
     """Episodes of one step each."""
     episodes = workshop.choose(smoke=20, quick=EPISODES, paper=EPISODES)
     experiment = Experiment(
@@ -71,18 +71,18 @@ def climb(workshop: Workshop, name: str, algorithm: SelfPlay) -> Climb:
     row, column = arrays["row_policy"][:, :, 0, 0], arrays["column_policy"][:, :, 0, 0]
     model = arrays["row_model"][:, :, 0, 0] if "row_model" in arrays else None
     joint = np.stack([arrays[f"{side}_policy"][-1, :, 0].argmax(1) for side in ("row", "column")], 1)
-    return Climb(row * column, joint, column, model)
+    return PairResult(row * column, joint, column, model)
 
 
 def rommeo_fig1(workshop: Workshop) -> Outcome:
     """The probability of the optimum, with the library's temperature and with an annealed one."""
-    settings = {"library": climbers(annealed=False), "annealed": climbers(annealed=True)}
-    climbs: dict[str, dict[str, Climb]] = {"library": {}, "annealed": {}}
+    settings = {"library": learners_of_figure(annealed=False), "annealed": learners_of_figure(annealed=True)}
+    climbs: dict[str, dict[str, PairResult]] = {"library": {}, "annealed": {}}
     for setting, learners in settings.items():
         for name, learner in learners.items():
             same = setting == "annealed" and learner == settings["library"][name]
             climbs[setting][name] = (
-                climbs["library"][name] if same else climb(workshop, f"{name}-{setting}", learner)
+                climbs["library"][name] if same else train_pair(workshop, f"{name}-{setting}", learner)
             )
     ours: dict[str, Any] = {}
     measured: dict[str, Any] = {}
@@ -123,17 +123,16 @@ def rommeo_fig1(workshop: Workshop) -> Outcome:
         + f"; ROMMEO-Q ends at (A, A) on {stuck['(A, A)'].value:.0%} and at (B, B) on "
         f"{stuck['(B, B)'].value:.0%} of seeds. Annealed from 500: "
         + ", ".join(f"{name} {annealed[name]:.2f}" for name in ("rommeo-q", "rommeo-q-emp", "pr2-q"))
-        + ". There the mean probability of A passes .5 for good in episode "
-        f"{half['opponent model']} in ROMMEO-Q's model of the other and in {half['opponent']} in its play, "
-        f".9 in "
-        f"{most[0]} and {most[1]}."
+        + ". There the mean probability of A stays above .5 from episode "
+        f"{half['opponent model']} on in ROMMEO-Q's model of the other and from {half['opponent']} on in its "
+        f"policy, above .9 from {most[0]} and {most[1]}."
     )
     figure = _draw_climbs(climbs)
     paper = {"rommeo-q": "P(A, A) to 1, above all others", "opponent model": "reaches A before the opponent"}
     return Outcome(figure, paper, ours, measured, why)
 
 
-def _draw_climbs(climbs: Mapping[str, Mapping[str, Climb]]) -> Any:
+def _draw_climbs(climbs: Mapping[str, Mapping[str, PairResult]]) -> Any:
     seeds = climbs["library"]["rommeo-q"].optimal.shape[1]
     figure, axes = panels(1, 3, (4.9, 3.7), f"ROMMEO figure 1: iterated climbing game, {seeds} seeds")
     titles = {"library": "constants of the authors' library", "annealed": "temperatures annealed from 500"}
@@ -160,7 +159,9 @@ OPPONENT = "that of the opponent"
 
 def _parts(setting: str) -> tuple[Part, ...]:
     mine = f"{setting}: P(A, A) of rommeo-q"
-    others = tuple(f"{setting}: P(A, A) of {name}" for name in climbers(annealed=False) if name != "rommeo-q")
+    others = tuple(
+        f"{setting}: P(A, A) of {name}" for name in learners_of_figure(annealed=False) if name != "rommeo-q"
+    )
     return (
         Part(mine, at_least=0.95),
         Part(mine, above=others),

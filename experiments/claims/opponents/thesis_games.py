@@ -1,4 +1,4 @@
-"""Thesis, figures 3.1 and 3.2: learners in tables on the thesis's game."""
+"""Thesis, figures 3.1 and 3.2: tabular learners on the thesis's game."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from jaxmarl_fac.statistics import Interval, bootstrap_interval, wilson_interval
 
 THESIS = np.asarray(THESIS_PAYOFF, float)
 
-#: The thesis states neither the number of steps nor of seeds beyond five; its curves end where nothing moves.
+#: The thesis states neither the number of steps nor of seeds beyond five; its curves end once they are flat.
 STEPS, ROLL_OUTS = 300, 50
 #: The reward of a run is that of its last steps.
 LAST_STEPS = 10
@@ -70,7 +70,7 @@ def play(workshop: Workshop, name: str, row: rules.Rule, column: rules.Rule, env
 
 
 def summary(curve: Curve) -> dict[str, Any]:
-    """What a pair ends with."""
+    """Final rewards and joint actions of a pair."""
     joint = np.stack([curve.rows[-1].argmax(1), curve.columns[-1].argmax(1)], 1)  # (seeds, 2)
     pairs, counts = np.unique(joint, axis=0, return_counts=True)
     return {
@@ -101,14 +101,16 @@ def decided(curve: Curve) -> float:
 
 
 def exact_limits() -> dict[str, float]:
-    """Rewards of the first agent when ω has gone to infinity and every entry is known."""
+    """Rewards of the first agent in the limit ω → ∞ with exact values."""
     with jax.enable_x64(True):
         q, inf = jnp.asarray(THESIS), jnp.inf
         helped = stages.agent_first(q, inf, inf).policy  # PR2's and ROMMEO's row agent
         helper = stages.opponent_first(q, inf, inf).opponent
         careful = stages.agent_first(q, inf, -inf).policy
         adversary = stages.opponent_first(q, inf, -inf).opponent
-        deceived = stages.opponent_first(-q, inf, inf).opponent  # paid -q, believes in help
+        deceived = stages.opponent_first(
+            -q, inf, inf
+        ).opponent  # its payoff is -q, and it models the other as cooperative
         pairs = {
             "cooperative": (helped, helper),
             "balancing-q": (careful, adversary),
@@ -167,7 +169,7 @@ def fig3_1(workshop: Workshop) -> Outcome:
         "reward",
         {"pr2": limit},
         "mean and 95 % band; dotted: exact limit",
-        dashes=("-", "--"),  # they lie on each other
+        dashes=("-", "--"),  # the curves coincide
     )
     draw_curves(
         axes[0, 1],
@@ -247,7 +249,7 @@ def fig3_2a(workshop: Workshop) -> Outcome:
 
 
 def fig3_2b(workshop: Workshop) -> Outcome:
-    """PR2, which takes the adversary for a friend."""
+    """PR2, which models its adversary as cooperative."""
     curves = zero_sum(workshop)
     limits = exact_limits()
     ours: dict[str, Any] = {name: summary(curve) for name, curve in curves.items()}
@@ -368,7 +370,7 @@ CLAIMS = (
     Claim(
         "fig3_2b",
         "Thesis, figure 3.2b",
-        "PR2, which takes its adversary for a friend, plays action 3 and ends almost at 0, below "
+        "PR2, which models its adversary as cooperative, plays action 3 and ends almost at 0, below "
         "Balancing-Q.",
         Rule(
             (

@@ -19,7 +19,7 @@ from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
 from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.styles import label_of, line_styles
-from jaxmarl_fac.report.verdicts import Either, Part, Rule, percent, share
+from jaxmarl_fac.report.verdicts import Either, Part, Rule, as_percent, share
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
 
@@ -44,9 +44,11 @@ def budget(workshop: Workshop) -> Outcome:
                 "ever_optimal_fraction": share(good.any(0)),
                 "median_first_optimal_step": float(np.median(first)),
                 "by_budget": by_budget,
-                "where_not_optimal": tie(histories[name][game].last, table_of(name), payoff),
+                "where_not_optimal": values_where_not_optimal(
+                    histories[name][game].last, table_of(name), payoff
+                ),
             }
-            shares[name] = {step: percent(fraction) for step, fraction in by_budget.items()}
+            shares[name] = {step: as_percent(fraction) for step, fraction in by_budget.items()}
         _draw_shares(axes[0, column], shares, title, legend=column == len(LONG_GAMES) - 1)
     history = histories["qplex"]["matrix-qplex"]
     steps, seeds = history.last_env_steps, len(history.last["episode_return"])
@@ -78,12 +80,14 @@ def budget(workshop: Workshop) -> Outcome:
     return Outcome(figure, {"env_steps": RELEASE_STEPS}, ours, measured, why)
 
 
-def tie(tables: Mapping[str, np.ndarray], joint: str, payoff: np.ndarray) -> dict[str, Any]:
-    """What the seeds that do not play the optimum believe of it, and of what they play.
+def values_where_not_optimal(
+    tables: Mapping[str, np.ndarray], joint: str, payoff: np.ndarray
+) -> dict[str, Any]:
+    """Learned values of the optimum and of the greedy joint action, on seeds that do not play the optimum.
 
     Args:
         tables: `joint_tables` of all seeds `(seeds, ...)`.
-        joint: which joint value to look at.
+        joint: name of the joint value.
         payoff: of the game, `(A, A)`.
     """
     best = np.unravel_index(np.argmax(payoff), payoff.shape)

@@ -29,8 +29,8 @@ GAMES = {
 ALGORITHMS = ("vdn", "qmix", "qatten", "qplex", "qtran-base", "cw-qmix", "ow-qmix", "remix")
 #: QPLEX whose utilities learn through the advantages too.
 FREE = "qplex-gradient"
-#: Table 3 of QTRAN gives every network two layers of 32 units: so have the parts that QTRAN has not. As all
-#: play at random for ever, recent transitions are like all others, and ReMIX does without them.
+#: Table 3 of QTRAN gives every network two layers of 32 units: so have the parts that QTRAN has not. As
+#: all act at random throughout, recent transitions are like all others, and ReMIX does not sample them apart.
 SETTINGS: dict[str, dict[str, Any]] = {
     "qplex": {"kernel_hidden": (32, 32)},
     FREE: {"kernel_hidden": (32, 32), "stop_gradient": False},
@@ -56,7 +56,7 @@ def train(workshop: Workshop, name: str) -> dict[str, History]:
     """20,000 steps of every game with epsilon = 1, as in QTRAN's table 3, in one program."""
     experiment = Experiment(
         algorithm=learner(name),
-        environment=together(tuple(GAMES)),
+        environment=stack_games(tuple(GAMES)),
         games=len(GAMES),
         seeds=workshop.seeds(smoke=2, quick=50, paper=256),
         env_steps=workshop.choose(smoke=200, quick=20_000, paper=20_000),
@@ -64,7 +64,7 @@ def train(workshop: Workshop, name: str) -> dict[str, History]:
         evaluation_episodes=1,
         probe=joint_tables,
     )
-    return apart(workshop.train(name, experiment), tuple(GAMES))
+    return split_by_game(workshop.train(name, experiment), tuple(GAMES))
 
 
 def train_long(workshop: Workshop, name: str) -> dict[str, History]:
@@ -73,7 +73,7 @@ def train_long(workshop: Workshop, name: str) -> dict[str, History]:
         return train(workshop, name)
     experiment = Experiment(
         algorithm=learner(name),
-        environment=together(LONG_GAMES),
+        environment=stack_games(LONG_GAMES),
         games=len(LONG_GAMES),
         seeds=workshop.seeds(smoke=2, quick=50, paper=50),
         env_steps=workshop.choose(smoke=200, quick=20_000, paper=RELEASE_STEPS),
@@ -81,15 +81,15 @@ def train_long(workshop: Workshop, name: str) -> dict[str, History]:
         evaluation_episodes=1,
         probe=joint_tables,
     )
-    return apart(workshop.train(f"long-{name}", experiment), LONG_GAMES)
+    return split_by_game(workshop.train(f"long-{name}", experiment), LONG_GAMES)
 
 
-def together(games: tuple[str, ...]) -> TeamEnvironment:
+def stack_games(games: tuple[str, ...]) -> TeamEnvironment:
     """A batch of games: they differ in their payoffs only."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(envs.make, games))
 
 
-def apart(result: Result, games: tuple[str, ...]) -> dict[str, History]:
+def split_by_game(result: Result, games: tuple[str, ...]) -> dict[str, History]:
     """What was measured of each game; lanes are seeds, game by game."""
     arrays = result.history.arrays()
     env_steps = arrays.pop("env_steps")

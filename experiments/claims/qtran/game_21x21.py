@@ -104,7 +104,7 @@ def fig5(workshop: Workshop) -> Outcome:
 
 
 def fig8_11(workshop: Workshop) -> Outcome:
-    """The 21x21 game: what VDN, QMIX and both QTRAN variants make of it."""
+    """The 21x21 game: joint values of VDN, QMIX and both QTRAN variants."""
     names = ("vdn", "qmix", "qtran-base", "qtran-alt")
     results = {name: train_21x21(workshop, name) for name in names}
     ours: dict[str, Any] = {name: summary(result, optimum=10.0) for name, result in results.items()}

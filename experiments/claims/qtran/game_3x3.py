@@ -72,7 +72,7 @@ def train_3x3(workshop: Workshop, name: str) -> Result:
 
 
 def summary(result: Result, optimum: float) -> dict[str, Any]:
-    """How often greedy play is optimal, what it earns, and what the learner believes on average."""
+    """How often greedy play is optimal, what it earns, and the learner's mean values."""
     last = result.history.last
     returns = last["episode_return"]
     tables = ("utilities", "q_tot", "q_jt", "q_prime")
@@ -84,7 +84,7 @@ def summary(result: Result, optimum: float) -> dict[str, Any]:
 
 
 def table1(workshop: Workshop) -> Outcome:
-    """The 3x3 game: what each algorithm learns of it."""
+    """The 3x3 game: the joint values that each algorithm learns."""
     names = ("vdn", "qmix", "qtran-base", "qtran-alt", PRINTED, QMIX_ANNEALED)
     results = {name: train_3x3(workshop, name) for name in names}
     ours: dict[str, Any] = {name: summary(result, optimum=8.0) for name, result in results.items()}

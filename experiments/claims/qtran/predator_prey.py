@@ -18,7 +18,7 @@ from envs.predator_prey import PredatorPrey
 from experiments.claims.qtran.squeeze import DRAWING_COST, NAMES, OTHERS, QTRAN
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
-from jaxmarl_fac.report.curves import LAST_RETURN, changes, curves_figure, scores, told
+from jaxmarl_fac.report.curves import LAST_RETURN, curves_figure, format_intervals, scores, settings_diff
 from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Condition, Part, Rule, labelled
 
@@ -74,7 +74,7 @@ def prey_experiment(predators: int, name: str, scale: Scale, seeds: Sequence[int
 
 
 def optimal_return(game: PredatorPrey) -> float:
-    """The most that predators who see everything can expect from an episode, exact, for one prey.
+    """The optimal expected return of fully observing predators, exact, for one prey.
 
     By backward induction over `time_limit` steps and all placements; undiscounted, in float64. What
     agents with a smaller view reach is at most this.
@@ -124,7 +124,7 @@ def fig4(workshop: Workshop, predators: int, penalty: float) -> Outcome:
         curves[name] = returns.reshape(len(returns), len(PENALTIES), len(seeds))[:, game]
         paper = prey_experiment(predators, name, "paper", seeds)
         views: Any = (experiment.environment, paper.environment)
-        changed = changes(experiment, paper, ("full_view", *(game.full_view for game in views)))
+        changed = settings_diff(experiment, paper, ("full_view", *(game.full_view for game in views)))
     reference = None
     if predators == 2:  # four predators and two prey have too many placements
         reference = optimal_return(envs.make(f"predator-prey-{predators}", penalty=penalty))  # type: ignore[arg-type]
@@ -145,7 +145,7 @@ def fig4(workshop: Workshop, predators: int, penalty: float) -> Outcome:
         last.values(), key=lambda score: score.low
     )
     optimum = "" if reference is None else f" (the optimum is {reference:.2f})"
-    why = f"Last returns{optimum}: {told(last)}. {changed}".strip()
+    why = f"Last returns{optimum}: {format_intervals(last)}. {changed}".strip()
     return Outcome(figure, PAPER_FIG4[predators], ours, measured, why)
 
 
@@ -156,7 +156,7 @@ PAPER_FIG4 = {
 
 
 def fig7(workshop: Workshop) -> Outcome:
-    """What a prey's neighbours are paid."""
+    """The reward of the predators next to a prey."""
     ours: dict[str, dict[str, float]] = {}
     measured = {}
     figure, axes = panels(1, 3, (3.6, 4.2), "QTRAN figure 7: what predator-prey pays, P = .5")
@@ -197,23 +197,23 @@ def _above_others(name: str, others: Sequence[str]) -> Part:
     return Part(f"last return of {name}", above=tuple(f"last return of {other}" for other in others))
 
 
-def _runs_away(name: str) -> Part:
+def _avoids_prey(name: str) -> Part:
     return Part(f"lower end of the last return of {name}", at_most=0)
 
 
 def fig4_rule(predators: int, penalty: float) -> Rule:
-    """Who hunts at a penalty. A return above 0 takes catches: to do nothing earns 0."""
+    """Which algorithms catch prey at a penalty. A return above 0 requires catches: doing nothing earns 0."""
     parts: tuple[Condition, ...]
     if penalty == PENALTIES[0]:
         parts = tuple(map(_above_zero, NAMES))
     elif predators == 2:
         parts = (*map(_above_zero, QTRAN), *(_above_others(name, OTHERS) for name in QTRAN))
     else:
-        parts = (*map(_runs_away, OTHERS), _above_zero("qtran-alt"), _above_others("qtran-alt", NAMES[:3]))
+        parts = (*map(_avoids_prey, OTHERS), _above_zero("qtran-alt"), _above_others("qtran-alt", NAMES[:3]))
         if penalty == PENALTIES[-1]:
-            parts = (*parts, _runs_away("qtran-base"))
-    hunts = Part("interval of the last return of the best algorithm", above=0)
-    return Rule(parts, learned=hunts, given=f"{LAST_RETURN}: ")
+            parts = (*parts, _avoids_prey("qtran-base"))
+    catches = Part("interval of the last return of the best algorithm", above=0)
+    return Rule(parts, learned=catches, given=f"{LAST_RETURN}: ")
 
 
 def _prey_claim(figure: str, predators: int, penalty: float, claim: str) -> Claim:
@@ -229,11 +229,11 @@ def _prey_claim(figure: str, predators: int, penalty: float, claim: str) -> Clai
 
 CLAIMS = (
     _prey_claim("fig4a", 2, 0.5, "all learn to catch the prey."),
-    _prey_claim("fig4b", 2, 1.0, "QTRAN hunts, VDN and QMIX hunt less."),
-    _prey_claim("fig4c", 2, 1.5, "QTRAN hunts, VDN and QMIX only avoid the penalty."),
+    _prey_claim("fig4b", 2, 1.0, "QTRAN catches prey, VDN and QMIX less."),
+    _prey_claim("fig4c", 2, 1.5, "QTRAN catches prey, VDN and QMIX only avoid the penalty."),
     _prey_claim("fig4d", 4, 0.5, "all learn to catch the prey."),
-    _prey_claim("fig4e", 4, 1.0, "QTRAN-alt hunts best, VDN and QMIX run away."),
-    _prey_claim("fig4f", 4, 1.5, "only QTRAN-alt hunts, the others run away."),
+    _prey_claim("fig4e", 4, 1.0, "QTRAN-alt catches most prey, VDN and QMIX avoid it."),
+    _prey_claim("fig4f", 4, 1.5, "only QTRAN-alt catches prey, the others avoid it."),
 )
 
 

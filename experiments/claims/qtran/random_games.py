@@ -13,7 +13,7 @@ from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
 from jaxmarl_fac.report.figures import bar_counts, panels
-from jaxmarl_fac.report.verdicts import Every, Part, Rule, percent
+from jaxmarl_fac.report.verdicts import Every, Part, Rule, as_percent
 from jaxmarl_fac.statistics import bootstrap_interval, wilson_interval
 
 PAPER_TABLE_6 = {"QTRAN=VDN=QMIX": 114, "QTRAN>VDN=QMIX": 177, "VDN>QMIX": 5, "QMIX>VDN": 14}
@@ -77,7 +77,7 @@ def table6(workshop: Workshop) -> Outcome:
     exact = ours["qtran-base"]["optimal_games"]
     near = ours["qtran-base"]["near_optimal_games"]
     measured: dict[str, Any] = {
-        # Fewer games are counted as so many of 310.
+        # Counts on fewer games are scaled to 310.
         f"games on which {name} is optimal": ours[name]["optimal_games"] * GAMES / games
         for name in names
     }
@@ -98,7 +98,7 @@ def table6(workshop: Workshop) -> Outcome:
         axes[0, 1],
         ["optimal", "within .03 of the optimum"],
         {name: [100 * fraction.value for fraction in pair] for name, pair in fractions.items()},
-        {name: [percent(fraction) for fraction in pair] for name, pair in fractions.items()},
+        {name: [as_percent(fraction) for fraction in pair] for name, pair in fractions.items()},
         ylabel="% of games, 95 % Wilson intervals",
         value_format="{:.0f}",
     )

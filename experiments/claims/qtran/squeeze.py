@@ -24,11 +24,11 @@ from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
-    changes,
     curves_figure,
+    format_intervals,
     gain_over_before,
     scores,
-    told,
+    settings_diff,
 )
 from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
@@ -99,7 +99,7 @@ def squeeze(workshop: Workshop, multi: bool = False, explore: bool = False) -> t
         arrays = result.history.arrays()
         optimum = optima(experiment)  # (lanes,)
         curves[name] = arrays["episode_return"] / optimum
-        changed = changes(experiment, squeeze_experiment(name, "paper", seeds, multi, explore))
+        changed = settings_diff(experiment, squeeze_experiment(name, "paper", seeds, multi, explore))
     title = f"QTRAN figure 3: {title}" + (", ε = 1 throughout" if explore else "")
     figure = curves_figure(arrays["env_steps"], curves, title, 1.0, "greedy reward / optimum")
     last = scores(curves)
@@ -110,7 +110,7 @@ def squeeze(workshop: Workshop, multi: bool = False, explore: bool = False) -> t
         "draws" if not multi else "seeds": len(seeds),
     }
     measured = labelled("last share of the optimum", last) | gain_over_before(curves)
-    return figure, ours, measured, f"Shares of the optimum: {told(last)}", changed
+    return figure, ours, measured, f"Shares of the optimum: {format_intervals(last)}", changed
 
 
 def optima(experiment: Experiment) -> np.ndarray:
@@ -133,7 +133,7 @@ def steps_to(curve: np.ndarray, env_steps: np.ndarray, share: float = 0.95) -> i
 
 
 def fig3a(workshop: Workshop) -> Outcome:
-    """GS: everybody gets there, QTRAN first."""
+    """GS: all algorithms reach the optimum, QTRAN first."""
     figure, ours, measured, found, changed = squeeze(workshop)
     steps = {name: np.inf if s is None else s for name, s in ours["steps_to_95_percent"].items()}
     measured[SLOWER_QTRAN] = max(steps[name] for name in QTRAN)

@@ -23,11 +23,11 @@ from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
-    changes,
     curves_figure,
+    format_intervals,
     gain_over_before,
     scores,
-    told,
+    settings_diff,
 )
 from jaxmarl_fac.report.figures import learning_curves, panels
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
@@ -67,7 +67,7 @@ def about_maps() -> str:
         if not each.env_id
     )
     return (
-        f"Of the paper's maps SMAX has {there}. It has not: {missing}. SMAX is not SMAC: a return is at most "
+        f"Of the paper's maps SMAX has {there}. It lacks: {missing}. SMAX is not SMAC: a return is at most "
         "2, and only the order of algorithms compares."
     )
 
@@ -79,7 +79,7 @@ def battle(workshop: Workshop, name: str, map_name: str, **changed: Any) -> Any:
     words = ["smax", map_name, name, *(f"{setting}={value}" for setting, value in changed.items())]
     result = workshop.train("-".join(words), experiment)
     arrays = result.history.arrays()
-    told_changes = changes(experiment, smax_experiment(name, "paper", seeds, map_name))
+    told_changes = settings_diff(experiment, smax_experiment(name, "paper", seeds, map_name))
     return arrays["episode_return"], arrays["env_steps"], told_changes
 
 
@@ -104,7 +104,7 @@ def fig2(workshop: Workshop) -> Outcome:
         ours[map_name] = scores(curves)
         on_map = labelled("last return", ours[map_name]) | gain_over_before(curves)
         measured |= {f"{name} on {map_name}": interval for name, interval in on_map.items()}
-    found = "; ".join(f"{map_name}: {told(ours[map_name])}" for map_name in MAPS)
+    found = "; ".join(f"{map_name}: {format_intervals(ours[map_name])}" for map_name in MAPS)
     why = f"Last returns on {found}. {about_maps()} {changed}"
     paper = {"highest": dict.fromkeys(BEST_ON, REMIX)}
     return Outcome(figure, paper, ours, measured, why.strip())
@@ -121,7 +121,7 @@ def fig5_smax(workshop: Workshop) -> Outcome:
     last = scores(curves)
     ours = {"last_return": last, "mean_return_over_training": speeds(curves)}
     measured = labelled("last return", last) | gain_over_before(curves)
-    why = f"Last returns on {ABLATED_ON}, as SMAX has no MMM2: {told(last)}. {changed}"
+    why = f"Last returns on {ABLATED_ON}, as SMAX has no MMM2: {format_intervals(last)}. {changed}"
     return Outcome(figure, FIG5_PAPER, ours, measured, why.strip())
 
 
@@ -154,8 +154,8 @@ CLAIMS = (
     Claim(
         "fig5_smax",
         "ReMIX, figure 5, on SMAX 6h_vs_8z",
-        "To leave out any factor of the weights harms, the Bellman error most.",
-        ablation_rule("In place of MMM2, which SMAX has not", BETTER_THAN_BEFORE),
+        "Leaving out any factor of the weights lowers the return, the Bellman error most.",
+        ablation_rule("In place of MMM2, which SMAX lacks", BETTER_THAN_BEFORE),
         cost("2 min", "hours on 2 cores"),
         fig5_smax,
     ),

@@ -34,11 +34,11 @@ from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
-    changes,
     curves_figure,
+    format_intervals,
     gain_over_before,
     scores,
-    told,
+    settings_diff,
 )
 from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
@@ -51,9 +51,9 @@ ALGORITHMS = (
     *WEIGHTED,
     REMIX,
 )
-#: The four panels of figure 1, and what a lone catcher is paid.
+#: The four panels of figure 1, and the reward of a lone catcher.
 PUNISHMENTS = {"fig1_p0": 0.0, "fig1_p05": -0.5, "fig1_p15": -1.5, "fig1_p2": -2.0}
-#: From here on, the paper says, only ReMIX and Weighted QMIX hunt well.
+#: From this punishment on, the paper says, only ReMIX and Weighted QMIX catch prey well.
 HARD = -1.5
 #: Least weights of figure 4; the first is the default.
 MIN_WEIGHTS = (0.1, 0.5, 0.8)
@@ -90,8 +90,8 @@ def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int],
     """Train one algorithm, unless that is done; what was measured at one punishment, and what is changed.
 
     An accelerator plays four punishments in the time of one, so at the scale "paper" all of them train in
-    one program, which figures 1, 3, 4 and 5 share; at the others each by itself, for two cores have no time
-    to spare.
+    one program, which figures 1, 3, 4 and 5 share; at the other scales each trains by itself,
+    because two cores are too slow for all four.
 
     Returns:
         Every metric `(evaluations, seeds, ...)` by name with `env_steps (evaluations,)`, and the experiment.
@@ -116,10 +116,10 @@ def changed_for(experiment: Experiment, name: str) -> str:
     paper = hunt_experiment(name, "paper", experiment.seeds, (0.0,))
     game: Any = experiment.environment
     if (game.height, game.width) == (10, 10):
-        return changes(experiment, paper)
+        return settings_diff(experiment, paper)
     return (
         f"Played on {game.height} x {game.width} cells with {game.num_agents} agents, {game.num_prey} prey "
-        f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {changes(experiment, paper)}"
+        f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {settings_diff(experiment, paper)}"
     )
 
 
@@ -129,19 +129,19 @@ def optimum(game: StagHunt) -> float:
 
 
 def _measured(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the rules of all figures judge: last returns, and whether somebody hunts."""
+    """What the rules of all figures judge: last returns, and whether any algorithm catches prey."""
     learning = gain_over_before(curves)
     last = "last return of the best algorithm"
     return labelled("last return", scores(curves)) | learning | {f"interval of the {last}": learning[last]}
 
 
-#: To run away from all prey earns 0, and random play may earn more where lone catchers are not punished.
+#: Avoiding all prey earns 0, and random play may earn more where lone catchers are not punished.
 HUNTS = Every((Part("interval of the last return of the best algorithm", above=0), BETTER_THAN_BEFORE))
 QMIX_SHARE = "interval of qmix's last return as a share of the optimum"
 
 
 def fig1_rule(punishment: float) -> Rule:
-    """Who hunts at a punishment, and who learns it fastest."""
+    """Which algorithms catch prey at a punishment, and which learns it fastest."""
     others = [name for name in ALGORITHMS if name != REMIX]
     mine, qmix = f"last return of {REMIX}", f"last return of {QMIX}"
     parts: tuple[Part, ...]
@@ -186,9 +186,9 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
     judged["last return of the better Weighted QMIX"] = last[weighted]
     judged[QMIX_SHARE] = Interval(*(end / best for end in dataclasses.astuple(last[QMIX])))
     why = (
-        f"Last returns (the optimum is {best:g}): {told(last)}. Mean returns over training: {told(speed)}. A "
-        f"seed of ReMIX learns faster than one of {faster} with probability {ahead.value:.2f} "
-        f"[{ahead.low:.2f}, {ahead.high:.2f}]. {changed_for(experiment, name)}"
+        f"Last returns (the optimum is {best:g}): {format_intervals(last)}. Mean returns over training: "
+        f"{format_intervals(speed)}. A seed of ReMIX learns faster than one of {faster} with probability "
+        f"{ahead.value:.2f} [{ahead.low:.2f}, {ahead.high:.2f}]. {changed_for(experiment, name)}"
     )
     paper = {"best": REMIX, "fastest": REMIX, "good": [REMIX, "wqmix"] if punishment <= HARD else None}
     return Outcome(figure, paper, ours, judged, why.strip())
@@ -196,7 +196,7 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
 
 #: Natural logarithm at which the colours end, as in the paper.
 MIN_LOG = -10.0
-#: A level of the weights counts if so many of the sampled steps have it.
+#: Least share of the sampled steps for a level of the weights to count.
 LEVEL_SHARE = 0.01
 
 
@@ -294,7 +294,7 @@ def variants(
     figure = curves_figure(measured["env_steps"], curves, f"ReMIX {title}", best)
     last = scores(curves)
     ours = {"optimum": best, "last_return": last, "mean_return_over_training": speeds(curves)}
-    why = f"Last returns: {told(last)}. {changed_for(experiment, REMIX)}"
+    why = f"Last returns: {format_intervals(last)}. {changed_for(experiment, REMIX)}"
     return figure, ours, _measured(curves), why.strip()
 
 
@@ -331,7 +331,7 @@ FIG4_RULE = Rule(
 def _hunt_claim(figure: str) -> Claim:
     punishment = PUNISHMENTS[figure]
     hard = punishment <= HARD
-    claim = "only ReMIX and Weighted QMIX hunt well" if hard else "ReMIX hunts best"
+    claim = "only ReMIX and Weighted QMIX catch prey well" if hard else "ReMIX is best"
     return Claim(
         figure,
         "ReMIX, figure 1",
@@ -355,7 +355,7 @@ CLAIMS = (
     Claim(
         "fig4",
         "ReMIX, figure 4",
-        "A least weight of .1 is good, higher ones do harm.",
+        "A least weight of .1 is good, higher ones are worse.",
         FIG4_RULE,
         cost("40 s", "10 min on 2 cores"),
         fig4,
@@ -363,7 +363,7 @@ CLAIMS = (
     Claim(
         "fig5",
         "ReMIX, figure 5, on the stag hunt",
-        "To leave out any factor of the weights harms, the Bellman error most.",
+        "Leaving out any factor of the weights lowers the return, the Bellman error most.",
         ablation_rule("At p = -2", HUNTS),
         cost("80 s", "15 min on 2 cores"),
         fig5,

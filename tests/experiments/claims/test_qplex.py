@@ -6,15 +6,15 @@ import pytest
 
 import envs
 from experiments import reproduce_qplex
-from experiments.claims.qplex.budget import tie
+from experiments.claims.qplex.budget import values_where_not_optimal
 from experiments.claims.qplex.games import (
     ALGORITHMS,
     FREE,
     GAMES,
-    apart,
     learner,
     optimal,
-    together,
+    split_by_game,
+    stack_games,
     train_long,
 )
 from experiments.reproduce_qplex import CLAIMS
@@ -39,8 +39,8 @@ def test_all_play_at_random_and_learn_from_transitions():
     assert not flat(learner(FREE)).stop_gradient
 
 
-def test_games_are_put_together_and_taken_apart():
-    batch = together(tuple(GAMES))
+def test_games_are_stacked_and_split():
+    batch = stack_games(tuple(GAMES))
     for k, (game, (_, payoff)) in enumerate(GAMES.items()):
         one = jax.tree.map(lambda leaf, k=k: leaf[k], batch)
         np.testing.assert_array_equal(one.payoff[0], payoff.astype(np.float32))
@@ -48,7 +48,7 @@ def test_games_are_put_together_and_taken_apart():
     history = History()
     for step in (0, 10):
         history.append(step, {"episode_return": np.arange(6) + step, "q_tot": np.ones((6, 3, 3))})
-    parts = apart(Result(history, None, True, 0.0), tuple(GAMES))  # type: ignore[arg-type]
+    parts = split_by_game(Result(history, None, True, 0.0), tuple(GAMES))  # type: ignore[arg-type]
     assert list(parts) == list(GAMES)
     assert parts["matrix-qplex"].last["episode_return"].tolist() == [12, 13]
     assert parts["matrix-qplex"].last["q_tot"].shape == (2, 3, 3)
@@ -66,13 +66,13 @@ def test_what_seeds_short_of_the_optimum_believe():
         "greedy_actions": np.asarray([[0, 0], [1, 1], [0, 1]]),
         "q_tot": np.stack([payoff, payoff + 1, payoff + 3]),
     }
-    tied = tie(tables, "q_tot", payoff)
+    tied = values_where_not_optimal(tables, "q_tot", payoff)
     assert tied["seeds"] == 2  # the first plays the optimum
     assert tied["value_of_optimum"].value == pytest.approx((9 + 11) / 2)
     assert tied["value_of_greedy"].value == pytest.approx((7 - 9) / 2)
     assert tied["mean_payoff_of_both"].value == pytest.approx(((6 + 8) / 2 + (-12 + 8) / 2) / 2)
     solved = {name: table[:1] for name, table in tables.items()}
-    assert tie(solved, "q_tot", payoff) == {"seeds": 0}
+    assert values_where_not_optimal(solved, "q_tot", payoff) == {"seeds": 0}
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from experiments.claims.remix.stag_hunt import (
 )
 from experiments.reproduce_remix import CLAIMS
 from jaxmarl_fac.report.claims import Outcome, Workshop
-from jaxmarl_fac.report.curves import changes
+from jaxmarl_fac.report.curves import settings_diff
 from tests.helpers import flat
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
@@ -99,7 +99,7 @@ def test_the_papers_scale_is_its_table_2(name):
         assert algorithm.alpha == 0.1
     if name == "remix":
         assert (algorithm.w_min, algorithm.recent_fraction) == (0.1, 0.5)
-    assert changed_for(paper, name) == changes(paper, paper) == ""
+    assert changed_for(paper, name) == settings_diff(paper, paper) == ""
     quick = hunt_experiment(name, "quick", (0, 1, 2, 3), (-2.0,))
     said = changed_for(quick, name)
     assert "6 x 6 cells with 4 agents, 4 prey and 30 steps" in said

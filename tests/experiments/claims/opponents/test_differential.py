@@ -20,7 +20,7 @@ def rows(rommeo=10.0, pr2=10.0, ddpg=0.0, rommeo_since=1, pr2_since=3):
     finals = {
         "rommeo-ac": (rommeo, rommeo_since),
         "pr2-ac": (pr2, pr2_since),
-        **dict.fromkeys(differential.LEFT_BEHIND, (ddpg, 1)),
+        **dict.fromkeys(differential.AT_LOCAL_OPTIMUM, (ddpg, 1)),
     }
     return {
         name: differential.summary(ITERATIONS, curve(np.broadcast_to(final, 20), since))

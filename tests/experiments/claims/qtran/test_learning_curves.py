@@ -10,7 +10,7 @@ from experiments import reproduce_qtran
 from experiments.claims.qtran import predator_prey, squeeze
 from experiments.claims.qtran.predator_prey import PENALTIES, optimal_return, prey_experiment
 from experiments.claims.qtran.squeeze import NAMES, optima, squeeze_experiment, steps_to
-from jaxmarl_fac.report.curves import changes, last_returns
+from jaxmarl_fac.report.curves import last_returns, settings_diff
 from tests.helpers import flat
 from tests.reference.predator_prey import ReferencePredatorPrey
 
@@ -146,11 +146,11 @@ def test_the_papers_scale_is_the_papers_tables(name):
         assert (algorithm.replay_size, algorithm.epsilon_steps) == (replay, final)
         assert (algorithm.batch_size, algorithm.learning_rate, algorithm.gamma) == (32, 5e-4, 0.99)
     assert (flat(prey.algorithm).target_period, flat(prey.algorithm).hidden) == (10_000, (64, 64, 64))
-    assert changes(prey, prey) == ""
+    assert settings_diff(prey, prey) == ""
     quick = prey_experiment(2, name, "quick", (0, 1))
     assert flat(quick.algorithm).hidden == flat(prey.algorithm).hidden  # same networks
-    assert f"env_steps {quick.env_steps} (paper: 10000000)" in changes(quick, prey)
-    assert "epsilon_steps" in changes(quick, prey)
+    assert f"env_steps {quick.env_steps} (paper: 10000000)" in settings_diff(quick, prey)
+    assert "epsilon_steps" in settings_diff(quick, prey)
 
 
 def test_three_penalties_train_in_one_program():
