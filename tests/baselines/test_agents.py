@@ -6,37 +6,41 @@ import numpy as np
 import pytest
 
 import baselines
-from baselines.registry import ALGORITHMS, lookup
+from baselines.policy_gradient import PolicyGradient
+from baselines.q_learning import QLearning
+from baselines.registry import ALGORITHMS, lookup, own_settings
 from envs.matrix_games import matrix_game
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.networks import AgentNetwork, RecurrentAgentNetwork
 from jaxmarl_fac.settings import leaves
 from tests.helpers import clock_at, first_observation, flat, transitions
 
-#: All deep Q-learners but LTQL, whose networks are its own.
+#: All deep learners of teams but LTQL, whose networks are its own.
 LEARNERS = [name for name in ALGORITHMS if {"agent_ids", "last_actions"} <= set(leaves(lookup(name)))]
 FLAGS = {"share_parameters": False, "agent_ids": False}
 ENV = matrix_game([[0, 10], [2, 0]])
 GAME = GameSpec.of(ENV)
 
 
-def test_who_the_deep_q_learners_are():
-    assert len(LEARNERS) == 12
-    assert not set(LEARNERS) & {"ltql", "sac", "iql-tabular", "jal"}
+def test_who_the_deep_learners_are():
+    learners = {name: type(lookup(name)) for name in LEARNERS}
+    assert set(learners.values()) == {QLearning, PolicyGradient}
+    for name, entry in ALGORITHMS.items():
+        assert (name in learners) == (type(entry.algorithm) in learners.values() and name != "ltql")
 
 
 @pytest.mark.parametrize("algorithm_id", LEARNERS)
-def test_every_deep_q_learner_gives_its_agents_the_flags(algorithm_id):
+def test_every_deep_learner_gives_its_agents_the_flags(algorithm_id):
     """And the unrestricted joint value's agents too."""
     defaults = vars(flat(lookup(algorithm_id)))
     assert all(defaults[name] is True for name in (*FLAGS, "last_actions"))
-    feed_forward = baselines.make(algorithm_id, consumes="episodes", hidden=(5, 4), **FLAGS).network(GAME)
-    recurrent = baselines.make(
-        algorithm_id, consumes="episodes", recurrent=True, hidden=(5, 4), last_actions=False, **FLAGS
-    ).network(GAME)
+    settings = {"hidden": (5, 4), **FLAGS, **own_settings(algorithm_id, {"consumes": "episodes"})}
+    feed_forward = baselines.make(algorithm_id, **settings).network(GAME)
+    recurrent = baselines.make(algorithm_id, **settings, recurrent=True, last_actions=False).network(GAME)
+    outputs = 2 + getattr(lookup(algorithm_id).method, "extra_outputs", 0)
     for network, wanted in (
-        (feed_forward, AgentNetwork(2, (5, 4), share_parameters=False, agent_ids=False)),
-        (recurrent, RecurrentAgentNetwork(2, (5, 4), False, False, last_actions=False)),
+        (feed_forward, AgentNetwork(outputs, (5, 4), share_parameters=False, agent_ids=False)),
+        (recurrent, RecurrentAgentNetwork(outputs, (5, 4), False, False, last_actions=False)),
     ):
         agents = [network.agent, *([network.central_agent] if hasattr(network, "central_agent") else [])]
         assert len(agents) == 1 + (algorithm_id in ("cw-qmix", "ow-qmix", "remix"))

@@ -36,7 +36,10 @@ SMALL = {
     "head_embed": 3,
 }
 #: All that can have agents with a memory.
-LEARNERS = [name for name in ALGORITHMS if "recurrent" in leaves(lookup(name))]
+ALL = [name for name in ALGORITHMS if "recurrent" in leaves(lookup(name))]
+#: Those that learn from rollouts, and those that need episodes for it.
+FROM_ROLLOUTS = [name for name in ALL if "rollout_length" in leaves(lookup(name))]
+LEARNERS = [name for name in ALL if name not in FROM_ROLLOUTS]
 
 
 def small(algorithm_id, **settings):
@@ -464,6 +467,18 @@ def test_who_can_be_recurrent():
     assert {"iql", "vdn", "qmix", "qtran-base", "qtran-alt", "qplex", "qatten", "cw-qmix", "ow-qmix"} < {
         *LEARNERS
     }
+    assert {"reinforce", "a2c", "ippo", "mappo", "ppo", "central-pg", "coma", "vdac-sum", "vdac-mix"} < {
+        *FROM_ROLLOUTS
+    }
+
+
+@pytest.mark.parametrize("algorithm_id", FROM_ROLLOUTS)
+def test_learners_from_rollouts_may_have_a_memory_at_once(algorithm_id):
+    """In the stag hunt's family they have, like all others."""
+    assert not baselines.make(algorithm_id).recurrent
+    assert baselines.make(algorithm_id, recurrent=True).recurrent
+    algorithm = flat(baselines.make(algorithm_id, "stag-hunt"))
+    assert (algorithm.recurrent, algorithm.hidden, algorithm.optimiser) == (True, (64,), "rmsprop")
 
 
 @pytest.mark.parametrize("algorithm_id", LEARNERS)

@@ -14,7 +14,7 @@ from jaxmarl_fac.program import Program
 from jaxmarl_fac.settings import leaves
 
 #: One of each kind; the others are slow.
-FAMILIES = ("qtran-alt", "remix", "ltql", "distributed-tabular", "foe-q", "fmq", "rommeo-ac")
+FAMILIES = ("qtran-alt", "remix", "ltql", "distributed-tabular", "coma", "foe-q", "fmq", "rommeo-ac")
 RECURRENT = {"consumes": "episodes", "recurrent": True}
 
 
@@ -52,7 +52,8 @@ def cases():
         continuous = getattr(getattr(algorithm, "method", None), "continuous", False)
         yield pytest.param(algorithm_id, "differential" if continuous else "two-step", {}, marks=marks)
         if "recurrent" in leaves(algorithm):
-            yield pytest.param(algorithm_id, "two-step", RECURRENT, marks=marks)
+            settings = baselines.registry.own_settings(algorithm_id, RECURRENT)
+            yield pytest.param(algorithm_id, "two-step", settings, marks=marks)
 
 
 @pytest.mark.parametrize(("algorithm_id", "env_id", "settings"), list(cases()))
