@@ -11,6 +11,7 @@ import pytest
 import baselines
 import envs
 from experiments.claims.qtran import game_3x3, game_21x21, random_games
+from tests.helpers import but_slow
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,7 +63,12 @@ def test_make_reproduce_makes_the_matrix_games_and_nothing_that_takes_hours():
     assert figures == [claim.id for module in (game_3x3, game_21x21, random_games) for claim in module.CLAIMS]
 
 
-@pytest.mark.parametrize("command", [line for line in SHELL if not line.startswith("make")])
+#: These take half a minute each.
+COSTLY = [line for line in SHELL if line.startswith(("python experiments/sweep", "python experiments/bench"))]
+SCRIPTS = [line for line in SHELL if not line.startswith("make")]
+
+
+@pytest.mark.parametrize("command", but_slow(SCRIPTS, set(SCRIPTS) - set(COSTLY)))
 def test_scripts_run(command, tmp_path, request):
     python, script, *flags = shlex.split(command)
     assert python == "python"

@@ -74,10 +74,10 @@ def test_ids_of_the_pursuit():
     ("algorithm_id", "flags", "optimal"),
     [
         ("vdn", {"share_parameters": True, "agent_ids": False}, False),
-        ("vdn", {"share_parameters": True, "agent_ids": True}, True),
-        ("vdn", {"share_parameters": False, "agent_ids": False}, True),
+        pytest.param("vdn", {"share_parameters": True, "agent_ids": True}, True, marks=pytest.mark.slow),
+        pytest.param("vdn", {"share_parameters": False, "agent_ids": False}, True, marks=pytest.mark.slow),
         ("iql", {"share_parameters": False, "agent_ids": False}, True),
-        ("ltql", {"share_parameters": False, "agent_ids": False}, True),
+        pytest.param("ltql", {"share_parameters": False, "agent_ids": False}, True, marks=pytest.mark.slow),
     ],
 )
 def test_agents_must_differ_to_do_different_things(algorithm_id, flags, optimal):

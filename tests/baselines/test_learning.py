@@ -76,6 +76,7 @@ def test_vdn_fails_on_qtrans_game_as_its_fit_says():
     assert (last["greedy_actions"] > 0).mean() >= 0.95
 
 
+@pytest.mark.slow
 def test_iql_learns_every_actions_mean_reward():
     """With the other uniform: A pays (8 - 24) / 3 on average, B and C -4."""
     _, _, last = learn("iql", matrix_game(PAYOFF), seeds=64, env_steps=2000, batch_size=64)

@@ -217,7 +217,7 @@ REPEATED = Repeated(ONE_SHOT.payoff, ONE_SHOT.next_stage, ONE_SHOT.start, action
 
 @pytest.mark.parametrize(
     "algorithm_id",
-    but_slow(["iql", "qmix", "qtran-base", "qtran-alt", "qplex", "cw-qmix"], ["iql", "qtran-base", "qplex"]),
+    but_slow(["iql", "qmix", "qtran-base", "qtran-alt", "qplex", "cw-qmix"], ["qtran-base"]),
 )
 def test_one_observation_for_all_samples_equals_one_for_each(algorithm_id):
     """The same losses and gradients, and the same step, to float tolerance (sums in another order)."""
@@ -523,6 +523,7 @@ def trained_vdn(rate, key):
     return {"params": state.params, "actions": actions, "losses": losses}
 
 
+@pytest.mark.slow
 def test_learning_rates_side_by_side():
     """VDN, bound inside a vmap over 16 learning rates, is 16 runs with one rate each."""
     rates, key = np.geomspace(1e-4, 0.1, 16).astype(np.float32), jax.random.key(4)

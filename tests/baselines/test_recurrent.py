@@ -388,6 +388,7 @@ class Recall(TeamEnvironment):
         )
 
 
+@pytest.mark.slow
 def test_agents_forget_between_episodes_and_never_within():
     """The loop's carries after every step, beside states that tell the time and what was played."""
     env = Recall(shortest=2, longest=4)

@@ -100,6 +100,7 @@ def batch_of(env, seed, size):
     return transitions(*jax.vmap(one)(keys))
 
 
+@pytest.mark.slow
 def test_a_batch_is_learned_one_after_the_other():
     env = line_world()
     learner = baselines.make("ltql-tabular", step_size=0.5).bind(GameSpec.of(env))
@@ -113,6 +114,7 @@ def test_a_batch_is_learned_one_after_the_other():
     assert np.abs(state.params.q_b).max() > 0.5
 
 
+@pytest.mark.slow
 def test_the_step_size_may_fall_to_nothing():
     env = line_world()
     algorithm = baselines.make("iql-tabular", step_size=0.5, step_size_schedule="linear")

@@ -76,7 +76,7 @@ def learners_of(result):
         ("transitions", 1),
         pytest.param("transitions", 2, marks=pytest.mark.slow),
         pytest.param("episodes", 1, marks=pytest.mark.slow),
-        ("episodes", 2),
+        pytest.param("episodes", 2, marks=pytest.mark.slow),
     ],
 )
 def test_two_parts_are_the_same_bits_as_one_go(tmp_path, consumes, num_envs):
@@ -96,6 +96,7 @@ def test_two_parts_are_the_same_bits_as_one_go(tmp_path, consumes, num_envs):
     assert_same_result(train(long, tmp_path), grown)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_trained_longer_and_a_longer_one_not_shorter(tmp_path, bad_input):
     with pytest.raises(InterruptedRunError):
         train(BASE, tmp_path, tracker=Listener(stop_at=20))

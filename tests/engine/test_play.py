@@ -110,6 +110,7 @@ def test_bad_input(run, batch, tmp_path, bad_input):
         load_player(folder).animate(tmp_path / "nowhere" / "game.gif")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_and_a_damaged_one(run, tmp_path, bad_input):
     folder, _ = run
     shutil.copy(folder / "experiment.json", tmp_path / "experiment.json")

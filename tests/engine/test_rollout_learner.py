@@ -31,6 +31,7 @@ from jaxmarl_fac.program import Program
 from jaxmarl_fac.targets import lambda_returns
 from jaxmarl_fac.values import mask_unavailable, masked_mean
 from tests.engine.memory.games import stages_at_random
+from tests.helpers import but_slow
 from tests.reference import recurrent
 
 LATENTS, WIDTH = 4, 6
@@ -183,7 +184,7 @@ MEMORIES = {
     "episodes": Together(fresh=Rollout(LENGTH), replay=Episodes(30, 5)),
     "transitions": Together(fresh=Rollout(LENGTH), replay=Transitions(200, 16)),
 }
-every_memory = pytest.mark.parametrize("memory", MEMORIES)
+every_memory = pytest.mark.parametrize("memory", but_slow(MEMORIES, ["episodes"]))
 
 
 @functools.cache
@@ -431,6 +432,7 @@ def test_the_replay_gives_back_what_happened(memory):
     assert whole[1] > 1000 and (memory == "episodes") == (whole[0] == 0)
 
 
+@pytest.mark.slow
 def test_it_learns():
     """To play the best of two joint actions that agents have to agree on, at each of three stages."""
     experiment = Experiment(
@@ -503,10 +505,20 @@ def updates_one_by_one(experiment):
 @pytest.mark.parametrize(
     ("algorithm", "fields", "first"),
     [
-        (Counter(Rollout(4)), {}, 4),
+        pytest.param(Counter(Rollout(4)), {}, 4, marks=pytest.mark.slow),
         (Counter(Rollout(4), 2, 50), {"num_envs": 3, "updates_per_step": 2}, 20),
-        (Counter(Together(fresh=Rollout(4), replay=Transitions(50, 4)), 1, 30), {"num_envs": 2}, 16),
-        (Counter(Together(fresh=Rollout(5), replay=Episodes(50, 4))), {"updates_per_step": 3}, 10),
+        pytest.param(
+            Counter(Together(fresh=Rollout(4), replay=Transitions(50, 4)), 1, 30),
+            {"num_envs": 2},
+            16,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Counter(Together(fresh=Rollout(5), replay=Episodes(50, 4))),
+            {"updates_per_step": 3},
+            10,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_updates_are_counted(algorithm, fields, first):
@@ -599,6 +611,7 @@ def guessing_game(stages=4):
     return staged_game(payoff, np.full(payoff.shape, -1), np.full(stages, 1 / stages), time_limit=1)
 
 
+@pytest.mark.slow
 def test_what_agents_draw_at_the_start_is_independent_of_what_the_game_draws():
     """In greedy play and in training: keys that are the same, or made in the same way, would guess it."""
     env = guessing_game()
@@ -635,6 +648,7 @@ def test_a_stochastic_policy_can_be_played_greedily():
     assert stats.chisquare(counted, expected).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_a_player_plays_a_stochastic_policy_again_from_the_same_key():
     """And what is watched is the episode that is counted."""
     learner = LatentActorCritic(Rollout(8)).bind(GameSpec.of(GAME))

@@ -144,7 +144,7 @@ def test_team_mdp(bad_input):
         draw_team_mdp(KEY, 32_768, (1, 1))
 
 
-@pytest.mark.parametrize("stages", [126, 127, 128, 300])
+@pytest.mark.parametrize("stages", [127, *(pytest.param(n, marks=pytest.mark.slow) for n in (126, 128, 300))])
 def test_a_matrix_game_of_many_stages_as_a_team_mdp(stages):
     """The end is one state more than the stages' integer may hold."""
     game = matrix_game([[1, 2], [3, 4]], stages=stages)
@@ -160,6 +160,7 @@ def test_too_many_stages_for_a_team_mdp(bad_input):
         from_matrix_game(matrix_game([[1, 2]], stages=32_767))
 
 
+@pytest.mark.slow
 def test_jumanji():
     """The last agent's target has the number 3 n; levels and steps that 8 bits do not hold."""
     state, timestep = jax.jit(connector(grid_size=12, agents=43, time_limit=2).reset)(KEY)

@@ -107,6 +107,7 @@ def test_settings_are_flags_and_checked_by_sweeps(my_team):
     assert problem([*flags, "--gamma=0.1"])["unknown"] == ["--gamma"]
 
 
+@pytest.mark.slow
 def test_parts_of_ones_own_in_the_suites_algorithms(my_team):
     """They are saved under their own module's name inside of the suite's."""
     flags = ["--algo", "my_team:my_vdn", "--env", "matrix-qtran", "--env-steps", "64", "--evaluations", "1"]

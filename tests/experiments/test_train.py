@@ -64,6 +64,7 @@ def test_the_number_of_updates_is_said_before_training(flags, says):
     assert train.describe_updates(experiment) == says
 
 
+@pytest.mark.slow
 def test_any_payoff_can_be_played(tmp_path, capsys):
     """What it makes is said, as a pair of matrices may have been meant for two agents."""
     payoff = tmp_path / "game.json"
@@ -77,6 +78,7 @@ def test_any_payoff_can_be_played(tmp_path, capsys):
     assert f"{payoff}: {hint}\n" in said.err
 
 
+@pytest.mark.slow
 def test_a_payoff_per_agent_can_be_played(tmp_path, capsys):
     """Three times in an episode."""
     payoff = tmp_path / "game.json"

@@ -23,6 +23,7 @@ def recorded():
     return through(Together(**MEMBERS)), {name: through(memory) for name, memory in MEMBERS.items()}
 
 
+@pytest.mark.slow
 def test_each_member_holds_what_it_would_hold_alone(recorded):
     (_, (buffers, _, _)), alone = recorded
     assert set(buffers) == set(MEMBERS)
