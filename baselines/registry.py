@@ -16,6 +16,7 @@ from baselines.fop import FOP
 from baselines.independent import Distributed, HystereticWeighting, Independent, OptimisticWeighting
 from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule
 from baselines.ltql import LTQL, TabularLogic
+from baselines.maddpg_discrete import MADDPGDiscrete
 from baselines.masql import MASQL
 from baselines.opponent_modelling import (
     BalancingRule,
@@ -343,6 +344,11 @@ ALGORITHMS: dict[str, Entry] = {
         "MATD3 (Ackermann et al., 2019): TD3 with critics of the state and all actions.",
         "MATD3",
         Style(WINE, DOTTED),
+    ),
+    "maddpg-discrete": Entry(
+        MADDPGDiscrete(),
+        "MADDPG with discrete actions: critics of all actions, climbed by straight-through Gumbel-softmax.",
+        "MADDPG (discrete)",
     ),
     "masql": Entry(
         ActorCritic(method=MASQL()),

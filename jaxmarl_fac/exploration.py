@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmarl_fac.values import greedy_actions
+from jaxmarl_fac.values import greedy_actions, mask_unavailable
 
 
 def linear_epsilon(
@@ -35,6 +35,28 @@ def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> j
     if not isinstance(policy, distrax.Categorical):
         policy = distrax.Categorical(probs=jnp.maximum(policy, 0))
     return jnp.maximum(policy.sample(seed=key), 0).astype(jnp.int32)
+
+
+def gumbel_softmax(
+    key: jax.Array, logits: jax.Array, action_mask: jax.Array, temperature: float | jax.Array
+) -> jax.Array:
+    """Actions drawn from softmax policies, one-hot `(..., A)`, with the gradient of relaxed samples.
+
+    The straight-through estimator: with Gumbel noise g the sample is the one-hot code of the largest
+    `logits + g`, and its gradient that of `softmax((logits + g) / temperature)` (Jang et al., 2017, section
+    2.2). Unavailable actions are never drawn and have no gradient.
+
+    Args:
+        key: a PRNG key.
+        logits: `(..., A)`.
+        action_mask: `(..., A)` bool, at least one True in every row.
+        temperature: above 0; the lower it is, the closer relaxed samples are to one-hot codes.
+    """
+    chex.assert_type([logits, action_mask], [float, bool])
+    noisy = mask_unavailable(logits + jax.random.gumbel(key, logits.shape, logits.dtype), action_mask)
+    hard = jax.nn.one_hot(greedy_actions(noisy), noisy.shape[-1], dtype=noisy.dtype)
+    relaxed = jax.nn.softmax(noisy / temperature)
+    return hard + (relaxed - jax.lax.stop_gradient(relaxed))  # in this order exactly `hard`
 
 
 def epsilon_greedy(

@@ -1,6 +1,7 @@
 """What values learn towards: one-step targets and lambda-returns. Pure and unbatched; callers vmap."""
 
 import functools
+from typing import NamedTuple
 
 import chex
 import jax
@@ -145,3 +146,48 @@ def tree_backup_returns(
         traces = jnp.concatenate([traces[1:], jnp.zeros(1)])
         errors = jnp.concatenate([errors[1:], jnp.zeros(1)])
     return jax.lax.stop_gradient(returns)
+
+
+# Rewards of mean 0 and variance 1
+
+
+class Moments(NamedTuple):
+    """Running moments of k numbers that were observed together."""
+
+    count: jax.Array  # ()
+    mean: jax.Array  # (k,)
+    variance: jax.Array  # (k,)
+
+
+def fresh_moments(k: int) -> Moments:
+    """Moments before anything was observed: mean 0 and variance 1, with next to no weight."""
+    return Moments(jnp.float32(1e-4), jnp.zeros(k), jnp.ones(k))
+
+
+def updated_moments(moments: Moments, values: jax.Array, mask: jax.Array) -> Moments:
+    """Moments that take a batch into account, without going through what was there before.
+
+    (Chan et al., 1983, equation 2.1.)
+
+    Args:
+        moments: before.
+        values: `(B, k)`.
+        mask: `(B,)`, 1 for what counts.
+    """
+    chex.assert_rank([values, mask], [2, 1])
+    chex.assert_type([values, mask], float)
+    count = jnp.sum(mask)
+    mean = mask @ values / count  # (k,)
+    variance = mask @ jnp.square(values - mean) / count
+    total, apart = moments.count + count, mean - moments.mean
+    share = count / total
+    return Moments(
+        count=total,
+        mean=moments.mean + share * apart,
+        variance=(1 - share) * (moments.variance + share * jnp.square(apart)) + share * variance,
+    )
+
+
+def standardised(values: jax.Array, moments: Moments) -> jax.Array:
+    """Values `(..., k)`, shifted and scaled by their moments."""
+    return (values - moments.mean) / (jnp.sqrt(moments.variance) + 1e-8)
