@@ -71,8 +71,8 @@ class MADDPGDiscrete(Settings):
     The critics fit `y_i = r_i + gamma Q_i^-(x', u')`, u' drawn from the target policies. The policies climb
     `Q_i(x, u)` with the agent's own action drawn anew and relaxed; no gradient reaches the others' actions.
 
-    Unlike in EPyMARL rewards are not standardised by default: a mean taken off every reward makes each further
-    step of an episode cheaper or dearer, which changes what is best where episodes differ in length.
+    Unlike in EPyMARL, rewards are not standardised by default: a mean taken off every reward makes each step
+    of an episode cheaper or dearer, which changes what is best where episodes differ in length.
 
     Attributes:
         agents: networks of the policies; critics are shared as these are.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmarl_fac.exploration import epsilon_greedy, linear_epsilon, sample_actions
+from jaxmarl_fac.exploration import epsilon_greedy, gumbel_softmax, linear_epsilon, sample_actions
 from jaxmarl_fac.values import UNAVAILABLE
 
 MASK = jnp.asarray([[True, True, True, True], [True, False, True, False], [False, False, True, False]])
@@ -123,3 +123,59 @@ def test_no_rounding_draws_an_action_that_is_not_there():
 
 def test_greedy_play_below_epsilon_0_is_greedy():
     assert (np.asarray(sample(jnp.full(3, -4.7e-8))) == [1, 0, 2]).all()
+
+
+# Straight-through samples
+
+
+LOGITS = jnp.asarray([[0.0, 1, -1, 2], [1, 8, 0.5, 8], [9, 9, -3, 9]])
+
+
+def test_straight_through_samples_are_one_hot_and_follow_the_policy():
+    draw = jax.jit(jax.vmap(lambda key: gumbel_softmax(key, LOGITS, MASK, 0.5)))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(3), SAMPLES)))  # (SAMPLES, 3, 4)
+    assert set(np.unique(drawn)) == {0.0, 1.0}  # to the bit
+    assert (drawn.sum(axis=-1) == 1).all()
+    found = drawn.sum(axis=0)
+    weights = np.where(MASK, np.exp(LOGITS), 0)
+    expected = SAMPLES * weights / weights.sum(axis=-1, keepdims=True)
+    assert (found[~np.asarray(MASK)] == 0).all()
+    for row, want in zip(found[:2], expected, strict=False):
+        assert stats.chisquare(row[want > 0], want[want > 0]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_straight_through_gradients_are_those_of_the_relaxed_sample(temperature):
+    key, weights = jax.random.key(5), jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32)
+
+    def relaxed(logits):
+        """By hand, over the available actions alone."""
+        noise = jax.random.gumbel(key, logits.shape)
+        each = jnp.where(MASK, jnp.exp((logits + noise) / temperature), 0)
+        return jnp.sum(weights * each / jnp.sum(each, axis=-1, keepdims=True))
+
+    def straight_through(logits):
+        return jnp.sum(weights * gumbel_softmax(key, logits, MASK, temperature))
+
+    found = jax.jit(jax.grad(straight_through))(LOGITS)
+    np.testing.assert_allclose(found, jax.grad(relaxed)(LOGITS), rtol=1e-4, atol=1e-6)
+    assert (found[~MASK] == 0).all()
+    assert (found[:2][MASK[:2]] != 0).all()
+    assert (found[2] == 0).all()  # one action only
+
+
+def test_worked_numbers_of_a_straight_through_sample():
+    """Logits that make up for the noise: the relaxed sample is softmax((log 1, log 2, log 5))."""
+    key, probs = jax.random.key(0), jnp.asarray([0.125, 0.25, 0.625])
+    logits, mask = jnp.log(8 * probs) - jax.random.gumbel(key, (3,)), jnp.ones(3, bool)
+    np.testing.assert_array_equal(gumbel_softmax(key, logits, mask, 1.0), [0, 0, 1])
+    jacobian = jax.jacobian(lambda logits: gumbel_softmax(key, logits, mask, 1.0))(logits)
+    np.testing.assert_allclose(jacobian, np.diag(probs) - np.outer(probs, probs), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_straight_through_gradients_are_finite(scale):
+    def value(logits):
+        return jnp.sum(gumbel_softmax(jax.random.key(1), logits, MASK, 0.01)[:, 0])
+
+    assert np.isfinite(jax.grad(value)(scale * LOGITS)).all()

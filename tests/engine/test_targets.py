@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from jaxmarl_fac.targets import clipped_double_q_target, lambda_returns, smoothed_actions, td_target
+from jaxmarl_fac.targets import (
+    clipped_double_q_target,
+    fresh_moments,
+    lambda_returns,
+    smoothed_actions,
+    standardised,
+    td_target,
+    updated_moments,
+)
 
 
 class TDTargetTest(chex.TestCase):
@@ -134,3 +142,29 @@ def test_lambda_0_is_the_one_step_target_bit_for_bit():
     ours = jax.vmap(lambda *steps: lambda_returns(*steps, 0.9, 0.0))(rewards, discounts, values, mask)
     one_step = td_target(jnp.asarray(rewards), jnp.asarray(discounts), 0.9, jnp.asarray(values))
     np.testing.assert_array_equal(np.asarray(ours)[mask > 0], np.asarray(one_step)[mask > 0])
+
+
+# Standardised rewards
+
+
+def test_running_moments_are_those_of_all_numbers_so_far():
+    rng = np.random.default_rng(0)
+    values = (5 + 3 * rng.normal(size=(6, 7, 2)) * [1, 10]).astype(np.float32)
+    mask = (rng.random((6, 7)) < 0.7).astype(np.float32)
+    moments, update = fresh_moments(2), jax.jit(updated_moments)
+    for batch in range(6):
+        moments = update(moments, values[batch], mask[batch])
+        seen = values[: batch + 1][mask[: batch + 1] > 0]  # (N, 2)
+        assert float(moments.count) == pytest.approx(len(seen), rel=1e-4)
+        np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-3)
+        np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=2e-3)
+    np.testing.assert_allclose(
+        standardised(values[mask > 0], moments), (seen - seen.mean(axis=0)) / seen.std(axis=0), atol=2e-3
+    )
+
+
+def test_equal_rewards_are_standardised_to_0():
+    moments = fresh_moments(1)
+    for _ in range(50):
+        moments = updated_moments(moments, jnp.full((4, 1), 7.0), jnp.ones(4))
+        assert np.abs(standardised(jnp.float32([[7.0]]), moments)).max() < 0.01
