@@ -71,6 +71,10 @@ class MADDPGDiscrete(Settings):
     The critics fit `y_i = r_i + gamma Q_i^-(x', u')`, u' drawn from the target policies. The policies climb
     `Q_i(x, u)` with the agent's own action drawn anew and relaxed; no gradient reaches the others' actions.
 
+    A policy follows the slope of its critic at the joint action that was drawn. Between joint actions critics
+    are never fitted: one that is exact at all of them may slope the wrong way, and keep its policy at a worse
+    action.
+
     Unlike in EPyMARL, rewards are not standardised by default: a mean taken off every reward makes each step
     of an episode cheaper or dearer, which changes what is best where episodes differ in length.
 

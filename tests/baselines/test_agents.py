@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import baselines
+from baselines.fop import FOP
+from baselines.maddpg_discrete import MADDPGDiscrete
 from baselines.policy_gradient import PolicyGradient
 from baselines.q_learning import QLearning
 from baselines.registry import ALGORITHMS, lookup, own_settings
@@ -24,7 +26,7 @@ GAME = GameSpec.of(ENV)
 
 def test_who_the_deep_learners_are():
     learners = {name: type(lookup(name)) for name in LEARNERS}
-    assert set(learners.values()) == {QLearning, PolicyGradient}
+    assert set(learners.values()) == {QLearning, PolicyGradient, FOP, MADDPGDiscrete}
     for name, entry in ALGORITHMS.items():
         assert (name in learners) == (type(entry.algorithm) in learners.values() and name != "ltql")
 
@@ -37,7 +39,8 @@ def test_every_deep_learner_gives_its_agents_the_flags(algorithm_id):
     settings = {"hidden": (5, 4), **FLAGS, **own_settings(algorithm_id, {"consumes": "episodes"})}
     feed_forward = baselines.make(algorithm_id, **settings).network(GAME)
     recurrent = baselines.make(algorithm_id, **settings, recurrent=True, last_actions=False).network(GAME)
-    outputs = 2 + getattr(lookup(algorithm_id).method, "extra_outputs", 0)
+    method = getattr(lookup(algorithm_id), "method", None)
+    outputs = 2 + getattr(method, "extra_outputs", 0)
     for network, wanted in (
         (feed_forward, AgentNetwork(outputs, (5, 4), share_parameters=False, agent_ids=False)),
         (recurrent, RecurrentAgentNetwork(outputs, (5, 4), False, False, last_actions=False)),

@@ -9,6 +9,7 @@ import pytest
 from flax import struct
 
 import baselines
+from baselines.q_learning import QLearning
 from baselines.registry import ALGORITHMS, lookup, own_settings
 from envs.base import Observation, TeamEnvironment
 from jaxmarl_fac.experience import Trajectory, over_batch
@@ -40,6 +41,7 @@ ALL = [name for name in ALGORITHMS if "recurrent" in leaves(lookup(name))]
 #: Those that learn from rollouts, and those that need episodes for it.
 FROM_ROLLOUTS = [name for name in ALL if "rollout_length" in leaves(lookup(name))]
 LEARNERS = [name for name in ALL if name not in FROM_ROLLOUTS]
+Q_LEARNERS = [name for name in LEARNERS if isinstance(lookup(name), QLearning)]
 
 
 def small(algorithm_id, **settings):
@@ -484,14 +486,14 @@ def test_learners_from_rollouts_may_have_a_memory_at_once(algorithm_id):
 
 @pytest.mark.parametrize("algorithm_id", LEARNERS)
 def test_recurrent_agents_take_episodes(bad_input, algorithm_id):
-    assert not baselines.make(algorithm_id).recurrent
-    assert baselines.make(algorithm_id, **RECURRENT).recurrent
-    steps_only = {"recent_fraction": 0.0} if algorithm_id == "remix" else {}
+    assert not flat(baselines.make(algorithm_id)).recurrent
+    assert flat(baselines.make(algorithm_id, **RECURRENT)).recurrent
+    steps_only = own_settings(algorithm_id, {"recent_fraction": 0.0, "td_lambda": 0.0})
     with bad_input("recurrent agents learn from what came before: consume episodes"):
         baselines.make(algorithm_id, recurrent=True, consumes="transitions", **steps_only)
 
 
-@pytest.mark.parametrize("algorithm_id", LEARNERS)
+@pytest.mark.parametrize("algorithm_id", Q_LEARNERS)
 def test_weighted_qmixs_release_on_the_stag_hunt(algorithm_id):
     """Its code's settings (arXiv 2006.10800), and those of its QTRAN."""
     assert baselines.make(algorithm_id, "stag-hunt").recurrent
