@@ -195,8 +195,9 @@ class MADDPGDiscrete(Settings):
             keys = jax.random.split(key, batch.actions.shape[0])
 
             def loss(params: Params) -> tuple[jax.Array, Metrics]:
-                of = (params, jax.lax.stop_gradient(params), state.target_params)
-                losses = functools.partial(self.losses, *map(module.bind, of))
+                online, frozen = module.bind(params), module.bind(jax.lax.stop_gradient(params))
+                target = module.bind(state.target_params)
+                losses = functools.partial(self.losses, online, frozen, target)
                 each = over_batch(losses, batch, rewards, keys)  # (B, T)
                 means: Metrics = jax.tree.map(functools.partial(masked_mean, mask=batch.mask), each)
                 total = means["critic_loss"] + means["policy_loss"]

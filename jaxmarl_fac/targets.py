@@ -154,7 +154,7 @@ def tree_backup_returns(
 class Moments(NamedTuple):
     """Running moments of k numbers that were observed together."""
 
-    count: jax.Array  # ()
+    total: jax.Array  # (), how many were observed
     mean: jax.Array  # (k,)
     variance: jax.Array  # (k,)
 
@@ -179,10 +179,10 @@ def updated_moments(moments: Moments, values: jax.Array, mask: jax.Array) -> Mom
     count = jnp.sum(mask)
     mean = mask @ values / count  # (k,)
     variance = mask @ jnp.square(values - mean) / count
-    total, apart = moments.count + count, mean - moments.mean
+    total, apart = moments.total + count, mean - moments.mean
     share = count / total
     return Moments(
-        count=total,
+        total=total,
         mean=moments.mean + share * apart,
         variance=(1 - share) * (moments.variance + share * jnp.square(apart)) + share * variance,
     )
