@@ -155,7 +155,7 @@ def test_running_moments_are_those_of_all_numbers_so_far():
     for batch in range(6):
         moments = update(moments, values[batch], mask[batch])
         seen = values[: batch + 1][mask[: batch + 1] > 0]  # (N, 2)
-        assert float(moments.count) == pytest.approx(len(seen), rel=1e-4)
+        assert float(moments.total) == pytest.approx(len(seen), rel=1e-4)
         np.testing.assert_allclose(moments.mean, seen.mean(axis=0), rtol=1e-3)
         np.testing.assert_allclose(moments.variance, seen.var(axis=0), rtol=2e-3)
     np.testing.assert_allclose(
