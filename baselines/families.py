@@ -86,13 +86,20 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP and FOP
-#: replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions.
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP, FOP
+#: and MAVEN replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's
+#: release has two uniform latents on StarCraft.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ltql", "pursuit"): {"agent_ids": False},
-    **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop")},
-    **{(name, "predator-prey"): {"replay_size": 5000} for name in ("dop", "fop")},
-    **{(name, "pursuit"): {"replay_size": 5000, "batch_size": 32} for name in ("dop", "fop")},
+    **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
+    **{(name, "predator-prey"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
+    ("maven", "smax"): {
+        "num_latents": 2,
+        "latent_policy": "uniform",
+        "recurrent_discriminator": False,
+        "discriminator_hidden": (64, 64, 64),
+    },
+    **{(name, "pursuit"): {"replay_size": 5000, "batch_size": 32} for name in ("dop", "fop", "maven")},
 }
 
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of

@@ -33,6 +33,7 @@ from jaxmarl_fac.algorithm import (
 from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
 from jaxmarl_fac.exploration import epsilon_greedy
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
+from jaxmarl_fac.memory import Memory
 from jaxmarl_fac.networks import AgentMemory, over_time
 from jaxmarl_fac.settings import OffOrAbove, Probability, Settings, at_least
 from jaxmarl_fac.targets import trajectory_returns
@@ -244,9 +245,13 @@ class QLearning(QLearner):
     def single_steps(self) -> int:
         return self.replay.batch_size if self.replay.consumes == "transitions" else 0
 
+    def memory(self) -> Memory:
+        """What the learner is fed from."""
+        return self.replay.memory()
+
     def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
         self.method.check(game, self)
-        memory, module = self.replay.memory(), self.network(game)
+        memory, module = self.memory(), self.network(game)
 
         def init(key: jax.Array) -> LearnerState:
             _, network_key = jax.random.split(key)

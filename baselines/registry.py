@@ -18,6 +18,7 @@ from baselines.iterated_games import FMQRule, JointActionRule, WoLFRule
 from baselines.ltql import LTQL, TabularLogic
 from baselines.maddpg_discrete import MADDPGDiscrete
 from baselines.masql import MASQL
+from baselines.maven import MAVEN
 from baselines.opponent_modelling import (
     BalancingRule,
     GR2Rule,
@@ -27,7 +28,7 @@ from baselines.opponent_modelling import (
     RommeoThesisRule,
     SoftQRule,
 )
-from baselines.parts import FeedForwardAgents, TransitionReplay
+from baselines.parts import EpsilonGreedy, FeedForwardAgents, TransitionReplay
 from baselines.policy_gradient import (
     CentralAction,
     CentralValue,
@@ -136,6 +137,12 @@ ALGORITHMS: dict[str, Entry] = {
         "ReMIX: Weighted QMIX with the weights of theorem 1, which minimise the policy's regret.",
         "ReMIX",
         Style(SKY),
+    ),
+    "maven": Entry(
+        MAVEN(exploration=EpsilonGreedy(epsilon_end=0.05, epsilon_steps=50_000)),
+        "MAVEN: QMIX by a latent that is held for an episode, drawn by a policy that learns which ones pay.",
+        "MAVEN",
+        Style(NAVY, DASH_DOTTED),
     ),
     "ltql": Entry(
         QLearning(method=LTQL(), agents=FeedForwardAgents(), replay=TransitionReplay()),

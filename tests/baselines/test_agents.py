@@ -8,6 +8,7 @@ import pytest
 import baselines
 from baselines.fop import FOP
 from baselines.maddpg_discrete import MADDPGDiscrete
+from baselines.maven import MAVEN
 from baselines.policy_gradient import PolicyGradient
 from baselines.q_learning import QLearning
 from baselines.registry import ALGORITHMS, lookup, own_settings
@@ -26,7 +27,7 @@ GAME = GameSpec.of(ENV)
 
 def test_who_the_deep_learners_are():
     learners = {name: type(lookup(name)) for name in LEARNERS}
-    assert set(learners.values()) == {QLearning, PolicyGradient, FOP, MADDPGDiscrete}
+    assert set(learners.values()) == {QLearning, MAVEN, PolicyGradient, FOP, MADDPGDiscrete}
     for name, entry in ALGORITHMS.items():
         assert (name in learners) == (type(entry.algorithm) in learners.values() and name != "ltql")
 
@@ -45,7 +46,8 @@ def test_every_deep_learner_gives_its_agents_the_flags(algorithm_id):
         (feed_forward, AgentNetwork(outputs, (5, 4), share_parameters=False, agent_ids=False)),
         (recurrent, RecurrentAgentNetwork(outputs, (5, 4), False, False, last_actions=False)),
     ):
-        agents = [network.agent, *([network.central_agent] if hasattr(network, "central_agent") else [])]
+        own = getattr(network.agent, "agent", network.agent)  # MAVEN's is within what shapes its utilities
+        agents = [own, *([network.central_agent] if hasattr(network, "central_agent") else [])]
         assert len(agents) == 1 + (algorithm_id in ("cw-qmix", "ow-qmix", "remix"))
         for agent in agents:
             assert type(agent) is type(wanted)

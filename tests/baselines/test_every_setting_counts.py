@@ -41,7 +41,13 @@ CONDITIONS = {
     "td_lambda": {"consumes": "episodes"},
     "recurrent": {"consumes": "episodes", "minibatches": 1},
     "last_actions": {"consumes": "episodes", "recurrent": True, "minibatches": 1},
-    "consumes": {"recent_fraction": 0.0, "td_lambda": 0.0},
+    "consumes": {
+        "recent_fraction": 0.0,
+        "td_lambda": 0.0,
+        "latent_policy": "uniform",
+        "recurrent_discriminator": False,
+    },
+    "mi_reward": {"recurrent_discriminator": False},
     "kl_target": {"trust_region": "penalty"},
     "kl_coefficient": {"trust_region": "penalty"},
     "target_rate": {"target_period": 0, "target_rate": 0.5},
@@ -51,7 +57,7 @@ REFUSED = {("soft-q", "other_prior")}
 #: Numbers that must be known before anything runs: 0 leaves something out, or they say how large a part is.
 SWITCHES = {
     *("max_grad_norm", "weight_std", "q_bound"),
-    *("rate_half_life", "initial_spread", "recent_fraction"),
+    *("rate_half_life", "initial_spread", "recent_fraction", "mi_reward"),
 }
 #: The actor-critic has another form where they are 0; in tables they are numbers like others.
 SWITCHES_OF = {"balancing-ac": {"beta_own", "beta_other"}}

@@ -19,7 +19,8 @@ from jaxmarl_fac.loop import train
 from jaxmarl_fac.networks import NO_ACTION
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.settings import leaves
-from tests.baselines.learners import GAMMA, STAGED, at_stage, batch_loss, concatenated, random_params
+from tests.baselines.episodes import EPISODES, LONGEST, batch_of, only, padded
+from tests.baselines.learners import GAMMA, STAGED, batch_loss, random_params
 from tests.helpers import but_slow, clock_at, flat
 from tests.reference import q_learners, recurrent
 
@@ -49,69 +50,6 @@ def small(algorithm_id, **settings):
     return baselines.make(algorithm_id, **own_settings(algorithm_id, SMALL), **settings)
 
 
-#: Steps of the longest episode below.
-LONGEST = 4
-
-
-def random_episode(rng, length, terminates):
-    """One of STAGED's shape, unlike anything that happens there; some actions are not available."""
-    shapes = jax.tree.map(lambda leaf: (length + 1, *leaf.shape), at_stage(STAGED, 0))
-    _, n, count = shapes.action_mask
-    actions = rng.integers(count, size=(length, n))
-    masks = rng.random(shapes.action_mask) < 0.6
-    masks[np.arange(length)[:, None], np.arange(n), actions] = True  # what was played was there
-    masks[length, :, rng.integers(count)] = True
-    discounts = np.ones(length)
-    discounts[-1] = 0 if terminates else 1
-    return recurrent.Episode(
-        views=rng.normal(size=shapes.agents_view),
-        states=rng.normal(size=shapes.global_state),
-        masks=masks,
-        actions=actions,
-        rewards=rng.normal(size=length),
-        discounts=discounts,
-    )
-
-
-def padded(episode, rng, size=LONGEST):
-    """A batch of the one episode as a trajectory of `size` steps, with random nonsense after its end."""
-    missing = size - len(episode.actions)
-
-    def longer(array, nonsense):
-        return jnp.asarray(np.concatenate([array, nonsense(size=(missing, *array.shape[1:]))]))[None]
-
-    normal = functools.partial(rng.normal, scale=10.0)
-    masks = longer(episode.masks, functools.partial(rng.integers, 2)).astype(bool)
-    return Trajectory(
-        observation=Observation(
-            agents_view=longer(episode.views, normal).astype(jnp.float32),
-            global_state=longer(episode.states, normal).astype(jnp.float32),
-            action_mask=masks.at[..., 0].set(masks[..., 0] | ~masks.any(axis=-1)),
-            step_count=jnp.arange(size + 1)[None],
-        ),
-        first=jnp.arange(size + 1)[None] == 0,
-        carry=(),
-        actions=longer(episode.actions, functools.partial(rng.integers, 3)).astype(jnp.int32),
-        extras=(),
-        reward=longer(episode.rewards, normal).astype(jnp.float32),
-        discount=longer(episode.discounts, functools.partial(rng.integers, 2)).astype(jnp.float32),
-        mask=(jnp.arange(size) < len(episode.actions)).astype(jnp.float32)[None],
-    )
-
-
-def batch_of(episodes, seed):
-    rng = np.random.default_rng(seed)
-    return concatenated([padded(episode, rng) for episode in episodes])
-
-
-#: Of all lengths; of each, one that terminates and one that is cut off.
-EPISODES = [
-    random_episode(np.random.default_rng(10 * length + terminates), length, terminates)
-    for length in range(1, LONGEST + 1)
-    for terminates in (False, True)
-]
-
-
 # The network
 
 
@@ -124,11 +62,6 @@ def test_an_unroll_is_the_formula():
         expected = recurrent.utilities(params["params"]["agent"], episode)
         found = unroll(params, only(padded(episode, np.random.default_rng(0))))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def only(batch):
-    """The trajectory of a batch of one."""
-    return jax.tree.map(lambda leaf: leaf[0], batch)
 
 
 def test_an_unroll_is_acting_step_by_step():

@@ -1,5 +1,5 @@
-"""Opponent modelling: every figure of the thesis's chapter 3 and of ROMMEO."""
+"""Opponent modelling: every figure of the thesis's chapter 3, of ROMMEO, and MAVEN's matrix game."""
 
-from experiments.claims.opponents import climbing, differential, theory, thesis_games
+from experiments.claims.opponents import climbing, differential, maven, theory, thesis_games
 
-CLAIMS = (*thesis_games.CLAIMS, *theory.CLAIMS, *climbing.CLAIMS, *differential.CLAIMS)
+CLAIMS = (*thesis_games.CLAIMS, *theory.CLAIMS, *climbing.CLAIMS, *differential.CLAIMS, *maven.CLAIMS)

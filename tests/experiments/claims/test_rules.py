@@ -597,6 +597,23 @@ CASES: dict[tuple[str, str], Case] = {
     ),
     ("opponents", "rommeo_fig1"): climbing(),
     ("opponents", "rommeo_fig2"): differential(),
+    ("opponents", "maven"): (
+        BETTER
+        | {
+            "median last return of maven": 13,
+            "median last return of qmix": 10,
+            "share*of maven": i(0.6, 1),
+            "share*of qmix": i(0, 0.5),
+        },
+        [
+            ({"median last return of maven": 12.8}, PARTLY),
+            ({"median last return of qmix": 13}, PARTLY),
+            ({"median last return of qmix": 9.8}, PARTLY),
+            ({"share*of qmix": i(0, 0.6)}, PARTLY),
+            ({"median*of maven": 10, "median*of qmix": 13, "share*of qmix": i(0, 0.7)}, NOT),
+            NO_BETTER,
+        ],
+    ),
 }
 
 
