@@ -14,11 +14,11 @@ from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
-    changes,
+    format_intervals,
     gain_over_before,
     last_returns,
     scores,
-    told,
+    settings_diff,
 )
 from jaxmarl_fac.report.figures import learning_curves, panels
 from jaxmarl_fac.report.verdicts import Part, Rule, labelled, share
@@ -46,8 +46,8 @@ OWN: dict[str, dict[str, Any]] = {
     "qmix": {"epsilon_steps": 50_000, "consumes": "episodes"},
 }
 #: Everything is seen, so agents need no memory; after 60,000 steps nothing changes any more.
-QUICK = {"recurrent": False}
-SMOKE = {"recurrent": False, "hidden": (8,), "batch_size": 4, "learning_starts": 20}
+QUICK: dict[str, Any] = {"recurrent": False}
+SMOKE: dict[str, Any] = {"recurrent": False, "hidden": (8,), "batch_size": 4, "learning_starts": 20}
 #: QMIX where agents see the number of the stage, so that one step of a branch tells nothing of the next.
 ONE_HOT = "qmix, stages one-hot"
 
@@ -75,11 +75,11 @@ def maven(workshop: Workshop) -> Outcome:
         result = workshop.train(f"committed-{name.replace(', ', '-').replace(' ', '-')}", experiment)
         histories[name] = result.history.arrays()
         if name == "maven":
-            differences = changes(experiment, committed_experiment(name, "paper", seeds))
+            differences = settings_diff(experiment, committed_experiment(name, "paper", seeds))
     curves = {name: arrays["episode_return"] for name, arrays in histories.items()}
     last = {name: last_returns(returns) for name, returns in curves.items()}
     bound = histories["maven"]["mi_bound"][-1]
-    ours = {
+    ours: dict[str, Any] = {
         name: {
             "last_return": scores(curves)[name],
             "median_last_return": float(np.median(last[name])),
@@ -100,13 +100,13 @@ def maven(workshop: Workshop) -> Outcome:
         for name, numbers in ours.items()
     )
     why = (
-        f"Last returns: {told(scores(curves))}. Seeds that end at the optimum and at the local one: {ended}. "
-        "Which action is best at the last step of branch (0, 0) differs from that of the steps before it; "
-        "QMIX takes it to be the same where agents see step and branch as the release shows them, and has "
-        "nothing to generalise from where they see the stage, one-hot. The lower bound on the mutual "
-        f"information of MAVEN's latents and behaviour ends at {np.median(bound):.2f} nats (median; log 16 = "
-        f"{math.log(16):.2f}). The policy over latents is one linear layer (release: 128 hidden units, "
-        f"which settles on a latent before returns mean anything). {differences}"
+        f"Last returns: {format_intervals(scores(curves))}. Seeds that end at the optimum and at the local "
+        f"one: {ended}. "
+        "The best joint action of the last step of branch (0, 0) is not that of the steps before it: networks "
+        "generalise from these where agents see step and branch, as in the release, and not where they see "
+        "the stage, one-hot. The lower bound on the mutual information of MAVEN's latents and behaviour ends "
+        f"at {np.median(bound):.2f} nats (median; log 16 = {math.log(16):.2f}). The policy over latents is "
+        f"one linear layer (release: 128 hidden units). {differences}"
     )
     paper = {"median_return": {"maven": OPTIMUM, "qmix": LOCAL_OPTIMUM}}
     return Outcome(_draw(histories, curves, len(seeds)), paper, ours, measured, why.strip())
