@@ -102,9 +102,8 @@ def maven(workshop: Workshop) -> Outcome:
     why = (
         f"Last returns: {format_intervals(scores(curves))}. Seeds that end at the optimum and at the local "
         f"one: {ended}. "
-        "The best joint action of the last step of branch (0, 0) is not that of the steps before it: networks "
-        "generalise from these where agents see step and branch, as in the release, and not where they see "
-        "the stage, one-hot. The lower bound on the mutual information of MAVEN's latents and behaviour ends "
+        "Agents see step and branch, as in the release, or the stage as a one-hot number. "
+        "The lower bound on the mutual information of MAVEN's latents and behaviour ends "
         f"at {np.median(bound):.2f} nats (median; log 16 = {math.log(16):.2f}). The policy over latents is "
         f"one linear layer (release: 128 hidden units). {differences}"
     )
