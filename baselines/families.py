@@ -86,9 +86,26 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
+PQN_IDS = ("pqn-iql", "pqn-vdn", "pqn-qmix", "pqn-qplex")
+
+#: JaxMARL's PQN on MPE (`pqn_vdn_ff_mpe`), with 256 environments and 2,000,000 steps.
+_PQN_MPE: dict[str, Any] = {
+    "hidden": (256, 256),
+    "rollout_length": 16,
+    "epochs": 4,
+    "minibatches": 16,
+    "learning_rate": 5e-4,
+    "max_grad_norm": 1.0,
+    "gamma": 0.9,
+    "td_lambda": 0.3,
+    "epsilon_end": 0.1,
+    "epsilon_steps": 200_000,
+}
+
 #: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP, FOP
 #: and MAVEN replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's
-#: release has two uniform latents on StarCraft.
+#: release has two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent, so that
+#: one environment is enough.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ltql", "pursuit"): {"agent_ids": False},
     **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
@@ -100,6 +117,8 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
         "discriminator_hidden": (64, 64, 64),
     },
     **{(name, "pursuit"): {"replay_size": 5000, "batch_size": 32} for name in ("dop", "fop", "maven")},
+    **{(name, "mpe"): _PQN_MPE for name in PQN_IDS},
+    **{(name, family): {"minibatches": 1} for name in PQN_IDS for family in ("stag-hunt", "smax")},
 }
 
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of

@@ -37,6 +37,7 @@ from baselines.policy_gradient import (
     Reinforce,
 )
 from baselines.ppo import Proximal
+from baselines.pqn import PQN
 from baselines.pr2_ac import PR2AC
 from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
@@ -119,6 +120,26 @@ ALGORITHMS: dict[str, Entry] = {
         "Attention over agents: `Q_tot = sum_h w_h(s) sum_i alpha_hi(s) Q_i + c(s)`.",
         "Qatten",
         Style(ORANGE, DASHED),
+    ),
+    "pqn-iql": Entry(
+        PQN(method=Independent(td_lambda=0.65)),
+        "PQN (Gallici et al., 2024): IQL from rollouts of many environments, without replay or targets.",
+        "PQN-IQL",
+    ),
+    "pqn-vdn": Entry(
+        PQN(method=Factored(mixing=VDN(), td_lambda=0.65)),
+        "PQN of the team's value, the sum of the utilities: VDN without replay or targets.",
+        "PQN-VDN",
+    ),
+    "pqn-qmix": Entry(
+        PQN(method=Factored(mixing=QMIX(), td_lambda=0.65)),
+        "PQN of a monotone mixture of the utilities: QMIX without replay or targets.",
+        "PQN-QMIX",
+    ),
+    "pqn-qplex": Entry(
+        PQN(method=Factored(mixing=QPLEX(), td_lambda=0.65)),
+        "PQN of a duplex dueling mixture of the utilities: QPLEX without replay or targets.",
+        "PQN-QPLEX",
     ),
     "cw-qmix": Entry(
         QLearning(method=Weighted(weighting=Central()), target_period=200),

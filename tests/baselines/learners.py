@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from envs.differential_game import DifferentialGame
-from envs.matrix_games import matrix_game, staged_game
+from envs.matrix_games import MatrixGame, matrix_game, staged_game
 from jaxmarl_fac.game import GameSpec
 from tests.helpers import transitions
 
@@ -14,6 +15,16 @@ GAMMA = 0.9
 COUNTS = (2, 3, 3)
 STAGED = staged_game(np.zeros((3, *COUNTS)), np.full((3, *COUNTS), -1), np.full(3, 1 / 3), time_limit=1)
 ONE_SHOT = matrix_game(np.arange(18.0).reshape(COUNTS))
+
+
+@struct.dataclass(eq=False)
+class Repeated(MatrixGame):
+    """A one-shot game that pretends to have states, so that nothing is shared between samples."""
+
+    stateless = False
+
+
+REPEATED = Repeated(ONE_SHOT.payoff, ONE_SHOT.next_stage, ONE_SHOT.start, action_counts=COUNTS)
 #: (stage, actions, reward, discount, next stage): ordinary steps, a truncation and a termination.
 STEPS = [
     (0, (1, 2, 0), 1.5, 1.0, 1),
@@ -39,9 +50,9 @@ def randomised(params, seed, scale=0.6):
     return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32), params)
 
 
-def random_state(algorithm, env, seed, target_seed=None):
+def random_state(algorithm, env, seed, target_seed=None, num_envs=1):
     """A learner's state with random parameters; with a `target_seed`, others in the target network."""
-    shapes = jax.eval_shape(algorithm.bind(GameSpec.of(env)).init, jax.random.key(0))
+    shapes = jax.eval_shape(algorithm.bind(GameSpec.of(env), num_envs).init, jax.random.key(0))
     fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     params = randomised(shapes.params, seed)
     target_params = params if target_seed is None else randomised(shapes.params, target_seed)

@@ -10,6 +10,7 @@ from baselines.fop import FOP
 from baselines.maddpg_discrete import MADDPGDiscrete
 from baselines.maven import MAVEN
 from baselines.policy_gradient import PolicyGradient
+from baselines.pqn import PQN
 from baselines.q_learning import QLearning
 from baselines.registry import ALGORITHMS, lookup, own_settings
 from envs.matrix_games import matrix_game
@@ -27,7 +28,7 @@ GAME = GameSpec.of(ENV)
 
 def test_who_the_deep_learners_are():
     learners = {name: type(lookup(name)) for name in LEARNERS}
-    assert set(learners.values()) == {QLearning, MAVEN, PolicyGradient, FOP, MADDPGDiscrete}
+    assert set(learners.values()) == {QLearning, MAVEN, PQN, PolicyGradient, FOP, MADDPGDiscrete}
     for name, entry in ALGORITHMS.items():
         assert (name in learners) == (type(entry.algorithm) in learners.values() and name != "ltql")
 

@@ -26,6 +26,7 @@ from tests.baselines.learners import (
     COUNTS,
     GAMMA,
     ONE_SHOT,
+    REPEATED,
     STAGED,
     STEPS,
     batch_loss,
@@ -203,16 +204,6 @@ def batch_of(env, count=16):
     reward = jnp.asarray(rng.normal(size=count), jnp.float32)
     discount = jnp.asarray(rng.integers(2, size=count), jnp.float32)
     return transitions(first_observation(env), actions, reward, discount, first_observation(env))
-
-
-@struct.dataclass(eq=False)
-class Repeated(MatrixGame):
-    """A one-shot game that pretends to have states, so that nothing is shared between samples."""
-
-    stateless = False
-
-
-REPEATED = Repeated(ONE_SHOT.payoff, ONE_SHOT.next_stage, ONE_SHOT.start, action_counts=COUNTS)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,18 @@ from jaxmarl_fac.program import Program
 from jaxmarl_fac.settings import leaves
 
 #: One of each kind; the others are slow.
-FAMILIES = ("qtran-alt", "remix", "ltql", "distributed-tabular", "coma", "foe-q", "fmq", "rommeo-ac")
-RECURRENT = {"consumes": "episodes", "recurrent": True}
+FAMILIES = (
+    "qtran-alt",
+    "remix",
+    "ltql",
+    "distributed-tabular",
+    "coma",
+    "pqn-vdn",
+    "foe-q",
+    "fmq",
+    "rommeo-ac",
+)
+RECURRENT = {"consumes": "episodes", "recurrent": True, "minibatches": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +86,9 @@ def test_algorithms_run_through_the_loop(algorithm_id, env_id, settings):
 
 def test_training_and_playing_work():
     experiment = Experiment(
-        algorithm=baselines.make("vdn", hidden=(8,), batch_size=4, learning_starts=4, **RECURRENT),
+        algorithm=baselines.make(
+            "vdn", hidden=(8,), batch_size=4, learning_starts=4, consumes="episodes", recurrent=True
+        ),
         environment=envs.make("two-step"),
         seeds=(0,),
         env_steps=30,

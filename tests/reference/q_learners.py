@@ -20,11 +20,18 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
 
 
+def layer_norm(layer: Params, x: np.ndarray) -> np.ndarray:
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-6) * layer["scale"] + layer["bias"]
+
+
 def mlp(layers: Params, x: np.ndarray, last_is_linear: bool) -> np.ndarray:
-    names = sorted(layers, key=lambda name: int(name.split("_")[1]))
-    for name in names:
-        x = linear(layers[name], x)
-        if name != names[-1] or not last_is_linear:
+    """Dense layers with ReLU, and a layer norm before it where there is one."""
+    count = sum(name.startswith("Dense_") for name in layers)
+    for i in range(count):
+        x = linear(layers[f"Dense_{i}"], x)
+        if f"LayerNorm_{i}" in layers:
+            x = layer_norm(layers[f"LayerNorm_{i}"], x)
+        if i < count - 1 or not last_is_linear:
             x = relu(x)
     return x
 

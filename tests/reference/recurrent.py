@@ -37,23 +37,25 @@ def gru(cell: Params, h: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def unroll(
-    agent: Params, episode: Episode, ids: bool = True, last_actions: bool = True
+    agent: Params, episode: Episode, ids: bool = True, last_actions: bool = True, memory: Any = None
 ) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     """Utilities `(A,)` and hidden state `(H,)` for every observation and agent.
 
-    Whether agents share parameters is read from the parameters' shapes.
+    Whether agents share parameters is read from the parameters' shapes. `memory` has their hidden states
+    `(n, H)` and last actions `(n,)` before the first observation, if that does not begin an episode.
     """
     steps, n = len(episode.actions), episode.views.shape[1]
     count, width = episode.masks.shape[2], agent["cell"]["hr"]["kernel"].shape[-1]
     shared = agent["head"]["kernel"].ndim == 2
     each = [agent if shared else own_part(agent, i) for i in range(n)]
     found = []
-    hidden = [np.zeros(width)] * n
+    hidden, before = ([np.zeros(width)] * n, [-1] * n) if memory is None else map(list, memory)
     for t in range(steps + 1):
         for i in range(n):
             x = [episode.views[t, i]]
             if last_actions:
-                x.append(np.eye(count)[episode.actions[t - 1, i]] if t > 0 else np.zeros(count))
+                last = episode.actions[t - 1, i] if t > 0 else before[i]
+                x.append(np.eye(count)[last] if last >= 0 else np.zeros(count))
             if ids:
                 x.append(np.eye(n)[i])
             encoded = mlp(each[i]["encoder"], np.concatenate(x), last_is_linear=False)
