@@ -104,8 +104,8 @@ _PQN_MPE: dict[str, Any] = {
 
 #: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP, FOP
 #: and MAVEN replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's
-#: release has two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent, so that
-#: one environment is enough.
+#: release has two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent,
+#: so that one environment is enough.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ltql", "pursuit"): {"agent_ids": False},
     **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
