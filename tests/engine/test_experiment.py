@@ -144,10 +144,11 @@ def test_every_experiment_in_the_records_of_results_is_what_it_was():
         for told in experiments_in(json.loads(record.read_text(encoding="utf-8"))):
             loaded = from_json(told)
             fields = {name: to_json(getattr(loaded, name)) for name in told if name != "type"}
-            algorithm, settings = told["algorithm"], leaves(loaded.algorithm)
+            algorithm, own = told["algorithm"], vars(loaded.algorithm)
             for name, value in algorithm.items():
                 if name not in ("type", "rule", "row", "column"):
-                    assert to_json(settings[name].value) == value, (record.name, algorithm["type"], name)
+                    setting = own[name] if name in own else leaves(loaded.algorithm)[name].value
+                    assert to_json(setting) == value, (record.name, algorithm["type"], name)
             for name in told.keys() - {"type", "algorithm", "environment", "probe"}:
                 assert fields[name] == told[name], (record.name, name)
             for name in told["environment"].keys() - {"type"}:
