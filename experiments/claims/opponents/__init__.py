@@ -1,5 +1,12 @@
-"""Opponent modelling: every figure of the thesis's chapter 3, of ROMMEO, and MAVEN's matrix game."""
+"""Opponent modelling, policy gradients and MAVEN: figures of the thesis's chapters 2 and 3, and of ROMMEO."""
 
-from experiments.claims.opponents import climbing, differential, maven, theory, thesis_games
+from experiments.claims.opponents import climbing, differential, gradients, maven, theory, thesis_games
 
-CLAIMS = (*thesis_games.CLAIMS, *theory.CLAIMS, *climbing.CLAIMS, *differential.CLAIMS, *maven.CLAIMS)
+CLAIMS = (
+    *thesis_games.CLAIMS,
+    *theory.CLAIMS,
+    *climbing.CLAIMS,
+    *differential.CLAIMS,
+    *maven.CLAIMS,
+    *gradients.CLAIMS,
+)

@@ -243,6 +243,37 @@ def fig3_1() -> Case:
     return good, [*rows, (nothing, NOT), ({"mean probability*": 0.49}, UNDECIDED)]
 
 
+def gradients() -> Case:
+    """Each part of the rule fails alone."""
+    good: dict[str, Any] = {
+        "the largest relative error of *": 1e-9,
+        "MDPs *": 0,
+        "*bias*": 0.99,
+        "*standard deviation*": 1.01,
+        "*median variance*": 0.99,
+        "median share*": 0.9,
+        "the largest distance*": 1e-6,
+        "the largest error of the worked numbers": 1e-6,
+        "mean error of the target of one critic*": 0.01,
+        "mean error of the target of least of two*": 0.0,
+    }
+    bad: dict[str, Any] = {
+        "the largest relative error of *": 1.1e-9,
+        "MDPs *": 1,
+        "*bias*": 1.0,
+        "*standard deviation*": 1.0,
+        "*median variance*": 1.0,
+        "median share*": 0.89,
+        "the largest distance*": 1.1e-6,
+        "the largest error of the worked numbers": 1.1e-6,
+        "mean error of the target of one critic*": 0.0,
+        "mean error of the target of least of two*": 0.01,
+    }
+    rule = RULES["opponents", "gradients"]
+    alone = [({name: value}, PARTLY) for pattern, value in bad.items() for name in matches(rule, pattern)]
+    return good, [*alone, (bad, NOT)]
+
+
 def climbing() -> Case:
     others = ("rommeo-q-emp", "pr2-q", "jal", "wolf-phc", "fmq")
     good = GAIN | {
@@ -625,6 +656,7 @@ CASES |= {
     ("qtran", f"fig4{letter}"): fig4(penalty, predators)
     for letter, penalty, predators in zip("abcdef", (0.5, 1.0, 1.5) * 2, (2,) * 3 + (4,) * 3, strict=True)
 }
+CASES["opponents", "gradients"] = gradients()
 
 
 def filled(rule: Rule, *patterns: dict[str, Any]) -> dict[str, Any]:
