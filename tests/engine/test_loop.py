@@ -335,7 +335,8 @@ raise AssertionError("it was not interrupted")
 
 
 def start_elsewhere(out, devices, stop_at, checkpoint_seconds):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     del environment["JAX_NUM_CPU_DEVICES"]
     command = [
         sys.executable,

@@ -181,10 +181,11 @@ GAME = stages_at_random()
 LENGTH, E, UPDATES = 8, 3, 60
 MEMORIES = {
     "rollout": Rollout(LENGTH),
-    "episodes": Together(fresh=Rollout(LENGTH), replay=Episodes(30, 5)),
-    "transitions": Together(fresh=Rollout(LENGTH), replay=Transitions(200, 16)),
+    "together": Together(fresh=Rollout(LENGTH), episodes=Episodes(30, 5), transitions=Transitions(200, 16)),
 }
-every_memory = pytest.mark.parametrize("memory", but_slow(MEMORIES, ["episodes"]))
+#: Batches of an update.
+BATCHES = {"rollout": ["fresh"], "together": ["fresh", "episodes", "transitions"]}
+every_memory = pytest.mark.parametrize("memory", but_slow(MEMORIES, ["together"]))
 
 
 @functools.cache
@@ -354,12 +355,12 @@ def test_agents_unrolled_again_from_the_stored_memory_are_as_they_acted(memory):
 
 def test_every_step_is_told_the_time():
     """Rollouts of one update every eight iterations: none before the first one is whole."""
-    for _, stream in every_stream(logged("rollout")):
+    for _, stream in every_stream(logged("together")):
         iterations = np.arange(LENGTH * UPDATES)
         clocks = np.stack([iterations * E, iterations // LENGTH], axis=1)
         np.testing.assert_array_equal(stream(".extras['clock']"), clocks)
         np.testing.assert_allclose(stream(".extras['progress']"), iterations / len(iterations), rtol=1e-6)
-    run = logged("rollout")
+    run = logged("together")
     expected = [[[(k + 1) * LENGTH * E, k]] * 2 for k in range(UPDATES)]
     np.testing.assert_array_equal(run["update_clock"], expected)
 
@@ -378,13 +379,12 @@ def masked_mean_slope(weights, stages, latents, targets, mask):
 def test_one_update_learns_from_all_that_it_is_fed(memory):
     """Values by NumPy from the logged batches; rows that are resets, or padding, count for nothing."""
     run = logged(memory)
-    parts = ["fresh", "replay"] if memory != "rollout" else ["fresh"]
     masked = collections.Counter()
     for k in range(UPDATES - 1):
         for seed in range(2):
             weights = run["value"][k, seed].astype(np.float64)
             slope = np.zeros_like(weights)
-            for part in parts:
+            for part in BATCHES[memory]:
                 stages = run[f"{part}.observation.global_state"][k, seed].argmax(-1)[:, :-1]
                 latents = run[f"{part}.extras['latent']"][k, seed].astype(np.int64)
                 mask = run[f"{part}.mask"][k, seed]
@@ -393,13 +393,13 @@ def test_one_update_learns_from_all_that_it_is_fed(memory):
                 masked[part] += (mask == 0).sum()
             expected = weights - RATE * slope
             np.testing.assert_allclose(run["value"][k + 1, seed], expected, rtol=2e-4, atol=2e-5)
-    assert all(masked[part] > 100 for part in parts)
+    assert all(masked[part] > 100 for part in BATCHES[memory])
 
 
-@pytest.mark.parametrize("memory", ["episodes", "transitions"])
-def test_the_replay_gives_back_what_happened(memory):
+@pytest.mark.parametrize("replay", ["episodes", "transitions"])
+def test_the_replay_gives_back_what_happened(replay):
     """Each row is one of the rollouts' so far, and where it was a reset it is masked."""
-    run = logged(memory)
+    run = logged("together")
     whole = collections.Counter()
     for seed in range(2):
         happened = {}
@@ -410,26 +410,26 @@ def test_the_replay_gives_back_what_happened(memory):
             ):
                 happened[int(clock[0]), int(latent)] = row
         for k in range(UPDATES):
-            stages = run["replay.observation.global_state"][k, seed].argmax(-1)
+            stages = run[f"{replay}.observation.global_state"][k, seed].argmax(-1)
             for b in range(len(stages)):
                 names = ("actions", "reward", "discount", "mask", "extras['latent']", "extras['clock']")
                 actions, reward, discount, mask, latents, clocks = (
-                    run[f"replay.{name}"][k, seed, b] for name in names
+                    run[f"{replay}.{name}"][k, seed, b] for name in names
                 )
                 assert clocks.max() < (k + 1) * LENGTH * E
-                length = len(mask) if memory == "transitions" else int(mask.sum())
-                assert memory == "transitions" or (mask[:length] == 1).all()
+                length = len(mask) if replay == "transitions" else int(mask.sum())
+                assert replay == "transitions" or (mask[:length] == 1).all()
                 for t in range(length):
                     row = happened[int(clocks[t, 0]), int(latents[t])]
                     given = (stages[b, t], tuple(actions[t].astype(int)), reward[t], discount[t])
                     assert (*given, stages[b, t + 1], mask[t]) == row[:-1]
-                    assert memory == "transitions" or (t == 0) == row.first
+                    assert replay == "transitions" or (t == 0) == row.first
                     assert clocks[t, 0] == clocks[0, 0] + t * E
                     whole[row.mask] += 1
-                if memory == "episodes":
+                if replay == "episodes":
                     assert discount[length - 1] == 0 or length == GAME.time_limit
                     assert not reward[length:].any()
-    assert whole[1] > 1000 and (memory == "episodes") == (whole[0] == 0)
+    assert whole[1] > 1000 and (replay == "episodes") == (whole[0] == 0)
 
 
 @pytest.mark.slow
@@ -611,7 +611,6 @@ def guessing_game(stages=4):
     return staged_game(payoff, np.full(payoff.shape, -1), np.full(stages, 1 / stages), time_limit=1)
 
 
-@pytest.mark.slow
 def test_what_agents_draw_at_the_start_is_independent_of_what_the_game_draws():
     """In greedy play and in training: keys that are the same, or made in the same way, would guess it."""
     env = guessing_game()
@@ -648,19 +647,28 @@ def test_a_stochastic_policy_can_be_played_greedily():
     assert stats.chisquare(counted, expected).pvalue > 1e-4
 
 
-@pytest.mark.slow
-def test_a_player_plays_a_stochastic_policy_again_from_the_same_key():
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        Guesser((0.2, 0.3, 0.5)),
+        Guesser((0.2, 0.3, 0.5), at_each_step=True),
+        pytest.param(LatentActorCritic(Rollout(8)), marks=pytest.mark.slow),
+    ],
+    ids=["drawn-at-the-start", "drawn-at-each-step", "latent"],
+)
+def test_a_player_plays_a_stochastic_policy_again_from_the_same_key(algorithm):
     """And what is watched is the episode that is counted."""
-    learner = LatentActorCritic(Rollout(8)).bind(GameSpec.of(GAME))
+    learner = algorithm.bind(GameSpec.of(GAME))
     params = learner.init(jax.random.key(7)).params
-    player = Player(LatentActorCritic(Rollout(8)), GAME, params, env_steps=0)
+    player = Player(algorithm, GAME, params, env_steps=0)
     np.testing.assert_array_equal(player.returns(16, key=3), player.returns(16, key=3))
     assert (player.returns(16, key=3) != player.returns(16, key=4)).any()
+    counted = jax.jit(functools.partial(greedy_return, learner, GAME, params))
     paths = set()
     for key in range(4):
         states = player.states(key)
         paths.add(tuple(tuple(state.last_actions.tolist()) for state in states))
-        total, length = greedy_return(learner, GAME, params, jax.random.key(np.uint32(key)))
+        total, length = counted(jax.random.key(np.uint32(key)))
         paid = [
             GAME_PAYOFF[(int(before.stage), *map(int, after.last_actions))]
             for before, after in itertools.pairwise(states)
