@@ -82,6 +82,7 @@ class ActionValues(nn.Module):
         bound: above 0, values are `bound tanh(.)`.
         share_parameters: see `networks.of_all_agents`.
         agent_ids: whether agents see a one-hot id of their own.
+        layer_norm: see `networks.MLP`.
         shared_layers: False gives every action a network of its own.
     """
 
@@ -90,6 +91,7 @@ class ActionValues(nn.Module):
     bound: float
     share_parameters: bool
     agent_ids: bool
+    layer_norm: bool
     shared_layers: bool
 
     @nn.compact
@@ -97,7 +99,7 @@ class ActionValues(nn.Module):
         seen = agent_inputs(agents_view, agent_ids=self.agent_ids)
         if self.shared_layers:
             mlp = of_all_agents(MLP, self.share_parameters)
-            values = mlp(self.widths, self.num_actions, name="MLP_0")(seen)  # (n, A)
+            values = mlp(self.widths, self.num_actions, layer_norm=self.layer_norm, name="MLP_0")(seen)  # (n, A)
         else:
             for_each_action = nn.vmap(
                 MLP,
@@ -108,7 +110,8 @@ class ActionValues(nn.Module):
                 axis_size=self.num_actions,
             )
             mlp = of_all_agents(for_each_action, self.share_parameters)
-            values = mlp(self.widths, 1, name="VmapMLP_0")(seen).reshape(-1, self.num_actions)
+            values = mlp(self.widths, 1, layer_norm=self.layer_norm, name="VmapMLP_0")(seen)
+            values = values.reshape(-1, self.num_actions)
         return self.bound * jnp.tanh(values) if self.bound else values
 
 
@@ -160,6 +163,7 @@ class LTQL(_Logic, Method):
                 self.q_bound,
                 agents.share_parameters,
                 agents.agent_ids,
+                agents.layer_norm,
                 self.shared_layers,
             )
 

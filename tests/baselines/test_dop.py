@@ -20,7 +20,7 @@ from jaxmarl_fac.program import step_example
 from jaxmarl_fac.targets import tree_backup_returns
 from tests.baselines.learners import random_state
 from tests.engine.memory.games import stages_at_random
-from tests.helpers import clock_at, first_observation, transitions
+from tests.helpers import but_slow, clock_at, first_observation, transitions
 
 
 def tree_backup(rewards, discounts, values, next_values, probs, length, gamma, lambda_, steps):
@@ -98,7 +98,7 @@ PLAIN_STEPS = {"learning_rate": 1e8, "critic_learning_rate": 1e8, "adam_eps": 1e
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (2, 3, 2)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", but_slow(range(3), [0]))
 def test_the_mean_gradient_is_that_of_the_expected_critic(counts, seed):
     """Over all joint actions by their probabilities: of `E Q_tot`, exactly, because the critic is linear."""
     env = matrix_game(np.random.default_rng(seed).normal(size=counts))
@@ -141,9 +141,8 @@ def test_the_mean_gradient_is_that_of_the_expected_critic(counts, seed):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), mean, exact)
 
 
-@pytest.mark.parametrize(
-    ("recurrent", "seeds"), [(False, 16), pytest.param(True, 16, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("recurrent", "seeds"), [(False, 16), (True, 16)])
 def test_dop_finds_a_joint_optimum(recurrent, seeds):
     """Two of three actions of each agent agree well: 4 or 3, by 16 seeds of which 15 must."""
     env = matrix_game([[4.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])

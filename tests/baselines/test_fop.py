@@ -125,10 +125,17 @@ def test_the_losses_step_by_step(recurrent):
     fresh = network.init(jax.random.key(0), first_observation(env))
     online, target = (network.bind(randomised(fresh, seed)) for seed in (1, 2))
     batch, lengths = batch_of(env, 3)
+    losses = jax.jit(
+        lambda trajectory, key: algorithm.losses(online, target, trajectory, jnp.float32(alpha), key)
+    )
+    mixes, later_mixes = (
+        [jax.jit(lambda *inputs, critic=critic: critic.mix(*inputs, alpha)) for critic in networks.critics]
+        for networks in (online, target)
+    )
     for b, length in enumerate(lengths):
         trajectory = jax.tree.map(lambda leaf, b=b: leaf[b], batch)
         key = jax.random.key(b)
-        found = algorithm.losses(online, target, trajectory, jnp.float32(alpha), key)
+        found = losses(trajectory, key)
 
         def agent_outputs(agent, trajectory=trajectory):
             """Of every observation, `(T + 1, n, A)`."""
@@ -149,15 +156,12 @@ def test_the_losses_step_by_step(recurrent):
         later = [agent_outputs(critic.agent) for critic in target.critics]
         agents = range(env.num_agents)
 
-        def q_jt(critic, values, t, actions, trajectory=trajectory):
+        def q_jt(mix, values, t, actions, trajectory=trajectory):
             observation = jax.tree.map(lambda leaf: leaf[t], trajectory.observation)
-            return float(critic.mix(jnp.asarray(values[t]), jnp.asarray(actions), observation, alpha))
+            return float(mix(jnp.asarray(values[t]), jnp.asarray(actions), observation))
 
         following = [
-            min(
-                q_jt(critic, values, t + 1, drawn[t])
-                for critic, values in zip(target.critics, later, strict=True)
-            )
+            min(q_jt(mix, values, t + 1, drawn[t]) for mix, values in zip(later_mixes, later, strict=True))
             - alpha * np.mean([logs[t + 1, i, drawn[t, i]] for i in agents])
             for t in range(length)
         ]
@@ -165,7 +169,9 @@ def test_the_losses_step_by_step(recurrent):
         for t in reversed(range(length)):
             bootstrap = (1 - lambda_) * following[t] + lambda_ * goal
             goal = float(trajectory.reward[t]) + gamma * float(trajectory.discount[t]) * bootstrap
-            taken = [q_jt(critic, values, t, trajectory.actions[t]) for critic, values in zip(online.critics, own, strict=True)]  # fmt: skip # noqa: E501
+            taken = [
+                q_jt(mix, values, t, trajectory.actions[t]) for mix, values in zip(mixes, own, strict=True)
+            ]
             assert found["critic_loss"][t] == pytest.approx(sum((q - goal) ** 2 for q in taken), rel=1e-3)
             assert found["mean_q_tot"][t] == pytest.approx(taken[0], rel=1e-4, abs=1e-5)
             loss = 0.0
@@ -224,7 +230,8 @@ def test_policies_are_boltzmann_at_the_optimum():
     assert np.mean(jax.vmap(apart)(result.learner.params)) < 0.1 * alpha
 
 
-@pytest.mark.parametrize("recurrent", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("recurrent", [True, False])
 def test_fop_finds_a_joint_optimum(recurrent):
     """Two of three actions of each agent agree well, 4 or 3: 15 of 16 seeds must find one of them."""
     env = matrix_game([[4.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 0.0]])

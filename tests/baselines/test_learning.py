@@ -1,5 +1,7 @@
 """What the algorithms learn on small games, with budgets of seconds and rules that were fixed beforehand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from jaxmarl_fac.exact.projections import additive_fit
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
-from tests.helpers import first_observation
+from tests.helpers import but_slow, first_observation
 
 PAYOFF = np.asarray(QTRAN_PAYOFF, float)
 #: Large steps that shrink to nothing; all exploration.
@@ -47,20 +49,22 @@ def assert_fits(tables, closed_form, payoff):
 
 
 RNG = np.random.default_rng(0)
+PAYOFFS = {
+    "qtran": PAYOFF,
+    "ltql-2x3": np.asarray(LTQL_PAYOFF, float),
+    "3-agents": RNG.uniform(-5, 5, (3, 2, 3)),
+    "4-agents": RNG.uniform(-5, 5, (2, 3, 2, 3)),
+}
 
 
-@pytest.mark.parametrize(
-    "payoff",
-    [
-        PAYOFF,
-        pytest.param(np.asarray(LTQL_PAYOFF, float), marks=pytest.mark.slow),
-        pytest.param(RNG.uniform(-5, 5, (3, 2, 3)), marks=pytest.mark.slow),
-        pytest.param(RNG.uniform(-5, 5, (2, 3, 2, 3)), marks=pytest.mark.slow),
-    ],
-    ids=["qtran", "ltql-2x3", "3-agents", "4-agents"],
-)
-def test_vdn_learns_the_additive_least_squares_fit(payoff):
-    _, _, last = learn("vdn", matrix_game(payoff), seeds=64, env_steps=2000, batch_size=64)
+@functools.cache
+def learned_by_vdn(game):
+    return learn("vdn", matrix_game(PAYOFFS[game]), seeds=64, env_steps=2000, batch_size=64)[-1]
+
+
+@pytest.mark.parametrize("game", but_slow(PAYOFFS, ["qtran"]))
+def test_vdn_learns_the_additive_least_squares_fit(game):
+    payoff, last = PAYOFFS[game], learned_by_vdn(game)
     fit = additive_fit(payoff)
     tables = last["q_tot"][(slice(None), *(slice(count) for count in payoff.shape))]
     assert_fits(tables, np.asarray(fit.q_tot), payoff)
@@ -71,7 +75,7 @@ def test_vdn_learns_the_additive_least_squares_fit(payoff):
 
 def test_vdn_fails_on_qtrans_game_as_its_fit_says():
     assert np.asarray(additive_fit(PAYOFF).q_tot)[0, 0] == pytest.approx(-56 / 9, abs=1e-5)
-    _, _, last = learn("vdn", matrix_game(PAYOFF), seeds=64, env_steps=2000, batch_size=64)
+    last = learned_by_vdn("qtran")
     assert (last["episode_return"] == 0).mean() >= 0.95
     assert (last["greedy_actions"] > 0).mean() >= 0.95
 
@@ -126,7 +130,8 @@ def test_vdn_tells_states_apart():
 QTRAN = {"hidden": (16, 16), "joint_hidden": (16, 16), "learning_rate": 3e-3}
 
 
-@pytest.mark.parametrize("algorithm_id", [pytest.param("qtran-base", marks=pytest.mark.slow), "qtran-alt"])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm_id", ["qtran-base", "qtran-alt"])
 def test_qtran_solves_its_game(algorithm_id):
     """QTRAN, section 3.5: greedy (A, A), the joint value within .1 of the payoff, its gap at least -.05."""
     _, _, last = learn(algorithm_id, matrix_game(PAYOFF), seeds=32, env_steps=3000, **QTRAN)

@@ -111,7 +111,8 @@ def test_a_step_along_the_loss_makes_latents_easier_to_tell_apart():
         step = jax.tree.map(lambda p, g: p - 1e-2 * g, online["params"][part], gradient[part])
         stepped = {"params": {**online["params"], part: step}}
         assert float(loss(stepped, target, BATCH)[1]["mi_bound"]) > before + 1e-4
-    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient["mixer"]))
+    for leaf in jax.tree.leaves(gradient["mixer"]):  # the difference of two equal gradients
+        np.testing.assert_allclose(leaf, 0, atol=1e-6)
 
 
 def test_agents_learn_from_the_auxiliary_reward_or_from_the_cross_entropy():
@@ -335,7 +336,7 @@ def test_stored_episodes_have_one_latent_each(policy):
     lanes, _ = program.chunk(program.initial_lanes(), 0, 140)
     _, store = program.bind(experiment.environment)
     lane = jax.tree.map(lambda leaf: leaf[0], lanes)
-    batches = store.sample(lane.buffer, jnp.int32(140), jax.random.key(1))
+    batches = jax.jit(store.sample)(lane.buffer, jnp.int32(140), jax.random.key(1))
     for batch in batches.values() if policy == "learned" else [batches]:
         values, mask = np.asarray(batch.extras.value), np.asarray(batch.mask) > 0
         probs = np.asarray(batch.extras.log_prob)

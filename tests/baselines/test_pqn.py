@@ -95,11 +95,13 @@ def as_float64(tree):
     ("algorithm_id", "recurrent", "settings"),
     [
         ("pqn-vdn", False, {}),
-        ("pqn-vdn", True, {}),
-        ("pqn-iql", False, {"td_lambda": 1.0, "share_parameters": False}),
+        pytest.param("pqn-vdn", True, {}, marks=pytest.mark.slow),
+        pytest.param("pqn-iql", False, {"td_lambda": 1.0, "share_parameters": False}, marks=pytest.mark.slow),
         ("pqn-iql", True, {"td_lambda": 0.3}),
         ("pqn-qmix", False, {"td_lambda": 0.0, "epochs": 1, "minibatches": 5, "mixer_embed": 2}),
-        ("pqn-qmix", True, {"epochs": 1, "minibatches": 1, "mixer_embed": 2}),
+        pytest.param(
+            "pqn-qmix", True, {"epochs": 1, "minibatches": 1, "mixer_embed": 2}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_an_update_is_that_of_a_slow_reference(algorithm_id, recurrent, settings):
@@ -162,7 +164,7 @@ def test_returns_bootstrap_through_resets_by_hand():
 
 
 @pytest.mark.parametrize("algorithm_id", but_slow(IDS, ["pqn-qplex"]))
-@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("recurrent", but_slow([False, True], [False]))
 def test_one_observation_for_all_steps_equals_one_for_each(algorithm_id, recurrent):
     """In a stateless game observations have no axis of environments."""
     settings = {**SMALL, "rollout_length": 96, "minibatches": 3, "kernels": 2, "kernel_hidden": (4,)}
