@@ -99,7 +99,8 @@ class ActionValues(nn.Module):
         seen = agent_inputs(agents_view, agent_ids=self.agent_ids)
         if self.shared_layers:
             mlp = of_all_agents(MLP, self.share_parameters)
-            values = mlp(self.widths, self.num_actions, layer_norm=self.layer_norm, name="MLP_0")(seen)  # (n, A)
+            network = mlp(self.widths, self.num_actions, layer_norm=self.layer_norm, name="MLP_0")
+            values = network(seen)  # (n, A)
         else:
             for_each_action = nn.vmap(
                 MLP,
