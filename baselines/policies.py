@@ -75,6 +75,6 @@ def log_policies(outputs: jax.Array, masks: jax.Array, random_share: jax.Array |
     logs = log_policy(outputs[..., : masks.shape[-1]], masks)
     if random_share is None:
         return logs
-    uniform = masks / jnp.sum(masks, axis=-1, keepdims=True)
-    mixed = (1 - random_share) * jnp.exp(logs) + random_share * uniform
-    return jnp.where(masks, jnp.log(jnp.where(masks, mixed, 1.0)), logs)
+    # Of logarithms, whose gradient is finite where the policy's own probability underflows.
+    uniform = jnp.log(random_share) - jnp.log(jnp.sum(masks, axis=-1, keepdims=True))
+    return jnp.where(masks, jnp.logaddexp(jnp.log1p(-random_share) + logs, uniform), logs)

@@ -169,7 +169,11 @@ class Unrolled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyMethod(Settings, abc.ABC):
-    """What makes a policy-gradient algorithm: a critic and the advantages that it gives."""
+    """What makes a policy-gradient algorithm: a critic and the advantages that it gives.
+
+    Subclasses may make settings of its class variables. Of several bases the one whose settings they are
+    comes first: dataclasses would take the class variable of another one instead, without a word.
+    """
 
     #: Whether it can play games with a reward per agent.
     general_sum: ClassVar[bool] = False
@@ -207,6 +211,10 @@ class PolicyMethod(Settings, abc.ABC):
     def critic_loss(self, online: Any, outputs: jax.Array, trajectory: Trajectory, targets: Any) -> jax.Array:
         """The critic's loss `(T,)` of each step, given the agents' outputs `(T + 1, n, A + k)`."""
 
+    def counted(self, trajectory: Trajectory, time_limit: int) -> jax.Array:
+        """Which of a trajectory's steps are learned from, `(T,)`: 1 or 0."""
+        return trajectory.mask
+
     def random_share(self, clock: Clock) -> jax.Array | None:
         """The share `()` of the policy that is uniform over the available actions; None for none."""
         return None
@@ -224,7 +232,8 @@ class PolicyMethod(Settings, abc.ABC):
 class Reinforce(PolicyMethod):
     """REINFORCE: `A_i = G`, the discounted return of what followed (Williams, 1992; thesis, 2.26).
 
-    Only steps whose episode ends within the rollout count.
+    Only whole episodes count, those that began where the longest would have ended within the rollout:
+    counting whatever ended there would favour actions that end episodes.
     """
 
     general_sum: ClassVar[bool] = True
@@ -232,24 +241,25 @@ class Reinforce(PolicyMethod):
 
     def check(self, game: GameSpec, rollout_length: int) -> None:
         super().check(game, rollout_length)
-        whole = game.time_limit + (game.time_limit > 1)
-        if rollout_length < whole:
+        least = 2 * game.time_limit if game.time_limit > 1 else 1  # some episode begins in the first half
+        if rollout_length < least:
             raise BadInputError(
-                f"the returns of whole episodes need a rollout_length of at least {whole} in {game.name} "
-                f"(its longest episode and the reset), not {rollout_length}"
+                f"returns of whole episodes need a rollout_length of at least {least} in {game.name}, twice "
+                f"its longest episode, not {rollout_length}"
             )
 
     def critic(self, game: GameSpec) -> NoCritic:
         return NoCritic()
 
+    def counted(self, trajectory: Trajectory, time_limit: int) -> jax.Array:
+        length = trajectory.mask.shape[0]
+        beginnings = jnp.where(trajectory.first[:-1], jnp.arange(length), -1)
+        began = jax.lax.cummax(beginnings)  # (T,), at which row; -1 before the rollout
+        return trajectory.mask * ((began >= 0) & (began + time_limit <= length))
+
     def estimate(self, online: Any, target: Any, seen: Unrolled, gamma: float) -> tuple[jax.Array, Any]:
-        steps = seen.trajectory
-        returns = trajectory_returns(steps, jnp.zeros_like(steps.actions, jnp.float32), gamma, 1.0)  # (T, n)
-        if steps.mask.shape == (1,):  # single steps are whole episodes: see `check`
-            return returns, ()
-        ends = (steps.mask == 0) | (steps.discount == 0)
-        finished = jax.lax.cummax(ends.astype(jnp.int32), reverse=True)  # (T,)
-        return returns * finished[:, None], ()
+        nothing = jnp.zeros(seen.trajectory.actions.shape)  # is worth what follows an episode
+        return trajectory_returns(seen.trajectory, nothing, gamma, 1.0), ()
 
     def critic_loss(self, online: Any, outputs: jax.Array, trajectory: Trajectory, targets: Any) -> jax.Array:
         return jnp.zeros_like(trajectory.mask)
@@ -317,7 +327,7 @@ class CentralMethod(CriticMethod):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CentralValue(ValueMethod, CentralMethod):
+class CentralValue(CentralMethod, ValueMethod):  # in this order: see `PolicyMethod`
     """One value of the state, V(s), for all agents."""
 
     def critic(self, game: GameSpec) -> StateValue:
@@ -358,14 +368,15 @@ class PolicyGradient(Settings):
     """On-policy learning from rollouts, all agents at once.
 
     Losses are sums over agents, whose gradient is that of the team's policy `prod_i pi_i(u_i|o_i)`, and means
-    over steps.
+    over steps, times the share of a rollout's rows that are steps.
 
     Attributes:
         method: what makes the algorithm.
         agents: their networks.
         objective: how the policy follows its advantages.
         optimiser: how parameters are changed.
-        rollout_length: steps of each environment in one update; None is the longest episode and its reset.
+        rollout_length: steps of each environment in one update; None is twice the longest episode and its
+            reset, or one step in one-shot games.
         gamma: discount factor.
         entropy_coefficient: weight of the entropy of the agents' policies.
         normalise_advantages: whether a batch's advantages are shifted and scaled to mean 0 and variance 1.
@@ -392,12 +403,17 @@ class PolicyGradient(Settings):
 
     def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
         """See `Algorithm.bind`."""
-        length = self.rollout_length or game.time_limit + (game.time_limit > 1)
+        length = self.rollout_length or (2 * game.time_limit + 2 if game.time_limit > 1 else 1)
         method, objective, module = self.method, self.objective, self.network(game)
         method.check(game, length)
         if num_envs % objective.minibatches:
             raise BadInputError(
                 f"minibatches must divide num_envs, {num_envs}, which {objective.minibatches} does not"
+            )
+        if self.normalise_advantages and num_envs * length == 1:
+            raise BadInputError(
+                "a rollout_length of 1 in one environment leaves nothing to normalise advantages by: "
+                "raise one of them, or normalise none"
             )
         memory = method.memory(Rollout(length))
 
@@ -452,6 +468,8 @@ class PolicyGradient(Settings):
             state: LearnerState, batch: Any, clock: Clock, key: jax.Array
         ) -> tuple[LearnerState, Metrics]:
             fresh: Trajectory = batch["fresh"] if isinstance(batch, dict) else batch
+            counted = over_batch(lambda trajectory: method.counted(trajectory, game.time_limit), fresh)
+            fresh = fresh._replace(mask=counted)
             target: Any = module.bind(state.target_params if method.target_period else state.params)
             last_key, order_key = jax.random.split(key)
             known = jax.lax.stop_gradient(before(state.params, target, fresh, clock, last_key))
@@ -463,8 +481,13 @@ class PolicyGradient(Settings):
                 total -= self.entropy_coefficient * parts["entropy"]
                 if penalty is not None:
                     total += penalty * parts["divergence"]
+                # Divided by a rollout's rows, whose number is constant. That of its steps depends on the
+                # actions: dividing by it would give steps of short episodes more weight.
+                total *= jnp.mean(part.mask)
                 other = method.other_loss(module.bind(params), target, batch, self.gamma)
-                return total if other is None else total + other, {"loss": total, **parts}
+                if other is not None:
+                    total += other
+                return total, {"loss": total, **parts}
 
             def gradient_step(
                 params: Params, opt_state: Any, part: Trajectory, known: Before
@@ -505,13 +528,13 @@ class PolicyGradient(Settings):
         of_agents, of_critic = self.optimiser, self.optimiser
         if self.method.critic_learning_rate is not None:
             of_critic = dataclasses.replace(of_critic, learning_rate=self.method.critic_learning_rate)
-        params, opt_state = {"params": dict(params["params"])}, dict(opt_state)
+        stepped, opt_state = {}, dict(opt_state)
         for name, part in params["params"].items():
             optimiser = of_critic if name == "critic" else of_agents
-            params["params"][name], opt_state[name] = optimiser.step(
+            stepped[name], opt_state[name] = optimiser.step(
                 part, gradients["params"][name], opt_state[name], clock.progress
             )
-        return params, opt_state
+        return {"params": stepped}, opt_state
 
 
 def normalised(advantages: jax.Array, mask: jax.Array) -> jax.Array:

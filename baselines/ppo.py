@@ -10,6 +10,9 @@ from baselines.policy_gradient import Objective
 from jaxmarl_fac.policy_gradients import adapted_kl_coefficient, clipped_surrogate
 from jaxmarl_fac.settings import Count, Positive
 
+#: The smallest and the largest weight of the divergence.
+KL_COEFFICIENTS = (1e-4, 1e4)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Proximal(Objective):
@@ -54,4 +57,5 @@ class Proximal(Objective):
         return -objective
 
     def next_penalty(self, penalty: jax.Array, divergence: jax.Array) -> jax.Array:
-        return adapted_kl_coefficient(penalty, divergence, self.kl_target)
+        """Within bounds from which it can return: policies that move no more would halve it to 0."""
+        return jnp.clip(adapted_kl_coefficient(penalty, divergence, self.kl_target), *KL_COEFFICIENTS)

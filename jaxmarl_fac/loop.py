@@ -25,6 +25,7 @@ from jaxmarl_fac.files import as_path
 from jaxmarl_fac.growth import run_in
 from jaxmarl_fac.program import MAX_COUNT, Program
 from jaxmarl_fac.progress import Progress
+from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.tracking import History, Tracker
 
 #: Target wall-clock time of one jitted chunk, in seconds.
@@ -120,10 +121,13 @@ def train(
     folder = None if out is None else as_path(out, "out")
     schedule = experiment.schedule
     if not schedule.updates(experiment.iterations):
+        settings = leaves(experiment.algorithm)
+        waits = [name for name in ("learning_starts", "rollout_length") if name in settings]
         raise BadInputError(
             f"nothing would be learned: no update is due within {experiment.iterations:,} iterations of "
             f"{experiment.num_envs} environment(s), the first one comes after {schedule.warmup:,}: raise "
-            f"env_steps above {schedule.warmup * experiment.num_envs:,}, or lower learning_starts"
+            f"env_steps above {schedule.warmup * experiment.num_envs:,}"
+            + (f", or lower {' or '.join(waits)}" if waits else "")
         )
     if not (isinstance(checkpoint_seconds, int | float) and 0 <= checkpoint_seconds < math.inf):
         raise BadInputError(
