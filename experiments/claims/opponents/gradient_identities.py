@@ -33,6 +33,8 @@ from jaxmarl_fac.report.verdicts import over_games
 from jaxmarl_fac.targets import clipped_double_q_target, lambda_returns, td_target
 
 GAMMA, STATES, ACTIONS, CLIP = 0.9, 3, 3, 0.2
+#: Of the random games that are judged. The rule was written with those of other numbers.
+SEED = 2026
 
 Errors = dict[str, np.ndarray]
 
@@ -118,7 +120,7 @@ def whole_episodes(games: int) -> Errors:
         }
         return {name: relative_error(gradient, wanted) for name, gradient in found.items()}
 
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng((SEED, 0))
     return over_games(
         work,
         random_models(draw, games, size, (size,)),
@@ -271,7 +273,7 @@ def team_gradients(games: int, agents: int) -> tuple[Errors, Errors]:
             name: variances[name] / variances[CENTRAL] for name in (DEFAULT, STATE_VALUE, COMA, DOP)
         }
 
-    draw = np.random.default_rng(agents)
+    draw = np.random.default_rng((SEED, agents))
     return over_games(
         work,
         random_models(draw, games, STATES, (ACTIONS,) * agents),
@@ -336,7 +338,7 @@ def n_step_advantages(games: int) -> Steps:
         bias = jnp.max(jnp.abs(means[1] + (both[1] - value)[:, None] - advantages), axis=(1, 2))
         return error, bias, jnp.sqrt(jnp.mean(jnp.maximum(variances[1], 0), axis=(1, 2)))
 
-    draw = np.random.default_rng(4)
+    draw = np.random.default_rng((SEED, 4))
     models = random_models(draw, games, size, (size,))
     policies = draw.dirichlet(np.ones(size), (games, size))
     return Steps(*over_games(work, models, policies, draw.normal(size=(games, size))))
@@ -394,7 +396,7 @@ def trust_regions(games: int) -> TrustRegion:
             eta_best - eta,
         )
 
-    draw = np.random.default_rng(5)
+    draw = np.random.default_rng((SEED, 5))
     return TrustRegion(
         *over_games(
             work,
@@ -475,7 +477,7 @@ def ppo(games: int, iterations: int) -> Ascent:
         above = jnp.max(clipped_surrogate(ratio, advantages, CLIP) - ratio * advantages)
         return dict(zip(FORMS, gains, strict=True)), dict(zip(FORMS, divergences, strict=True)), above
 
-    draw = np.random.default_rng(6)
+    draw = np.random.default_rng((SEED, 6))
     models = random_models(draw, games, PPO_STATES, (ACTIONS,))
     first = draw.normal(size=(games, PPO_STATES, ACTIONS))
     other = draw.dirichlet(np.ones(ACTIONS), (games, PPO_STATES))
@@ -526,7 +528,7 @@ def deterministic(games: int) -> Deterministic:
         targets = td_target(rewards, jnp.ones(20), GAMMA, q(following, gain * following))
         return relative_error(found, wanted), relative_error(q(states, actions), targets)
 
-    draw = np.random.default_rng(7)
+    draw = np.random.default_rng((SEED, 7))
     return Deterministic(
         *over_games(
             work,
@@ -559,7 +561,7 @@ def target_errors(games: int, candidates: int = 10) -> dict[str, np.ndarray]:
 
         return dict(zip(TARGETS, jax.vmap(excess)(jnp.asarray(CRITIC_NOISE)), strict=True))
 
-    draw = np.random.default_rng(8)
+    draw = np.random.default_rng((SEED, 8))
     return over_games(work, draw.normal(size=(games, candidates)), draw.normal(size=(games, 2, candidates)))
 
 
@@ -605,6 +607,6 @@ def soft_optima(games: int) -> Soft:
         product = jnp.multiply.outer(*jnp.exp(log_probs))
         return alpha * log_probs, utilities - values[:, None], jnp.max(jnp.abs(joint - product))
 
-    draw = np.random.default_rng(9)
+    draw = np.random.default_rng((SEED, 9))
     utilities, start = draw.normal(size=(2, games, 2, SOFT_ACTIONS))
     return Soft(*over_games(work, utilities, draw.uniform(0.5, 2, games), start))
