@@ -193,9 +193,16 @@ def test_the_rollouts_have_all_kinds_of_borders():
 SINGLE = [name for name in METHODS if "ppo" not in name]
 
 
-@pytest.mark.parametrize("recurrent", [False, True], ids=["feed-forward", "recurrent"])
-@pytest.mark.parametrize("algorithm_id", but_slow(SINGLE, {"reinforce", "a2c", "coma", "vdac-mix"}))
-def test_an_update(algorithm_id, recurrent):
+UPDATES = {
+    f"{name}-{kind}": (name, kind == "recurrent") for name in SINGLE for kind in ("forward", "recurrent")
+}
+
+
+@pytest.mark.parametrize(
+    "update", but_slow(UPDATES, {"reinforce-forward", "coma-recurrent", "vdac-mix-forward"})
+)
+def test_an_update(update):
+    algorithm_id, recurrent = UPDATES[update]
     algorithm = small(algorithm_id, rollout_length=LENGTH, recurrent=recurrent)
     check_update(algorithm, GAME, METHODS[algorithm_id], borders())
 
@@ -824,6 +831,7 @@ def test_one_agent_is_a_team(algorithm_id):
 # Resuming
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_amid_a_rollout_ends_with_the_same_bits(tmp_path):
     """With a memory, several passes, and a weight that adapts: all of it is in the checkpoint."""
     experiment = Experiment(
@@ -884,7 +892,8 @@ def learned(algorithm_id, env, env_steps, num_envs=8, **settings):
     return train(experiment).history.last["episode_return"]
 
 
-@pytest.mark.parametrize("algorithm_id", but_slow(METHODS, {"a2c"}))
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm_id", METHODS)
 def test_all_learn_to_wait_for_what_pays(algorithm_id):
     """At least 15 of 16 seeds end at the optimum of 4."""
     assert (learned(algorithm_id, PATIENCE, 8000) == 4).sum() >= 15
