@@ -191,8 +191,7 @@ class ActorCriticMethod(Settings, abc.ABC):
             )
         if self.two_agents and game.num_agents != 2:
             raise BadInputError(
-                f"the algorithm models one other agent, but {game.name} has {game.num_agents} agents: take a "
-                "game of two"
+                f"the algorithm models one other agent, but {game.name} has {game.agents}: take a game of two"
             )
 
     @abc.abstractmethod

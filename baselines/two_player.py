@@ -49,8 +49,8 @@ class TwoPlayerLearning(Settings, abc.ABC):
         refuse_numbers(game)
         if game.num_agents != 2:
             raise BadInputError(
-                f"the algorithm is for two players, and this {game.name} has {game.num_agents} agents: "
-                "take a game of two"
+                f"the algorithm is for two players, and this {game.name} has {game.agents}: take a game of "
+                "two"
             )
         if not game.one_hot_views:
             raise BadInputError(

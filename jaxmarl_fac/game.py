@@ -62,6 +62,11 @@ class GameSpec:
             _env=env,
         )
 
+    @property
+    def agents(self) -> str:
+        """How many agents there are, in words for messages."""
+        return "1 agent" if self.num_agents == 1 else f"{self.num_agents} agents"
+
     def observation(self) -> Observation:
         """An observation of zeros with every action available, to initialise networks with."""
         spec: Any = self._env.observation_spec
