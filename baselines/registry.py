@@ -125,21 +125,25 @@ ALGORITHMS: dict[str, Entry] = {
         PQN(method=Independent(td_lambda=0.65)),
         "PQN (Gallici et al., 2024): IQL from rollouts of many environments, without replay or targets.",
         "PQN-IQL",
+        Style(BLUE, DASH_DOTTED),
     ),
     "pqn-vdn": Entry(
         PQN(method=Factored(mixing=VDN(), td_lambda=0.65)),
         "PQN of the team's value, the sum of the utilities: VDN without replay or targets.",
         "PQN-VDN",
+        Style(BLUE, DOTTED),
     ),
     "pqn-qmix": Entry(
         PQN(method=Factored(mixing=QMIX(), td_lambda=0.65)),
         "PQN of a monotone mixture of the utilities: QMIX without replay or targets.",
         "PQN-QMIX",
+        Style(ORANGE, DOTTED),
     ),
     "pqn-qplex": Entry(
         PQN(method=Factored(mixing=QPLEX(), td_lambda=0.65)),
         "PQN of a duplex dueling mixture of the utilities: QPLEX without replay or targets.",
         "PQN-QPLEX",
+        Style(PINK, DASH_DOTTED),
     ),
     "cw-qmix": Entry(
         QLearning(method=Weighted(weighting=Central()), target_period=200),
@@ -377,6 +381,7 @@ ALGORITHMS: dict[str, Entry] = {
         MADDPGDiscrete(),
         "MADDPG with discrete actions: critics of all actions, climbed by straight-through Gumbel-softmax.",
         "MADDPG (discrete)",
+        Style(SKY, DASH_DOTTED),
     ),
     "masql": Entry(
         ActorCritic(method=MASQL()),

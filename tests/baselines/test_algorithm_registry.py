@@ -95,6 +95,13 @@ def test_remix_figure_1_can_be_read():
     assert {name for name, style in styles.items() if style.dashes != "-"} == {"iql", "cw-qmix"}
 
 
+def test_policy_gradients_and_learners_without_replay_have_styles_of_their_own():
+    families = {"PolicyGradient", "PQN", "MAVEN", "FOP", "MADDPGDiscrete"}
+    learners = {name for name in ALGORITHMS if type(lookup(name)).__name__ in families}
+    assert {"coma", "dop", "mappo", "reinforce", "vdac-mix", "pqn-vdn", "maven", "fop"} < learners
+    assert learners | {"td3", "matd3"} <= set(STYLES)
+
+
 def test_no_two_algorithms_share_a_style_or_a_label():
     assert set(STYLES) | set(LABELS) <= set(ALGORITHMS)
     assert len(set(STYLES.values())) == len(STYLES)
