@@ -304,5 +304,6 @@ def test_a_rollout_longer_than_training_is_refused(bad_input):
         num_envs=4,
         evaluations=1,
     )
-    with bad_input("nothing would be learned: no update is due within 15 iterations of 4 environment(s)"):
+    says = "no update is due within 15 iterations of 4 environment(s), the first one comes after 15: raise "
+    with bad_input(f"nothing would be learned: {says}env_steps above 60, or lower rollout_length"):
         train(experiment)

@@ -10,6 +10,7 @@ import pytest
 
 import baselines
 import envs
+from baselines.registry import ALGORITHMS
 from experiments import (
     benchmark,
     play,
@@ -29,6 +30,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.play import Player
 from jaxmarl_fac.report import script
 from jaxmarl_fac.saved import to_json
+from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.tracking import History
 
 REPRODUCTIONS = {
@@ -322,6 +324,25 @@ def cases():
     yield trains("--optimiser", "sgd"), "--optimiser"
     yield trains("--wandb", "maybe"), "--wandb"
     yield trains("--seeds", "0"), "seeds must be at least 1, not 0"
+
+    # Learners of policies, of latents and from rollouts
+    for name, entry in ALGORITHMS.items():
+        if "rollout_length" in leaves(entry.algorithm):
+            command = ["train", "--algo", name, "--env", "matrix-qtran", "--rollout-length", "64"]
+            yield (
+                [*command, "--env-steps", "63"],
+                "no update is due within 63 iterations of 1 environment(s), the first one comes after 63",
+                "raise env_steps above 63, or lower rollout_length",
+            )
+            yield ["train", "--algo", name, "--env", "differential"], "the algorithm needs discrete actions"
+    for name in ("maven", "fop", "maddpg-discrete"):
+        yield ["train", "--algo", name, "--env", "differential"], "the algorithm needs discrete actions"
+    for name in ("td3", "matd3"):
+        yield ["train", "--algo", name, "--env", "two-step"], "the algorithm needs continuous actions"
+    yield (
+        ["train", "--algo", "maven", "--env", "n-step-matrix", "--num-latents", "1"],
+        "num_latents must be at least 2, not 1",
+    )
 
     # Files
     for name in PAYOFFS:
