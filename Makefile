@@ -14,8 +14,9 @@ CODE := envs jaxmarl_fac baselines experiments tests
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Most of the quick tests' time goes into compiling programs that run for milliseconds, and optimising them makes
 # up half of that: `make test` compiles without LLVM's optimisations and XLA's fusion emitters. It computes the same
-# but for rounding. `make test-slow` runs what users run, optimised programs.
-UNOPTIMISED := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+# but for rounding. `make test-slow`, and `make test UNOPTIMISED=`, run what users run, optimised programs.
+UNOPTIMISED := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
+	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 
 # Prints "3.12" for Python 3.12, and fails for a Python that is too old or cannot make environments.
 VERSION := import sys, ensurepip, venv; v = sys.version_info; v >= (3, 11) or sys.exit(1); print("%d.%d" % v[:2])

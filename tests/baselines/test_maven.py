@@ -320,7 +320,8 @@ def test_latents_are_drawn_by_the_policy_and_greedy_play_follows_the_best(policy
         assert decision.carry.best == carry.best
 
 
-@pytest.mark.parametrize("policy", but_slow(["learned", "uniform"], ["learned"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["learned", "uniform"])
 def test_stored_episodes_have_one_latent_each(policy):
     """Played through the loop in four environments, where episodes end at different times."""
     algorithm = small(**FEED_FORWARD, latent_policy=policy, learning_starts=4, batch_size=64, replay_size=64)

@@ -22,6 +22,7 @@ from jaxmarl_fac.files import locked, prepare_folder
 from jaxmarl_fac.parallel import lane_mesh, lane_sharding, shard
 from jaxmarl_fac.saved import load_experiment, save_experiment, to_json
 from jaxmarl_fac.tracking import History
+from tests.helpers import but_slow
 
 EXPERIMENT = Experiment(
     algorithm=baselines.make("vdn"),
@@ -193,7 +194,7 @@ def drop(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("harm", [cut, garble, drop])
+@pytest.mark.parametrize("harm", but_slow([cut, garble, drop], [garble]))
 def test_a_damaged_checkpoint(bad_input, folder, harm):
     """All files of the arrays' data."""
     data = [path for path in files_of(folder) if path.parent.name == "d" or "ocdbt" in path.name]
@@ -206,9 +207,8 @@ def test_a_damaged_checkpoint(bad_input, folder, harm):
         restore(folder)
 
 
-@pytest.mark.parametrize(
-    "harm", [pytest.param(cut, marks=pytest.mark.slow), garble, pytest.param(drop, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [cut, garble, drop])
 def test_no_damage_to_any_one_file_passes_for_a_checkpoint(written, tmp_path, harm):
     """With any one file harmed, it is read in full or refused in one line: never wrongly."""
     from_here = [path.relative_to(written) for path in files_of(written)]
@@ -473,6 +473,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damaged_one(learne
     assert (params["kernel"] == 80).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_saves_faster_than_it_can_be_read(learned, monkeypatch, bad_input):
     folder, save = learned
     monkeypatch.setattr(checkpoints, "ATTEMPTS", 3)

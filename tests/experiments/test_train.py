@@ -281,6 +281,7 @@ def test_another_experiment_does_not_touch_the_run_at_wandb(fake_wandb, tmp_path
     assert fake_wandb.options == {}
 
 
+@pytest.mark.slow
 def test_wandb_offline_leaves_a_run_to_sync(tmp_path):
     flags = ["--algo", "vdn", "--env", "matrix-qtran", *SMALL, "--out", str(tmp_path), "--wandb", "offline"]
     command = [sys.executable, "experiments/train.py", *flags, "--tags", "mine"]
