@@ -46,6 +46,40 @@ def bellman(
     return lookahead(model, jax.vmap(soft_backup)(q, *backup_inputs).value)
 
 
+def fixed_point(
+    operator: Callable[[jax.Array], jax.Array],
+    start: jax.Array,
+    contraction: Scalar,
+    tolerance: Scalar = 1e-10,
+    max_iterations: int = 100_000,
+) -> jax.Array:
+    """The x with `operator(x) = x`, of the shape of `start`, by iteration.
+
+    Args:
+        operator: a contraction in the maximum norm.
+        start: the first x.
+        contraction: its modulus γ < 1, `()`: it bounds the error by γ / (1 - γ) times the last change.
+        tolerance: the largest error, unless rounding errors are larger.
+        max_iterations: the most iterations.
+    """
+    rounding = 4 * jnp.finfo(start.dtype).eps
+
+    def going(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        x, change, iteration = carry
+        far = (contraction * change > (1 - contraction) * tolerance) & (
+            change > rounding * jnp.max(jnp.abs(x))
+        )
+        return ((iteration == 0) | far) & (iteration < max_iterations)
+
+    def improve(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x, _, iteration = carry
+        updated = operator(x)
+        return updated, jnp.max(jnp.abs(updated - x)), iteration + 1
+
+    first = (start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(going, improve, first)[0]
+
+
 def soft_value_iteration(
     model: TwoPlayerModel,
     soft_backup: BackupFunction,
@@ -62,24 +96,13 @@ def soft_value_iteration(
         tolerance: the largest error of q, unless rounding errors are larger.
         max_iterations: the most iterations.
     """
-    rounding = 4 * jnp.finfo(model.reward.dtype).eps
-
-    def going(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        q, change, iteration = carry
-        far = (model.gamma * change > (1 - model.gamma) * tolerance) & (
-            change > rounding * jnp.max(jnp.abs(q))
-        )
-        return far & (iteration < max_iterations)
-
-    def improve(
-        carry: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        q, _, iteration = carry
-        updated = bellman(model, soft_backup, q, *backup_inputs)
-        return updated, jnp.max(jnp.abs(updated - q)), iteration + 1
-
-    start = (model.reward, jnp.asarray(jnp.inf, model.reward.dtype), jnp.zeros((), jnp.int32))
-    q, _, _ = jax.lax.while_loop(going, improve, start)
+    q = fixed_point(
+        lambda q: bellman(model, soft_backup, q, *backup_inputs),
+        model.reward,
+        contraction=model.gamma,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
     return q, jax.vmap(soft_backup)(q, *backup_inputs)
 
 
