@@ -1,1 +1,1 @@
-"""Control as inference: soft backups of an agent that models one other, and methods built on them."""
+"""Control as inference: soft backups of an agent that models one other, soft options, and methods on them."""

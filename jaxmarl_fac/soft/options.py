@@ -18,7 +18,7 @@ Shapes: `S` states, `m` options, agent i has `A_i` actions. "Previous" is the op
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -253,6 +253,22 @@ NO_MESSAGE = OptionModel(
 )
 
 
+class HasPriors(Protocol):
+    """What choices are regularised towards; an `OptionGame`, or anything with these three of its fields."""
+
+    @property
+    def action_priors(self) -> tuple[jax.Array, ...]:
+        """For each agent P(a|s, z), `(S, m_i, A_i)`, that of the agent itself first."""
+
+    @property
+    def option_priors(self) -> tuple[jax.Array, ...]:
+        """For each agent P(z), `(m_i,)`."""
+
+    @property
+    def termination_prior(self) -> jax.Array:
+        """P(b = 1), `()`."""
+
+
 class SoftOptions(NamedTuple):
     """Values and policies of every choice, by the name of its variable.
 
@@ -282,9 +298,16 @@ def best_choice(choice: Choice, values: jax.Array, prior: jax.Array) -> tuple[ja
 
 
 def backup(
-    game: OptionGame, model: OptionModel, q: jax.Array, reduction: Reduction = best_choice
+    priors: HasPriors, model: OptionModel, q: jax.Array, reduction: Reduction = best_choice
 ) -> SoftOptions:
-    """All values and policies that follow from the action values `q (S, *model.axes)`."""
+    """All values and policies that follow from the action values `q (S, *model.axes)`.
+
+    Args:
+        priors: of the game.
+        model: which choices there are.
+        q: action values.
+        reduction: what each choice comes to.
+    """
     table, axes = q, model.axes
     before: dict[str, tuple[jax.Array, tuple[str, ...]]] = {}  # the table that each choice reduces
     values, policies = {}, {}
@@ -294,33 +317,33 @@ def backup(
         if choice.kind == "termination":
             option = choice.variable.replace("termination", "option")
             kept, kept_axes = before[option]
-            kept = _align(
+            kept = align(
                 kept, [_PREVIOUS[axis] if axis == option else axis for axis in kept_axes], choice.given
             )
-            redrawn = _align(table, axes, choice.given)
+            redrawn = align(table, axes, choice.given)
             table = jnp.stack(jnp.broadcast_arrays(kept, redrawn), axis=-1)
         else:
-            table = _align(table, axes, wanted)
-        prior, prior_axes = _prior(game, choice)
-        table, policy = reduction(choice, table, _align(prior, prior_axes, wanted))
+            table = align(table, axes, wanted)
+        prior, prior_axes = _prior(priors, choice)
+        table, policy = reduction(choice, table, align(prior, prior_axes, wanted))
         axes = choice.given
         values[choice.variable], policies[choice.variable] = table, policy
     return SoftOptions(q, values, policies)
 
 
-def _prior(game: OptionGame, choice: Choice) -> tuple[jax.Array, tuple[str, ...]]:
+def _prior(priors: HasPriors, choice: Choice) -> tuple[jax.Array, tuple[str, ...]]:
     """The prior of a choice with a leading axis of states, and its other axes."""
     option = choice.variable.replace(choice.kind, "option")
     if choice.kind == "action":
-        return game.action_priors[choice.agent], (option, choice.variable)
+        return priors.action_priors[choice.agent], (option, choice.variable)
     if choice.kind == "option":
-        return game.option_priors[choice.agent][None], (option,)
-    ends = game.termination_prior
+        return priors.option_priors[choice.agent][None], (option,)
+    ends = priors.termination_prior
     return jnp.stack([1 - ends, ends])[None], (choice.variable,)
 
 
-def _align(table: jax.Array, axes: Sequence[str], wanted: Sequence[str]) -> jax.Array:
-    """A table `(S, *axes)` as `(S, *wanted)`, with size 1 where it lacks an axis."""
+def align(table: jax.Array, axes: Sequence[str], wanted: Sequence[str]) -> jax.Array:
+    """A table `(S, *axes)` as `(S, *wanted)`: its axes in that order, with size 1 where it lacks one."""
     present = [axis for axis in wanted if axis in axes]
     table = jnp.transpose(table, (0, *(1 + list(axes).index(axis) for axis in present)))
     return jnp.expand_dims(table, [1 + place for place, axis in enumerate(wanted) if axis not in axes])
@@ -344,8 +367,8 @@ def bellman(
     following = jnp.tensordot(game.transition, message, axes=1)  # (S, A_1, ..., A_n, options)
     actions = ("action", "other_action")[: model.agents]
     options = [{name: now for now, name in _PREVIOUS.items()}[axis] for axis in given]
-    following = _align(following, (*actions, *options), model.axes)
-    return _align(game.beta * game.reward, actions, model.axes) + game.gamma * following
+    following = align(following, (*actions, *options), model.axes)
+    return align(game.beta * game.reward, actions, model.axes) + game.gamma * following
 
 
 def _checked(game: OptionGame, model: OptionModel) -> None:

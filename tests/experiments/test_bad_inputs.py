@@ -18,6 +18,7 @@ from experiments import (
     reproduce_fqi,
     reproduce_ltql,
     reproduce_memarl,
+    reproduce_options,
     reproduce_qplex,
     reproduce_qtran,
     reproduce_remix,
@@ -40,6 +41,7 @@ REPRODUCTIONS = {
     "fqi": reproduce_fqi,
     "ltql": reproduce_ltql,
     "memarl": reproduce_memarl,
+    "options": reproduce_options,
 }
 SCRIPTS = {
     "train": train,

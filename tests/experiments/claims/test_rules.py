@@ -6,11 +6,19 @@ from typing import Any
 
 import pytest
 
-from experiments.claims import fqi, ltql, opponents, qplex, qtran, remix
+from experiments.claims import fqi, ltql, opponents, options, qplex, qtran, remix
 from jaxmarl_fac.report.verdicts import Condition, Part, Rule
 from jaxmarl_fac.statistics import Interval
 
-PAPERS = {"qtran": qtran, "qplex": qplex, "remix": remix, "fqi": fqi, "ltql": ltql, "opponents": opponents}
+PAPERS = {
+    "qtran": qtran,
+    "qplex": qplex,
+    "remix": remix,
+    "fqi": fqi,
+    "ltql": ltql,
+    "opponents": opponents,
+    "options": options,
+}
 RULES = {(paper, c.id): c.rule for paper, module in PAPERS.items() for c in module.CLAIMS}
 REPRODUCED, PARTLY, NOT, UNDECIDED = "reproduced", "partly", "not reproduced", "undecided"
 
@@ -270,6 +278,18 @@ def gradients() -> Case:
         "mean error of the target of least of two*": 0.01,
     }
     rule = RULES["opponents", "gradients"]
+    alone = [({name: value}, PARTLY) for pattern, value in bad.items() for name in matches(rule, pattern)]
+    return good, [*alone, (bad, NOT)]
+
+
+def numbers(claim: str, bounds: dict[str, tuple[float, float]]) -> Case:
+    """A rule of soft options, by patterns of names: a number on the right side, and one on the wrong one.
+
+    Each part fails alone, and all of them together.
+    """
+    rule = RULES["options", claim]
+    good: dict[str, Any] = {pattern: right for pattern, (right, _) in bounds.items()}
+    bad: dict[str, Any] = {pattern: wrong for pattern, (_, wrong) in bounds.items()}
     alone = [({name: value}, PARTLY) for pattern, value in bad.items() for name in matches(rule, pattern)]
     return good, [*alone, (bad, NOT)]
 
@@ -657,6 +677,32 @@ CASES |= {
     for letter, penalty, predators in zip("abcdef", (0.5, 1.0, 1.5) * 2, (2,) * 3 + (4,) * 3, strict=True)
 }
 CASES["opponents", "gradients"] = gradients()
+CASES |= {
+    ("options", "exact_single"): numbers(
+        "exact_single",
+        {
+            "the largest error*": (1e-6, 1.1e-6),
+            "*shrinkage*": (1.0, 1.00001),
+            "*gain*": (0.0, 1e-8),
+            "the sum*": (1.0, 1.414),
+        },
+    ),
+    ("options", "degeneracy"): numbers(
+        "degeneracy", {"*: the largest*": (1e-8, 1.1e-8), "the least median*": (0.01, 0.009)}
+    ),
+    ("options", "lobo_jordan"): numbers(
+        "lobo_jordan",
+        {
+            "*deviation*": (1e-9, 1.1e-9),
+            "share of games*": (0.99, 0.98),
+            "the least loss*": (1e-9, 0.0),
+        },
+    ),
+    ("options", "exact_delayed"): numbers(
+        "exact_delayed",
+        {"the largest error*": (1e-6, 1.1e-6), "*shrinkage*": (1.0, 1.00001), "*gain*": (0.0, 1e-8)},
+    ),
+}
 
 
 def filled(rule: Rule, *patterns: dict[str, Any]) -> dict[str, Any]:

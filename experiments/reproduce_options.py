@@ -1,0 +1,24 @@
+"""Soft options, alone and communicated one step late (thesis, chapter 4): every figure, with verdicts.
+
+python experiments/reproduce_options.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+    [--out DIR] [--again] [--list]
+"""
+
+import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
+
+# isort: split
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.claims.options import CLAIMS
+from jaxmarl_fac import cli
+from jaxmarl_fac.report import script
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the figures that the command line asks for."""
+    return script.main("Soft options", CLAIMS, Path("runs/options"), argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)
