@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from envs.errors import BadInputError
 from envs.team_mdp import TeamModel
-from jaxmarl_fac.soft.operators import check_prior, log_mean_exp, tilted_policy
+from jaxmarl_fac.soft.operators import check_prior
 from jaxmarl_fac.soft.planning import fixed_point
 
 # Games
@@ -291,10 +291,9 @@ Reduction = Callable[[Choice, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
 
 def best_choice(choice: Choice, values: jax.Array, prior: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The optimal policy of a choice and its value (thesis, equations 4.5 to 4.7)."""
-    policy = tilted_policy(values, prior, 1.0)
-    if choice.regularised:
-        return log_mean_exp(values, prior, 1.0), policy
-    return jnp.sum(policy * values, axis=-1), policy
+    value = jax.nn.logsumexp(values, axis=-1, b=prior)
+    policy = prior * jnp.exp(values - value[..., None])
+    return (value if choice.regularised else jnp.sum(policy * values, axis=-1)), policy
 
 
 def backup(
@@ -368,7 +367,8 @@ def bellman(
     actions = ("action", "other_action")[: model.agents]
     options = [{name: now for now, name in _PREVIOUS.items()}[axis] for axis in given]
     following = align(following, (*actions, *options), model.axes)
-    return align(game.beta * game.reward, actions, model.axes) + game.gamma * following
+    updated = align(game.beta * game.reward, actions, model.axes) + game.gamma * following
+    return jnp.broadcast_to(updated, q.shape)  # without messages the other's option does not matter
 
 
 def _checked(game: OptionGame, model: OptionModel) -> None:
@@ -386,7 +386,7 @@ def solve(game: OptionGame, model: OptionModel = SINGLE, tolerance: Scalar = 1e-
         >>> model = TeamModel(jnp.ones((1, 2, 1)), jnp.array([[0.0, 1.0]]), jnp.array([False]))
         >>> game = option_game(model, [[[0.9, 0.1], [0.1, 0.9]]], gamma=0.5)
         >>> solve(game).values["option"].round(3)
-        Array([1.236], dtype=float32)
+        Array([1.312], dtype=float32)
 
     Args:
         game: see `option_game`.

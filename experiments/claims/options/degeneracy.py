@@ -123,7 +123,7 @@ def _draw(found: dict[str, dict[float, Distances]], count: int) -> Any:
     edges = np.linspace(-17, -6, 45)
     for shade, (name, of_model) in zip(PALETTE, found.items(), strict=False):
         errors = np.log10(np.maximum(of_model[0.0].values, 1e-17))
-        axes[0, 0].hist(errors, bins=edges, histtype="step", color=shade, linewidth=1.6, label=name)
+        axes[0, 0].hist(errors, bins=list(edges), histtype="step", color=shade, linewidth=1.6, label=name)
         places = DEPENDENCE[1:]
         for kind, dashes in (("values", "-"), ("options", "--")):
             middle = [float(np.median(getattr(of_model[place], kind))) for place in places]

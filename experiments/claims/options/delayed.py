@@ -33,14 +33,18 @@ class Message(NamedTuple):
 
 
 def message_returns(game: options.OptionGame, start: jax.Array, steps: int) -> Message:
-    """Returns of two agents that execute their policies, with and without the other's option of before."""
-    sides = (game, game.seen_by(1))
-    return Message(
-        *(
-            options.expected_return(game, tuple(options.solve(side, model) for side in sides), start, steps)
-            for model in (options.DELAYED, options.NO_MESSAGE)
-        )
-    )
+    """Returns of two agents that execute their policies, with and without the other's option of before.
+
+    Both have the same numbers of options and actions.
+    """
+    both = jax.tree.map(lambda *sides: jnp.stack(sides), game, game.seen_by(1))
+
+    def returns(model: options.OptionModel) -> jax.Array:
+        solutions = jax.vmap(lambda side: options.solve(side, model))(both)
+        each = tuple(jax.tree.map(lambda leaf, agent=agent: leaf[agent], solutions) for agent in range(2))
+        return options.expected_return(game, each, start, steps)
+
+    return Message(returns(options.DELAYED), returns(options.NO_MESSAGE))
 
 
 def printed_loss_fixed_point(game: options.OptionGame) -> jax.Array:

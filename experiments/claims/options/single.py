@@ -211,7 +211,7 @@ def _draw(
 
 def draw_contraction(axes: Axes, checks: games.Checks) -> None:
     """By how much distances shrink on random games."""
-    axes.hist(checks.contraction, bins=np.linspace(0, 1.05, 43), color=PALETTE[0])
+    axes.hist(checks.contraction, bins=list(np.linspace(0, 1.05, 43)), color=PALETTE[0])
     axes.axvline(1, color="0.45", linestyle="--", linewidth=1)
     axes.set(
         title=f"contraction on {len(checks.contraction):,} random games",
