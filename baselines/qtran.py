@@ -277,20 +277,3 @@ class QTranAlt(QTranBase):
 def _greedy(features: Features, observation: Observation) -> jax.Array:
     """The greedy joint action `(n,)` by the utilities."""
     return greedy_actions(mask_unavailable(features.utilities, observation.action_mask))
-
-
-def tighten(utilities: tuple[jax.Array, jax.Array], q_jt: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Utilities that meet condition (7), from ones that meet condition (9) (supplement B.4.1).
-
-    For each action in turn, agent 1's first, the least slack `Q'_jt - Q_jt` over the other agent's
-    actions is taken off its utility, so that every row and every column of the slack holds a zero. The
-    greedy actions stay, as their slack is zero already.
-
-    Args:
-        utilities: of the two agents, `(A_1,)` and `(A_2,)`.
-        q_jt: `(A_1, A_2)`.
-    """
-    first, second = utilities
-    first = first - jnp.min(first[:, None] + second - q_jt, axis=1)
-    second = second - jnp.min(first[:, None] + second - q_jt, axis=0)
-    return first, second

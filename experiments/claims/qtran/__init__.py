@@ -1,9 +1,10 @@
 """QTRAN (Son et al., 2019): every table and figure of the paper."""
 
-from experiments.claims.qtran import game_3x3, game_21x21, predator_prey, random_games, squeeze
+from experiments.claims.qtran import game_3x3, game_21x21, predator_prey, random_games, squeeze, theory
 
 CLAIMS = (
     *game_3x3.CLAIMS,
+    *theory.CLAIMS,
     *game_21x21.CLAIMS,
     *random_games.CLAIMS,
     *squeeze.CLAIMS,

@@ -10,9 +10,9 @@ import numpy as np
 import baselines
 import envs
 from baselines.probes import joint_tables
-from baselines.qtran import tighten
 from envs.matrix_games import QTRAN_PAYOFF
 from jaxmarl_fac.algorithm import Algorithm
+from jaxmarl_fac.exact.factorization import tighten
 from jaxmarl_fac.exact.projections import additive_fit, monotone_fit, monotone_fit_for_orders
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result

@@ -282,12 +282,12 @@ def gradients() -> Case:
     return good, [*alone, (bad, NOT)]
 
 
-def numbers(claim: str, bounds: dict[str, tuple[float, float]]) -> Case:
-    """A rule of soft options, by patterns of names: a number on the right side, and one on the wrong one.
+def numbers(claim: str, bounds: dict[str, tuple[float, float]], paper: str = "options") -> Case:
+    """A rule on numbers, by patterns of names: a number on the right side, and one on the wrong one.
 
     Each part fails alone, and all of them together.
     """
-    rule = RULES["options", claim]
+    rule = RULES[paper, claim]
     good: dict[str, Any] = {pattern: right for pattern, (right, _) in bounds.items()}
     bad: dict[str, Any] = {pattern: wrong for pattern, (_, wrong) in bounds.items()}
     alone = [({name: value}, PARTLY) for pattern, value in bad.items() for name in matches(rule, pattern)]
@@ -677,6 +677,9 @@ CASES |= {
     for letter, penalty, predators in zip("abcdef", (0.5, 1.0, 1.5) * 2, (2,) * 3 + (4,) * 3, strict=True)
 }
 CASES["opponents", "gradients"] = gradients()
+CASES["qtran", "theory"] = numbers(
+    "theory", {"games *": (0, 1), "the largest distance of V_jt*": (1e-9, 1.1e-9)}, paper="qtran"
+)
 CASES |= {
     ("options", "exact_single"): numbers(
         "exact_single",
