@@ -43,6 +43,7 @@ from baselines.q_learning import QLearning
 from baselines.qtran import QTranAlt, QTranBase
 from baselines.rommeo_ac import ROMMEOAC
 from baselines.sac import SAC, SACDiscrete
+from baselines.soft_options import DelayedOptionsAC, SoftOptionsAC
 from baselines.tabular import TabularIndependent, TabularLearning
 from baselines.td3 import TD3
 from baselines.two_player import SelfPlay
@@ -412,6 +413,16 @@ ALGORITHMS: dict[str, Entry] = {
         ActorCritic(method=BalancingAC()),
         "Balancing-Q as an actor-critic (thesis, equations 3.55 to 3.60), for two agents.",
         "Balancing-AC",
+    ),
+    "soft-options": Entry(
+        SoftOptionsAC(),
+        "Soft options of one agent: termination, option and action policies, off-policy (thesis, section 4.1).",
+        "Soft options",
+    ),
+    "delayed-options": Entry(
+        DelayedOptionsAC(),
+        "Soft options of two agents that tell each other theirs one step late (thesis, section 4.2).",
+        "Delayed options",
     ),
 }
 

@@ -62,6 +62,8 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     one_hot_views: bool = False
     #: True if every step's discount is 0 or 1, as `next_timestep` sets it: replay then stores it in one byte.
     binary_discounts: bool = False
+    #: Options of each agent; 0 in a game that has none.
+    num_options: int = 0
 
     @abc.abstractmethod
     def observe(self, state: Any) -> Observation:
@@ -81,6 +83,14 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         occurred (FMQ) measure rewards relative to it.
         """
         return jnp.zeros(())
+
+    def option_priors(self, observation: Observation) -> jax.Array:
+        """The prior probabilities of every agent's actions under each of its options, `(n, m, A)`.
+
+        Raises:
+            NotImplementedError: in a game without options.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no options")
 
     # Jumanji closes environments on garbage collection; pure functions hold no resources.
     def close(self) -> None:

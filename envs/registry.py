@@ -11,7 +11,9 @@ from envs import (
     differential_game,
     gaussian_squeeze,
     matrix_games,
+    option_mdp,
     predator_prey,
+    rooms,
     stag_hunt,
     team_mdp,
 )
@@ -114,6 +116,19 @@ ENVIRONMENTS: dict[str, Entry] = {
     "team-mdp-line": Entry(team_mdp.line_world, "team-mdp", "LTQL's line world with a button, optimum 10"),
     "team-mdp-random": Entry(
         team_mdp.random_team_mdp, "team-mdp", "random transitions, rewards uniform in [0, 1)"
+    ),
+    "four-rooms": Entry(
+        rooms.four_rooms, "options", "four rooms, one agent, an option for each of the four hallways"
+    ),
+    "buttons-and-doors": Entry(
+        rooms.buttons_and_doors,
+        "options",
+        "two agents in a room each; a door is open while the other stands on its button",
+    ),
+    "option-mdp-random": Entry(
+        option_mdp.random_option_mdp,
+        "options",
+        "random transitions, rewards and priors of options; one agent with `--agents 1`",
     ),
     "squeeze": Entry(
         gaussian_squeeze.gaussian_squeeze, "squeeze", "QTRAN's Gaussian squeeze, s drawn once from `seed`"

@@ -26,6 +26,7 @@ class GameSpec:
         fully_observable: every agent sees the whole state.
         one_hot_views: an agent's view is the one-hot number of its observation, so that tables can hold it.
         reward_per_agent: rewards are `(n,)` instead of `()`.
+        num_options: m, options of each agent; 0 in a game without options.
     """
 
     name: str
@@ -39,6 +40,7 @@ class GameSpec:
     fully_observable: bool
     one_hot_views: bool
     reward_per_agent: bool
+    num_options: int
     #: Parameters of the game such as payoffs, which differ within a batch; read by the methods below only.
     _env: TeamEnvironment = dataclasses.field(compare=False, repr=False)
 
@@ -59,6 +61,7 @@ class GameSpec:
             fully_observable=env.fully_observable,
             one_hot_views=env.one_hot_views,
             reward_per_agent=bool(env.reward_spec.shape),
+            num_options=env.num_options,
             _env=env,
         )
 
@@ -78,6 +81,10 @@ class GameSpec:
         spec: Any = self._env.action_spec
         shape = (self.num_agents,)
         return jnp.broadcast_to(spec.minimum, shape), jnp.broadcast_to(spec.maximum, shape)
+
+    def option_priors(self, observation: Observation) -> jax.Array:
+        """See `TeamEnvironment.option_priors`."""
+        return self._env.option_priors(observation)
 
     def return_lower_bound(self, gamma: float | jax.Array) -> jax.Array | None:
         """See `TeamEnvironment.return_lower_bound`."""

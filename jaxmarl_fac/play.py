@@ -65,6 +65,10 @@ class Player:
         Raises:
             BadInputError: if `key` is out of range.
         """
+        return self._episode(key)[0]
+
+    def _episode(self, key: int) -> tuple[list[Any], list[Any]]:
+        """The states of one greedy episode, and the agents' memory after the decision in each but the last."""
         env, params = self.environment, self.params
         learner = self.algorithm.bind(GameSpec.of(env))
         agents_key = jax.random.fold_in(_key(key), AGENTS)
@@ -78,14 +82,17 @@ class Player:
 
         state, over = env.reset(_key(key))[0], False
         carry = learner.begin(params, env.observe(state), jax.random.fold_in(agents_key, 0))
-        states = [state]
+        states, carries = [state], []
         while not over:
             state, carry, over = step(state, carry, np.int32(len(states)))
             states.append(state)
-        return states
+            carries.append(carry)
+        return states, carries
 
     def animate(self, path: str | Path, key: int = 0) -> None:
         """Write an animation of one greedy episode.
+
+        In a game with options, of agents that follow some, it shows these too.
 
         Args:
             path: of a .gif file.
@@ -107,7 +114,12 @@ class Player:
                 pass
         except OSError as error:
             raise BadInputError(f"animation {path} cannot be written: {error.strerror}") from error
-        env.animate(self.states(key), save_path=str(path))
+        states, carries = self._episode(key)
+        shown = {}
+        if env.num_options and hasattr(carries[0], "options"):
+            followed = [carry.options for carry in carries]
+            shown["options"] = [*followed, followed[-1]]  # nobody decides in the last state
+        env.animate(states, save_path=str(path), **shown)
 
 
 def load_player(

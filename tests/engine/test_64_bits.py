@@ -24,7 +24,10 @@ FAMILIES = (
     "foe-q",
     "fmq",
     "rommeo-ac",
+    "delayed-options",
 )
+#: Games of algorithms that need options.
+OF_OPTIONS = {"soft-options": "four-rooms", "delayed-options": "option-mdp-random"}
 RECURRENT = {"consumes": "episodes", "recurrent": True, "minibatches": 1}
 
 
@@ -60,7 +63,8 @@ def cases():
         marks = () if algorithm_id in FAMILIES else pytest.mark.slow
         algorithm = baselines.make(algorithm_id)
         continuous = getattr(getattr(algorithm, "method", None), "continuous", False)
-        yield pytest.param(algorithm_id, "differential" if continuous else "two-step", {}, marks=marks)
+        env_id = OF_OPTIONS.get(algorithm_id, "differential" if continuous else "two-step")
+        yield pytest.param(algorithm_id, env_id, {}, marks=marks)
         if "recurrent" in leaves(algorithm):
             settings = baselines.registry.own_settings(algorithm_id, RECURRENT)
             yield pytest.param(algorithm_id, "two-step", settings, marks=marks)
