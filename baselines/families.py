@@ -32,6 +32,8 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "epsilon_end": 0.05,
         "epsilon_steps": 190_000,  # epsilon = max(.05, 1 - t / 200,000)
     },
+    # Of the suite's own: options that last for ten steps under the prior.
+    "options": {"termination_prior": 0.1},
     "pursuit": {
         "hidden": (50, 50),
         "q_bound": 74 / 75,

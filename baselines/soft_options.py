@@ -193,7 +193,7 @@ class OptionsAC(Settings, abc.ABC):
 
     optimiser: Optimiser = Optimiser(learning_rate=0.03, learning_rate_schedule="linear")
     replay: TransitionReplay = TransitionReplay(batch_size=64, replay_size=20_000)
-    exploration: EpsilonGreedy = EpsilonGreedy(epsilon_start=1.0, epsilon_end=1.0)
+    exploration: EpsilonGreedy = EpsilonGreedy(epsilon_start=0.5, epsilon_end=0.5)
     hidden: AnyWidths = ()
     beta: Positive = 1.0
     gamma: Probability = 0.9
@@ -311,7 +311,11 @@ class OptionsAC(Settings, abc.ABC):
             return OptionMemory(jax.random.randint(key, (n,), 0, game.num_options).astype(kind))
 
         def decide(
-            params: Params, carry: OptionMemory, observation: Observation, random: jax.Array | None, key: jax.Array
+            params: Params,
+            carry: OptionMemory,
+            observation: Observation,
+            random: jax.Array | None,
+            key: jax.Array,
         ) -> Decision:
             """By the policies, of whose actions the share `random ()` is uniform."""
             policies = self.tables(game, params, observation).policies
@@ -351,10 +355,10 @@ class OptionsAC(Settings, abc.ABC):
         def update(
             state: LearnerState, batch: Trajectory, clock: Clock, key: jax.Array
         ) -> tuple[LearnerState, Metrics]:
-            def agent_loss(agent: jax.Array, params: Params, target_params: Params) -> tuple[jax.Array, Metrics]:
-                each = over_batch(
-                    lambda step: self.losses(game, agent, params, target_params, step), batch
-                )
+            def agent_loss(
+                agent: jax.Array, params: Params, target_params: Params
+            ) -> tuple[jax.Array, Metrics]:
+                each = over_batch(lambda step: self.losses(game, agent, params, target_params, step), batch)
                 means = jax.tree.map(jnp.mean, each)
                 return jnp.sum(jnp.stack(list(means.values()))), means
 

@@ -44,7 +44,9 @@ class OptionMDP(TeamMDP):
     @property
     def action_priors(self) -> tuple[jax.Array, ...]:
         """For each agent P(a_i | s, z_i), `(S, m, A_i)`, as exact solutions take them beside `model()`."""
-        return tuple(self.option_prior[..., agent, :, :, :count] for agent, count in enumerate(self.action_counts))
+        return tuple(
+            self.option_prior[..., agent, :, :, :count] for agent, count in enumerate(self.action_counts)
+        )
 
 
 @checks_parameters
@@ -76,7 +78,13 @@ def option_mdp(
             probabilities that are negative or do not sum to 1.
     """
     game = team_mdp(
-        transition, reward, start=start, terminal=terminal, time_limit=time_limit, layout=layout, labels=labels
+        transition,
+        reward,
+        start=start,
+        terminal=terminal,
+        time_limit=time_limit,
+        layout=layout,
+        labels=labels,
     )
     return with_options(game, option_priors)
 
@@ -93,7 +101,9 @@ def with_options(game: TeamMDP, option_priors: Sequence[ArrayLike]) -> OptionMDP
     """
     counts, states = game.action_counts, game.num_states
     if len(option_priors) != len(counts):
-        raise BadInputError(f"option_priors has {len(option_priors)} tables: give one for each of {len(counts)} agents")
+        raise BadInputError(
+            f"option_priors has {len(option_priors)} tables: give one for each of {len(counts)} agents"
+        )
     padded = []
     for agent, (table, count) in enumerate(zip(option_priors, counts, strict=True)):
         name = f"option_priors[{agent}]"
@@ -154,7 +164,9 @@ def random_option_mdp(
         BadInputError: for no agent, state or action, fewer than two options, or more than fit into memory.
     """
     table = 4 * states**2 * actions**agents + 4 * agents * states * options * actions
-    check_fits(3 * table, f"a random game of {states} states, {agents} agents, {actions} actions, {options} options")
+    check_fits(
+        3 * table, f"a random game of {states} states, {agents} agents, {actions} actions, {options} options"
+    )
     draw = jax.jit(draw_option_mdp, static_argnames=("num_states", "action_counts", "num_options"))
     key = jax.random.key(np.uint32(mdp_seed))
     return draw(key, num_states=states, action_counts=(actions,) * agents, num_options=options)
@@ -181,7 +193,12 @@ def two_state_options(time_limit: Steps = 100) -> OptionMDP:
     """
     moves = np.broadcast_to(np.eye(2), (2, 2, 2))
     return option_mdp(
-        moves, [[0, 1], [2, 0]], [leaning(2, 2)], start=[0.5, 0.5], time_limit=time_limit, layout=((0, 0), (1, 0))
+        moves,
+        [[0, 1], [2, 0]],
+        [leaning(2, 2)],
+        start=[0.5, 0.5],
+        time_limit=time_limit,
+        layout=((0, 0), (1, 0)),
     )
 
 
@@ -194,6 +211,4 @@ def coordination_options(time_limit: Steps = 100) -> OptionMDP:
     Raises:
         BadInputError: for an invalid time limit.
     """
-    return option_mdp(
-        np.ones((1, 2, 2, 1)), [[[2, 0], [0, 1]]], [leaning(1, 2)] * 2, time_limit=time_limit
-    )
+    return option_mdp(np.ones((1, 2, 2, 1)), [[[2, 0], [0, 1]]], [leaning(1, 2)] * 2, time_limit=time_limit)

@@ -123,7 +123,11 @@ def distances(rows: Sequence[str], target: Cell) -> dict[Cell, int]:
 
 
 def shortest_path_prior(
-    rows: Sequence[str], cells: Sequence[Cell], targets: Sequence[Cell], moves: Sequence[Cell], sharpness: float
+    rows: Sequence[str],
+    cells: Sequence[Cell],
+    targets: Sequence[Cell],
+    moves: Sequence[Cell],
+    sharpness: float,
 ) -> np.ndarray:
     """Priors `(cells, options, moves)`: option z takes a move with odds `e^{-sharpness d}`.
 

@@ -73,7 +73,9 @@ class RoomsViewer(FrameViewer):
         for y, row in enumerate(self._rows):
             for x, mark in enumerate(row):
                 colour = WALL if mark == "#" else FREE
-                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="#cccccc", lw=0.6))
+                axes.add_patch(
+                    Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor="#cccccc", lw=0.6)
+                )
         for cell in self._goals:
             axes.add_patch(RegularPolygon(cell, 5, radius=0.42, facecolor=GOAL, edgecolor="black", zorder=1))
         for agent, targets in enumerate(self._targets):
@@ -85,21 +87,28 @@ class RoomsViewer(FrameViewer):
                 square = Rectangle((x - 0.42, y - 0.42), 0.84, 0.84, facecolor=to_rgba(colour, 0.3))
                 square.set(edgecolor=edge, linewidth=thickness, zorder=1)
                 axes.add_patch(square)
-                axes.text(x + 0.34, y + 0.33, str(option), fontsize=8, ha="right", va="bottom", weight="bold", zorder=2)
+                axes.text(
+                    x + 0.34,
+                    y + 0.33,
+                    str(option),
+                    fontsize=8,
+                    ha="right",
+                    va="bottom",
+                    weight="bold",
+                    zorder=2,
+                )
 
     def _is_open(self, agent: int, at: Sequence[tuple[int, int]]) -> bool:
         """Whether another agent stands on its button."""
-        return any(
-            self._rows[cell[1]][cell[0]] == "b" for other, cell in enumerate(at) if other != agent
-        )
+        return any(self._rows[cell[1]][cell[0]] == "b" for other, cell in enumerate(at) if other != agent)
 
-    def _agent(
-        self, axes: Axes, agent: int, cell: tuple[int, int], option: int | None, state: int
-    ) -> None:
+    def _agent(self, axes: Axes, agent: int, cell: tuple[int, int], option: int | None, state: int) -> None:
         colour = AGENT if option is None else OPTIONS[option % len(OPTIONS)]
         axes.add_patch(Circle(cell, 0.3, facecolor=AGENT, edgecolor=colour, linewidth=3.5, zorder=4))
         if len(self._cells) > 1:
-            axes.text(*cell, str(agent + 1), color="white", ha="center", va="center_baseline", fontsize=9, zorder=5)
+            axes.text(
+                *cell, str(agent + 1), color="white", ha="center", va="center_baseline", fontsize=9, zorder=5
+            )
         if option is not None:
             step = ((0, -1), (-1, 0), (1, 0), (0, 1), (0, 0))[int(self._prior[agent, state, option].argmax())]
             if step != (0, 0):
@@ -120,11 +129,22 @@ class RoomsViewer(FrameViewer):
             colour, name = OPTIONS[option % len(OPTIONS)], NAMES.get(self._rows[y][x], "hallway")
             label = f"{option}: to the {name}" if name in NAMES.values() else f"{option}: to hallway {option}"
             handles.append(
-                Line2D([], [], marker="s", linestyle="", markersize=9, color=to_rgba(colour, 0.5), label=label)
+                Line2D(
+                    [], [], marker="s", linestyle="", markersize=9, color=to_rgba(colour, 0.5), label=label
+                )
             )
         if self._goals:
             handles.append(
-                Line2D([], [], marker="p", linestyle="", markersize=10, markeredgecolor="black", color=GOAL, label="goal")
+                Line2D(
+                    [],
+                    [],
+                    marker="p",
+                    linestyle="",
+                    markersize=10,
+                    markeredgecolor="black",
+                    color=GOAL,
+                    label="goal",
+                )
             )
         if any("d" in row for row in self._rows):
             frame = Rectangle((0, 0), 1, 1, facecolor="none", edgecolor=OPEN, linewidth=3, label="open door")

@@ -69,7 +69,12 @@ def network_names(model):
 def params_from(tables):
     """Parameters whose outputs are these tables `(n, S, ...)`, by the names of the networks."""
     layers = {
-        name: {"Dense_0": {"kernel": table.reshape(*table.shape[:2], -1), "bias": jnp.zeros((table.shape[0], table[0, 0].size))}}
+        name: {
+            "Dense_0": {
+                "kernel": table.reshape(*table.shape[:2], -1),
+                "bias": jnp.zeros((table.shape[0], table[0, 0].size)),
+            }
+        }
         for name, table in tables.items()
     }
     return {"params": {name: layers[name] for name in tables}}
@@ -88,7 +93,9 @@ def tables_from(params, shapes):
 def shapes_of(algorithm, env):
     game = GameSpec.of(env)
     sizes = algorithm.network(game).sizes
-    return {name: tuple(sizes[axis] for axis in axes) for name, axes in network_names(algorithm.model).items()}
+    return {
+        name: tuple(sizes[axis] for axis in axes) for name, axes in network_names(algorithm.model).items()
+    }
 
 
 def random_tables(algorithm, env, seed):
@@ -103,7 +110,10 @@ def random_tables(algorithm, env, seed):
 def at_state(tables, agent, state):
     """As the reference takes them: q, values and logits of one agent in one state."""
     own = {name: np.asarray(table[agent, state], np.float64) for name, table in tables.items()}
-    parts = {kind: {n[: -len(kind) - 1]: t for n, t in own.items() if n.endswith(kind)} for kind in ("value", "policy")}
+    parts = {
+        kind: {n[: -len(kind) - 1]: t for n, t in own.items() if n.endswith(kind)}
+        for kind in ("value", "policy")
+    }
     return own["q"], parts["value"], parts["policy"]
 
 
@@ -139,7 +149,10 @@ def reference_update(algorithm, env, tables, targets, batch, states, after):
             value = np.asarray(targets["termination_value"][agent, following], np.float64)
             priors = [np.asarray(env.action_priors[other][state], np.float64) for other in order]
             step = [
-                *([int(each[sample, 0, other]) for other in order] for each in (batch.actions, *batch.extras)),
+                *(
+                    [int(each[sample, 0, other]) for other in order]
+                    for each in (batch.actions, *batch.extras)
+                ),
                 float(batch.reward[sample, 0]),
                 float(batch.discount[sample, 0]),
             ]
@@ -147,7 +160,9 @@ def reference_update(algorithm, env, tables, targets, batch, states, after):
                 found = reference.single(own, priors, value, step, counted=counted, **settings)
             else:
                 message = algorithm.message
-                found = reference.delayed(own, priors, value, step, counted=counted, message=message, **settings)
+                found = reference.delayed(
+                    own, priors, value, step, counted=counted, message=message, **settings
+                )
             for name, loss in found[0].items():
                 losses[f"{name}_loss"] = losses.get(f"{name}_loss", 0) + loss / (size * n)
             slopes["q"][agent, state] += found[1][0] / size
@@ -325,7 +340,9 @@ def test_agents_start_from_their_priors(kind):
         share, rate = (before[..., agent] != after[..., agent]).mean(), 0.3 / 2
         assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
         assert abs(before[:, 0, agent].mean() - 0.5) < 5 * np.sqrt(0.25 / 400)  # the first ones are uniform
-    one_state = env.replace(option_prior=np.broadcast_to(np.asarray(env.option_prior)[:, :1], env.option_prior.shape))
+    one_state = env.replace(
+        option_prior=np.broadcast_to(np.asarray(env.option_prior)[:, :1], env.option_prior.shape)
+    )
     before, after, actions = play(algorithm, one_state, params, steps=50, episodes=400)
     for agent in range(env.num_agents):
         for option in range(2):
@@ -452,7 +469,9 @@ def errors(algorithm, env, params):
 
     def kl(name):
         p, q = solution.policies[name], read.policies[name]
-        return np.sum(np.where(p > 0, p * (np.log(np.where(p > 0, p, 1)) - np.log(np.maximum(q, 1e-30))), 0), -1).max()
+        return np.sum(
+            np.where(p > 0, p * (np.log(np.where(p > 0, p, 1)) - np.log(np.maximum(q, 1e-30))), 0), -1
+        ).max()
 
     return value, max(map(kl, names))
 
@@ -467,7 +486,7 @@ def errors(algorithm, env, params):
 )
 def test_learners_find_the_exact_solution(algorithm_id, env, gamma):
     """On the worked examples, 16 seeds of 16: every value within .05 and every policy within KL .01."""
-    algorithm = baselines.make(algorithm_id, "options", gamma=gamma)
+    algorithm = baselines.make(algorithm_id, gamma=gamma)
     experiment = Experiment(
         algorithm=algorithm, environment=env, seeds=range(16), env_steps=4000, num_envs=1, evaluations=1
     )
@@ -485,9 +504,17 @@ def test_learners_find_the_exact_solution(algorithm_id, env, gamma):
 @pytest.mark.parametrize(
     ("algorithm_id", "env", "says"),
     [
-        ("delayed-options", ALONE, "the algorithm is for 2 agents, and OptionMDP has 1: take buttons-and-doors"),
+        (
+            "delayed-options",
+            ALONE,
+            "the algorithm is for 2 agents, and OptionMDP has 1: take buttons-and-doors",
+        ),
         ("soft-options", PAIR, "the algorithm is for 1 agent, and OptionMDP has 2: take four-rooms"),
-        ("soft-options", envs.make("two-step"), "two options or more, and MatrixGame has none: take four-rooms"),
+        (
+            "soft-options",
+            envs.make("two-step"),
+            "two options or more, and MatrixGame has none: take four-rooms",
+        ),
         ("delayed-options", envs.make("differential"), "and DifferentialGame has none: take four-rooms"),
     ],
 )

@@ -152,7 +152,9 @@ def test_the_two_rooms_are_alike():
     def other_room(cell, agent):
         return (cell[0] + (4 if agent == 0 else -4), cell[1])
 
-    swap = [index[other_room(second, 1), other_room(first, 0)] for first, second in zip(*DOORS.cells, strict=True)]
+    swap = [
+        index[other_room(second, 1), other_room(first, 0)] for first, second in zip(*DOORS.cells, strict=True)
+    ]
     np.testing.assert_array_equal(reward, reward[swap].transpose(0, 2, 1))
     np.testing.assert_array_equal(transition, transition[swap][..., swap].transpose(0, 2, 1, 3))
 

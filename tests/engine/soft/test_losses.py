@@ -59,11 +59,15 @@ def test_the_minima_are_the_soft_backup(seed, size):
 
     def losses(value, logits):
         logs = jax.nn.log_softmax(logits)
-        return soft_value_loss(value, values, logs, log_prior), soft_policy_loss(value, values, logs, log_prior)
+        return soft_value_loss(value, values, logs, log_prior), soft_policy_loss(
+            value, values, logs, log_prior
+        )
 
     np.testing.assert_allclose(losses(value, jnp.log(policy)), 0, atol=2e-6)
     slopes = jax.jacrev(losses, argnums=(0, 1))(value, jnp.log(policy))
-    np.testing.assert_allclose(np.concatenate([np.ravel(each) for pair in slopes for each in pair]), 0, atol=2e-6)
+    np.testing.assert_allclose(
+        np.concatenate([np.ravel(each) for pair in slopes for each in pair]), 0, atol=2e-6
+    )
     other = jnp.asarray(rng.normal(size=size), jnp.float32)
     assert float(losses(value, other)[1]) >= -1e-5
 
