@@ -124,8 +124,8 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 #: Training steps: the same tables', of Logical Team Q-learning's finite game, ROMMEO's 200 x 25, and those of
-#: Weighted QMIX's stag hunt and JaxMARL's SMAX. Games with options, MPE and Jumanji's games have no paper here: a million.
-#: Games from outside have a tenth of that.
+#: Weighted QMIX's stag hunt and JaxMARL's SMAX. Games with options, MPE and Jumanji's games have no paper
+#: here: a million. Games from outside have a tenth of that.
 FAMILY_ENV_STEPS = {
     "matrix": 20_000,
     "squeeze": 1_000_000,

@@ -416,7 +416,7 @@ ALGORITHMS: dict[str, Entry] = {
     ),
     "soft-options": Entry(
         SoftOptionsAC(),
-        "Soft options of one agent: termination, option and action policies, off-policy (thesis, section 4.1).",
+        "Soft options of one agent: termination, option and action policies (thesis, section 4.1).",
         "Soft options",
     ),
     "delayed-options": Entry(

@@ -1,10 +1,10 @@
 """Soft options: actor-critics of agents that follow options, alone or telling each other one step late.
 
-(Thesis, section 4.3.) At every step an agent ends its option or keeps it (the termination policy), draws a new one
-if it has ended it (the option policy, also known as the master), and draws an action (the action policy). An agent
-that knows of another one imagines these three choices of the other too, inside of its own. What depends on what is a
-table, `jaxmarl_fac.soft.options.OptionModel`: for each of its choices there is a value network and a policy network,
-and besides them one network Q.
+(Thesis, section 4.3.) At every step an agent ends its option or keeps it (the termination policy), draws a
+new one if it has ended it (the option policy, also known as the master), and draws an action (the action
+policy). An agent that knows of another one imagines these three choices of the other too, inside of its own.
+What depends on what is a table, `jaxmarl_fac.soft.options.OptionModel`: for each of its choices there is a
+value network and a policy network, and besides them one network Q.
 """
 
 import abc
@@ -75,9 +75,9 @@ class OptionNetworks(nn.Module):
     """Q, and for each choice of a model its value and its policy, as tables of options and actions.
 
     `(S, O)` to Q `(S, *model.axes)`, and by the name of each choice values `(S, *choice.given)` and outputs
-    `(S, *choice.given, X)` which, added to the log-prior, are the logits of a policy over X. All outputs are 0 at
-    first, so that policies start as their priors. Without hidden layers and with one-hot observations every output
-    is a number of its own, but for a common shift.
+    `(S, *choice.given, X)` which, added to the log-prior, are the logits of a policy over X. All outputs are
+    0 at first, so that policies start as their priors. Without hidden layers and with one-hot observations
+    every output is a number of its own, but for a common shift.
 
     Args:
         model: what depends on what.
@@ -164,31 +164,31 @@ def entries(table: jax.Array, axes: Sequence[str], places: Mapping[str, jax.Arra
 class OptionsAC(Settings, abc.ABC):
     """An actor-critic over the choices of an `OptionModel`, by replay.
 
-    Every agent has networks of its own. In each update all of them take one step on the sum of their losses, with
-    expectations over choices taken exactly:
+    Every agent has networks of its own. In each update all of them take one step on the sum of their losses,
+    with expectations over choices taken exactly:
 
     - a value V towards `Σ_x π(x) (v(x) - log π(x)/P(x))`, where v is the table of the choice inside of it;
     - a policy towards `P e^v` normalised, by the KL divergence;
     - Q at the actions that were taken towards `β r + γ U(s', z)`.
 
-    Learning is off-policy: agents act by their policies, of whose actions a share is uniform. Options are drawn
-    uniformly at the start of an episode. Greedy play draws from the policies too, for they are what solves the
-    regularised problem; it only leaves the uniform share out.
+    Learning is off-policy: agents act by their policies, of whose actions a share is uniform. Options are
+    drawn uniformly at the start of an episode. Greedy play draws from the policies too, for they are what
+    solves the regularised problem; it only leaves the uniform share out.
 
     Attributes:
         optimiser: how parameters are changed.
         replay: what is kept of experience.
         exploration: the share of uniform actions in what agents play.
-        hidden: widths of the hidden layers of every network; none makes them linear, which on one-hot observations
-            are tables.
+        hidden: widths of the hidden layers of every network; none makes them linear, which on one-hot
+            observations are tables.
         beta: β, weight of the reward against the log-ratios of policies to priors.
         gamma: discount factor.
         termination_prior: p, prior probability of ending an option at a step.
-        target_rate: share of the way that targets of Q go towards the parameters in each update (Polyak); 1 has no
-            separate targets, as in the thesis.
-        relabel: whether a step teaches all options and all actions, since its reward and next state depend on the
-            options of nobody (intra-option learning; Sutton, Precup and Singh, 1998), or only those that were
-            followed and taken, as in the thesis.
+        target_rate: share of the way that targets of Q go towards the parameters in each update (Polyak); 1
+            has no separate targets, as in the thesis.
+        relabel: whether a step teaches all options and all actions, since its reward and next state depend on
+            the options of nobody (intra-option learning; Sutton, Precup and Singh, 1998), or only those that
+            were followed and taken, as in the thesis.
     """
 
     optimiser: Optimiser = Optimiser(learning_rate=0.03, learning_rate_schedule="linear")
@@ -221,8 +221,8 @@ class OptionsAC(Settings, abc.ABC):
         if game.num_agents != self.model.agents:
             agents = self.model.agents
             raise BadInputError(
-                f"the algorithm is for {agents} agent{'s' * (agents > 1)}, and {game.name} has {game.num_agents}: "
-                f"take {'buttons-and-doors' if agents == 2 else 'four-rooms'}"
+                f"the algorithm is for {agents} agent{'s' * (agents > 1)}, and {game.name} has "
+                f"{game.num_agents}: take {'buttons-and-doors' if agents == 2 else 'four-rooms'}"
             )
 
     def network(self, game: GameSpec) -> OptionNetworks:
@@ -407,13 +407,14 @@ class SoftOptionsAC(OptionsAC):
 class DelayedOptionsAC(OptionsAC):
     """Two agents that tell each other their options one step late (thesis, equations 4.29 to 4.41).
 
-    Each has six values, six policies and Q, of which it acts by the last three policies: the others are its model of
-    the other agent. What it knows of the other's option is the one of the step before. Corrected are the sign of
-    4.41, the missing logarithm of 4.32 and the action that 4.29 and 4.30 leave out. See `OptionsAC`.
+    Each has six values, six policies and Q, of which it acts by the last three policies: the others are its
+    model of the other agent. What it knows of the other's option is the one of the step before. Corrected are
+    the sign of 4.41, the missing logarithm of 4.32 and the action that 4.29 and 4.30 leave out. See
+    `OptionsAC`.
 
     Attributes:
-        message: whether agents are told each other's last options. Without, the other's is taken for a draw from its
-            prior, and there are five values and five policies.
+        message: whether agents are told each other's last options. Without, the other's is taken for a draw
+            from its prior, and there are five values and five policies.
     """
 
     message: bool = True
@@ -426,8 +427,8 @@ class DelayedOptionsAC(OptionsAC):
 def learned_tables(algorithm: OptionsAC, env: TeamEnvironment, params: Params) -> SoftOptions:
     """What a learner holds of every state of an `OptionMDP`: leaves with leading axes `(n, S)`.
 
-    Axes and names are those of `jaxmarl_fac.soft.options.solve`; of an agent's own table `leaf[agent]` the agent
-    itself is the first.
+    Axes and names are those of `jaxmarl_fac.soft.options.solve`; of an agent's own table `leaf[agent]` the
+    agent itself is the first.
 
     Args:
         algorithm: with all its settings.
@@ -439,4 +440,5 @@ def learned_tables(algorithm: OptionsAC, env: TeamEnvironment, params: Params) -
     def of_state(number: jax.Array) -> SoftOptions:
         return algorithm.tables(game, params, env.observe(first.replace(state=number)))
 
-    return jax.vmap(of_state, out_axes=1)(jnp.arange(game.state_size, dtype=first.state.dtype))  # type: ignore[no-any-return]
+    states = jnp.arange(game.state_size, dtype=first.state.dtype)
+    return jax.vmap(of_state, out_axes=1)(states)  # type: ignore[no-any-return]

@@ -22,8 +22,8 @@ from envs.team_mdp import MAX_STATES, TeamMDP, draw_team_mdp, team_mdp
 class OptionMDP(TeamMDP):
     """A team MDP whose agents have m options each: an option is a prior over the agent's actions.
 
-    Options are no part of the state: which one an agent follows is its own affair, and the game only says what
-    each of them means. The agents see the whole state.
+    Options are no part of the state: which one an agent follows is its own affair, and the game only says
+    what each of them means. The agents see the whole state.
 
     Args:
         option_prior: `(n, S, m, A)`, P(a_i | s, z_i); 0 for actions that an agent has not.
@@ -74,8 +74,8 @@ def option_mdp(
         labels: the viewer's label of each state.
 
     Raises:
-        BadInputError: for tables of inconsistent shapes, fewer than two options, entries that are not finite, or
-            probabilities that are negative or do not sum to 1.
+        BadInputError: for tables of inconsistent shapes, fewer than two options, entries that are not finite,
+            or probabilities that are negative or do not sum to 1.
     """
     game = team_mdp(
         transition,
@@ -122,7 +122,8 @@ def with_options(game: TeamMDP, option_priors: Sequence[ArrayLike]) -> OptionMDP
 
 def fields_of(game: TeamMDP) -> dict[str, Any]:
     """The fields of a game by name, to make one of a subclass with them."""
-    return {field.name: getattr(game, field.name) for field in dataclasses.fields(game)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(game)  # type: ignore[arg-type]
+    return {field.name: getattr(game, field.name) for field in fields}
 
 
 @checks_parameters
@@ -135,8 +136,8 @@ def draw_option_mdp(
 ) -> OptionMDP:
     """A random game with options: `draw_team_mdp`, and every row of the priors uniform on the simplex.
 
-    Pure: thousands of games are `jax.vmap(lambda key: draw_option_mdp(key, 3, (2, 2)))(keys)`. In float64 inside
-    `jax.enable_x64(True)`.
+    Pure: thousands of games are `jax.vmap(lambda key: draw_option_mdp(key, 3, (2, 2)))(keys)`. In float64
+    inside `jax.enable_x64(True)`.
 
     Raises:
         BadInputError: for sizes out of range, or that do not fit into memory.
@@ -204,7 +205,7 @@ def two_state_options(time_limit: Steps = 100) -> OptionMDP:
 
 @checks_parameters
 def coordination_options(time_limit: Steps = 100) -> OptionMDP:
-    """Two agents and one state: both taking action 0 pays 2, both taking action 1 pays 1, anything else nothing.
+    """Two agents and one state: both taking action 0 pays 2, both taking 1 pays 1, anything else nothing.
 
     Option z takes action z with probability .9.
 

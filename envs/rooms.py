@@ -156,11 +156,11 @@ def four_rooms(
 ) -> Rooms:
     """One agent in four rooms that are joined by hallways; its four options lead to the hallways.
 
-    The gridworld of Sutton, Precup and Singh (1999, "Between MDPs and semi-MDPs", section 2), 13 x 13 with 104
-    free cells. Actions are up, left, right and down. A move goes astray with probability `slip`, in each of the
-    other three directions equally often, and a wall stops it. At the goal any action pays and ends the episode, in
-    a last state that is no cell. Episodes start in any other cell. Option z takes an action a with odds
-    `e^{-sharpness d}`, where d is the distance to hallway z from the cell that a leads to.
+    The gridworld of Sutton, Precup and Singh (1999, "Between MDPs and semi-MDPs", section 2), 13 x 13 with
+    104 free cells. Actions are up, left, right and down. A move goes astray with probability `slip`, in each
+    of the other three directions equally often, and a wall stops it. At the goal any action pays and ends the
+    episode, in a last state that is no cell. Episodes start in any other cell. Option z takes an action a
+    with odds `e^{-sharpness d}`, where d is the distance to hallway z from the cell that a leads to.
 
     Args:
         goal: `(x, y)`, a free cell; x counts from the left, y from the top.
@@ -219,12 +219,12 @@ def marked(rows: Sequence[str], mark: str) -> tuple[Cell, ...]:
 def buttons_and_doors(door_reward: float = 4.0, sharpness: Sharpness = 2.0, time_limit: Steps = 30) -> Rooms:
     """Two agents in a room each: the door of one is open while the other stands on its button.
 
-    Each room has 3 x 2 cells with a start, a button and a door, as far from the start as the button. Actions are up,
-    left, right, down and stay. While one agent is at its door and the other on its button, the open door pays and
-    both start again, whatever they do. Options are "to the button" (0) and "to the door" (1): they take an action a
-    with odds `e^{-sharpness d}`, where d is the distance to go after a. Agents see both positions, but not the
-    option that the other follows: in the start cell only a message tells whether it will go to its button or to its
-    door, and one of each is needed.
+    Each room has 3 x 2 cells with a start, a button and a door, as far from the start as the button. Actions
+    are up, left, right, down and stay. While one agent is at its door and the other on its button, the open
+    door pays and both start again, whatever they do. Options are "to the button" (0) and "to the door" (1):
+    they take an action a with odds `e^{-sharpness d}`, where d is the distance to go after a. Agents see both
+    positions, but not the option that the other follows: in the start cell only a message tells whether it
+    will go to its button or to its door, and one of each is needed.
 
     Args:
         door_reward: what an open door pays.

@@ -22,9 +22,9 @@ NAMES = {"b": "button", "d": "door"}
 class RoomsViewer(FrameViewer):
     """Draws the map with one coloured, numbered square for each cell that an option leads to.
 
-    An agent is a black disc with its number. If it is known which option it follows, its ring and the arrow that
-    leads from it have the option's colour: the arrow is the most likely move under the option's prior. A door
-    that is open is drawn with a green frame, any other with a grey one.
+    An agent is a black disc with its number. If it is known which option it follows, its ring and the arrow
+    that leads from it have the option's colour: the arrow is the most likely move under the option's prior. A
+    door that is open is drawn with a green frame, any other with a grey one.
 
     Args:
         rows: the map; `#` is a wall, `b` a button and `d` a door.

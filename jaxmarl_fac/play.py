@@ -68,7 +68,7 @@ class Player:
         return self._episode(key)[0]
 
     def _episode(self, key: int) -> tuple[list[Any], list[Any]]:
-        """The states of one greedy episode, and the agents' memory after the decision in each but the last."""
+        """The states of one greedy episode, and the agents' memory after each decision."""
         env, params = self.environment, self.params
         learner = self.algorithm.bind(GameSpec.of(env))
         agents_key = jax.random.fold_in(_key(key), AGENTS)

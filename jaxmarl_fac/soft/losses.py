@@ -1,7 +1,7 @@
 """Losses of values and policies that are regularised towards priors, as learners of soft backups have them.
 
-Pure and unbatched; callers vmap and average. The last axis is what is chosen, and everything is in units of β times
-the reward, so that the best policy of values v under a prior P is `P e^v` normalised, and its value
+Pure and unbatched; callers vmap and average. The last axis is what is chosen, and everything is in units of β
+times the reward, so that the best policy of values v under a prior P is `P e^v` normalised, and its value
 `log Σ_x P(x) e^{v(x)}` (thesis, section 4.3).
 """
 
@@ -46,8 +46,8 @@ def soft_policy_loss(
 ) -> jax.Array:
     """`KL(π ‖ P e^{v - V})`, of which π alone learns: `(...)`.
 
-    At any other V than `log Σ_x P(x) e^{v(x)}` it is off by a constant. (Thesis, equations 4.25 to 4.27 and 4.35 to
-    4.40.)
+    At any other V than `log Σ_x P(x) e^{v(x)}` it is off by a constant. (Thesis, equations 4.25 to 4.27 and
+    4.35 to 4.40.)
 
     Args:
         value: V `(...)`.

@@ -24,7 +24,7 @@ from jaxmarl_fac.program import step_example
 from jaxmarl_fac.settings import Settings, leaves, replaced
 from tests.helpers import but_slow, clock_at, first_observation
 
-#: With a reward per agent, with a team's, with actions that are numbers, and with options of one agent and two.
+#: With a reward per agent, with a team's, with actions that are numbers, and with options.
 GAMES = (
     envs.make("matrix-pr2", stages=2),
     envs.make("matrix-ltql", stages=2),

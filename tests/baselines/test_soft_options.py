@@ -331,7 +331,7 @@ ENDS, KEEPS = [-50.0, 50.0], [50.0, -50.0]
 
 @every_kind
 def test_agents_start_from_their_priors(kind):
-    """20,000 decisions of fresh networks: an option changes with probability p (1 - 1/m), actions follow it."""
+    """20,000 decisions: an option changes with probability p (1 - 1/m), and actions are drawn by it."""
     env, algorithm = game_of(kind), made(kind, epsilon_start=0.0, epsilon_end=0.0)
     params = algorithm.bind(GameSpec.of(env)).init(jax.random.key(0)).params
     before, after, actions = play(algorithm, env, params, steps=50, episodes=400)
@@ -461,7 +461,7 @@ def test_how_many_networks_there_are():
 
 
 def errors(algorithm, env, params):
-    """max |ΔV| and max KL(exact || learned) over all tables, states and agents."""
+    """Largest |ΔV| and max KL(exact || learned) over all tables, states and agents."""
     solution = exact(algorithm, env)
     read = jax.tree.map(np.asarray, learned_tables(algorithm, env, params))
     names = [choice.variable for choice in algorithm.model.choices]

@@ -1,7 +1,7 @@
 """One agent's losses of soft options in one step and their gradients, written out choice by choice.
 
-Tables are NumPy arrays: `values` and `logits` by the names of choices, without an axis of states. `logits` are
-added to log-priors. A gradient is given for every table.
+Tables are NumPy arrays: `values` and `logits` by the names of choices, without an axis of states. `logits`
+are added to log-priors. A gradient is given for every table.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ class Losses:
         )
 
     def choice(self, name, place, wanted, inner, prior):
-        """One entry of a choice: at `place`, which counts alone if it is `wanted`, unless all entries count."""
+        """One entry of a choice; all entries count, or the `wanted` one alone."""
         _, values, logits = self.tables
         weight = 1 / values[name].size if self.counted == "all" else float(place == wanted)
         value_loss, by_value, policy_loss, by_logits = node(
@@ -65,7 +65,9 @@ def single(tables, priors, following, step, *, beta, gamma, ends, counted):
         priors: `[P(a | z) (m, A)]`.
         following: U(s', z), `(m,)`.
         step: actions, options, previous options, reward, discount.
-        beta, gamma, ends: the weight of rewards, the discount, p.
+        beta: the weight of rewards.
+        gamma: the discount.
+        ends: p, the prior probability of ending an option.
         counted: "all", or "followed".
     """
     q, values, _ = tables
@@ -89,7 +91,9 @@ def delayed(tables, priors, following, step, *, beta, gamma, ends, counted, mess
         priors: `[P(a | z) (m, A), P(b | z) (m, B)]`, the agent's own first.
         following: W(s'; other's option, own option) `(m, m)`, or `(m,)` without a message.
         step: actions, options, previous options, own first; reward, discount.
-        beta, gamma, ends: see `single`.
+        beta: see `single`.
+        gamma: see `single`.
+        ends: see `single`.
         counted: see `single`.
         message: whether the other's last option is known.
     """
