@@ -192,7 +192,7 @@ class OptionsAC(Settings, abc.ABC):
     """
 
     optimiser: Optimiser = Optimiser(learning_rate=0.03, learning_rate_schedule="linear")
-    replay: TransitionReplay = TransitionReplay(batch_size=64, replay_size=20_000)
+    replay: TransitionReplay = TransitionReplay(batch_size=64, replay_size=100_000)
     exploration: EpsilonGreedy = EpsilonGreedy(epsilon_start=0.5, epsilon_end=0.5)
     hidden: AnyWidths = ()
     beta: Positive = 1.0

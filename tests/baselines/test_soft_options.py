@@ -19,7 +19,7 @@ from jaxmarl_fac.loop import train
 from jaxmarl_fac.play import Player
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.soft.options import option_game, solve
-from tests.helpers import clock_at, first_observation, transitions
+from tests.helpers import but_slow, clock_at, first_observation, transitions
 from tests.reference import option_learners as reference
 
 NUMBERS = {"beta": 1.5, "gamma": 0.8, "termination_prior": 0.3}
@@ -30,7 +30,7 @@ KINDS = {
     "delayed": ("delayed-options", {}, PAIR),
     "no-message": ("delayed-options", {"message": False}, PAIR),
 }
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", but_slow(KINDS, ["delayed"]))
 
 
 def made(kind, **changes):
@@ -172,8 +172,17 @@ def reference_update(algorithm, env, tables, targets, batch, states, after):
     return losses, slopes
 
 
-@every_kind
-@pytest.mark.parametrize("relabel", [True, False], ids=["relabel", "followed"])
+@pytest.mark.parametrize(
+    ("kind", "relabel"),
+    [
+        ("single", True),
+        ("delayed", False),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("single", False), ("delayed", True), ("no-message", True), ("no-message", False))
+        ),
+    ],
+)
 def test_one_update_is_the_references(kind, relabel):
     """Adam with a huge epsilon is gradient descent, which shows sizes; biases learn what all states share."""
     env = game_of(kind)
@@ -221,7 +230,7 @@ def exact_tables(algorithm, env):
     """The networks' outputs of the exact solution: those of policies are log π, less the log-prior."""
     solution = exact(algorithm, env)
     blank = params_from({name: 0 * table for name, table in random_tables(algorithm, env, 0).items()})
-    priors = learned_tables(algorithm, env, blank)
+    priors = read_tables(algorithm, env)(blank)
     tables = {"q": solution.q}
     for choice in algorithm.model.choices:
         name = choice.variable
@@ -264,7 +273,7 @@ def test_gradients_vanish_at_the_exact_solution(kind):
         for each in jax.tree.leaves(slope(jnp.int32(agent))):
             np.testing.assert_allclose(each, 0, atol=2e-5)
     # And the exact tables are read as they were put in.
-    solution, read = exact(algorithm, env), learned_tables(algorithm, env, params)
+    solution, read = exact(algorithm, env), read_tables(algorithm, env)(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), read, solution)
 
 
@@ -379,6 +388,7 @@ def test_the_message_is_the_others_option_of_the_step_before():
     np.testing.assert_array_equal(after, before[..., ::-1])
 
 
+@pytest.mark.slow
 def test_without_a_message_nothing_depends_on_the_others_option():
     env, algorithm = PAIR, made("no-message")
     learner = algorithm.bind(GameSpec.of(env))
@@ -404,6 +414,7 @@ def test_a_share_of_the_actions_is_uniform():
     assert (greedy == 0).all()
 
 
+@pytest.mark.slow
 def test_options_are_stored_with_the_steps_of_the_loop():
     program = Program(
         Experiment(
@@ -440,8 +451,8 @@ def test_animations_show_the_options(tmp_path):
 
 def test_hidden_layers_start_from_the_priors_too():
     algorithm = made("delayed", hidden=(16, 8))
-    params = algorithm.bind(GameSpec.of(PAIR)).init(jax.random.key(3)).params
-    read = learned_tables(algorithm, PAIR, params)
+    params = jax.jit(algorithm.bind(GameSpec.of(PAIR)).init)(jax.random.key(3)).params
+    read = jax.jit(lambda params: learned_tables(algorithm, PAIR, params))(params)
     assert not any(np.asarray(table).any() for table in (read.q, *read.values.values()))
     for agent in range(2):
         own, others = PAIR.action_priors[agent], PAIR.action_priors[1 - agent]
@@ -460,10 +471,15 @@ def test_how_many_networks_there_are():
 # What they learn
 
 
+@functools.cache
+def read_tables(algorithm, env):
+    return jax.jit(lambda params: learned_tables(algorithm, env, params))
+
+
 def errors(algorithm, env, params):
     """Largest |ΔV| and max KL(exact || learned) over all tables, states and agents."""
     solution = exact(algorithm, env)
-    read = jax.tree.map(np.asarray, learned_tables(algorithm, env, params))
+    read = jax.tree.map(np.asarray, read_tables(algorithm, env)(params))
     names = [choice.variable for choice in algorithm.model.choices]
     value = max(np.abs(read.values[name] - solution.values[name]).max() for name in names)
 
@@ -488,7 +504,7 @@ def test_learners_find_the_exact_solution(algorithm_id, env, gamma):
     """On the worked examples, 16 seeds of 16: every value within .05 and every policy within KL .01."""
     algorithm = baselines.make(algorithm_id, gamma=gamma)
     experiment = Experiment(
-        algorithm=algorithm, environment=env, seeds=range(16), env_steps=4000, num_envs=1, evaluations=1
+        algorithm=algorithm, environment=env, seeds=range(16), env_steps=1500, evaluations=1
     )
     result = train(experiment)
     for seed in range(16):
