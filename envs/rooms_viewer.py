@@ -109,7 +109,7 @@ class RoomsViewer(FrameViewer):
             axes.text(
                 *cell, str(agent + 1), color="white", ha="center", va="center_baseline", fontsize=9, zorder=5
             )
-        if option is not None:
+        if option is not None and self._targets[agent][option] != cell:
             step = ((0, -1), (-1, 0), (1, 0), (0, 1), (0, 0))[int(self._prior[agent, state, option].argmax())]
             if step != (0, 0):
                 head = (cell[0] + 0.8 * step[0], cell[1] + 0.8 * step[1])
