@@ -11,7 +11,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -247,7 +247,7 @@ class OptionsAC(Settings, abc.ABC):
         """
 
         def of_agent(agent: jax.Array, params: Params) -> SoftOptions:
-            networks = self.network(game).apply(params, observation.agents_view[agent][None])
+            networks: Any = self.network(game).apply(params, observation.agents_view[agent][None])
             found = policies_of(networks, self.model, self.priors(game, observation, agent))
             return jax.tree.map(lambda leaf: leaf[0], found)  # type: ignore[no-any-return]
 
@@ -271,8 +271,9 @@ class OptionsAC(Settings, abc.ABC):
             step: a trajectory of T = 1.
         """
         module, views = self.network(game), step.observation.agents_view[:, agent]
-        online = module.apply(params, views[:1])  # S = 1
-        following = module.apply(target_params, views[1:]).values["termination"]
+        online: Any = module.apply(params, views[:1])  # S = 1
+        later: Any = module.apply(target_params, views[1:])
+        following = later.values["termination"]
         model, places = self.model, placed(step, jnp.asarray(agent_orderings(game.num_agents))[agent])
         actions = {name: place for name, place in places.items() if name.endswith("action")}
         counted = {} if self.relabel else places
