@@ -34,6 +34,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     },
     # Of the suite's own: options that last for ten steps under the prior.
     "options": {"termination_prior": 0.1},
+    "pomdp": {},
     "pursuit": {
         "hidden": (50, 50),
         "q_bound": 74 / 75,
@@ -132,6 +133,7 @@ FAMILY_ENV_STEPS = {
     "predator-prey": 10_000_000,
     "team-mdp": 100_000,
     "options": 100_000,
+    "pomdp": 100_000,
     "differential": 5_000,
     "pursuit": 1_000_000,
     "stag-hunt": 1_000_000,

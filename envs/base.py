@@ -30,13 +30,16 @@ class Observation(NamedTuple):
     """The observation of one state, for the agents and the centralised learner.
 
     Shapes: `n` agents, `O` features per agent, `S` features of the global state, `A` actions per
-    agent (for agents with fewer actions the remaining ones are masked).
+    agent (for agents with fewer actions the remaining ones are masked), `P` features that all agents see.
+    Games without public observations leave the last two out.
     """
 
     agents_view: jax.Array  # (n, O) float32
     global_state: jax.Array  # (S,) float32
     action_mask: jax.Array  # (n, A) bool, True where the action is available
     step_count: jax.Array  # () int32
+    public_view: jax.Array | None = None  # (P,) float32, what every agent sees, and knows that all see
+    private: jax.Array | None = None  # (n,) int32, the number of what only agent i sees
 
 
 class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
@@ -64,6 +67,8 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     binary_discounts: bool = False
     #: Options of each agent; 0 in a game that has none.
     num_options: int = 0
+    #: How many different things an agent may see in private; 0 in games without public observations.
+    num_private: int = 0
 
     @abc.abstractmethod
     def observe(self, state: Any) -> Observation:
@@ -104,6 +109,14 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         """Shapes, dtypes and bounds of an `Observation`, found by tracing one reset."""
         shapes = jax.eval_shape(lambda key: self.observe(self.reset(key)[0]), jax.random.key(0))
         with jax.ensure_compile_time_eval():
+            public = None
+            if shapes.public_view is not None:
+                public = specs.Array(shapes.public_view.shape, jnp.float32, "public_view")
+            private = None
+            if shapes.private is not None:
+                private = specs.BoundedArray(
+                    shapes.private.shape, jnp.int32, 0, self.num_private - 1, "private"
+                )
             return specs.Spec(
                 Observation,
                 "ObservationSpec",
@@ -111,6 +124,8 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
                 global_state=specs.Array(shapes.global_state.shape, jnp.float32, "global_state"),
                 action_mask=specs.BoundedArray(shapes.action_mask.shape, bool, False, True, "action_mask"),
                 step_count=specs.BoundedArray((), jnp.int32, 0, self.time_limit, "step_count"),
+                public_view=public,  # None, as in the observation: a tree without leaves
+                private=private,
             )
 
     @cached_property

@@ -16,6 +16,7 @@ from envs import (
     rooms,
     stag_hunt,
     team_mdp,
+    team_pomdp,
 )
 from envs.adapters import ADAPTED_IDS, PREFIXES
 from envs.adapters import lookup as lookup_adapted
@@ -129,6 +130,14 @@ ENVIRONMENTS: dict[str, Entry] = {
         option_mdp.random_option_mdp,
         "options",
         "random transitions, rewards and priors of options; one agent with `--agents 1`",
+    ),
+    "hmm": Entry(team_pomdp.hidden_chain, "pomdp", "guess the state of a hidden chain of two states"),
+    "tiger": Entry(team_pomdp.tiger, "pomdp", "one agent listens for a tiger behind one of two doors"),
+    "two-agent-tiger": Entry(
+        team_pomdp.two_agent_tiger, "pomdp", "two agents listen for a tiger, and see each other's actions"
+    ),
+    "private-cards": Entry(
+        team_pomdp.private_cards, "pomdp", "BAD's game: a private card and a public action each, optimum 10"
     ),
     "squeeze": Entry(
         gaussian_squeeze.gaussian_squeeze, "squeeze", "QTRAN's Gaussian squeeze, s drawn once from `seed`"

@@ -119,7 +119,7 @@ class TeamMDP(TeamEnvironment):
         key, draw = jax.random.split(key)
         state = TeamMDPState(
             key=key,
-            state=_sample_index(jnp.asarray(self.start), jax.random.uniform(draw)),
+            state=sample_index(jnp.asarray(self.start), jax.random.uniform(draw)),
             step_count=jnp.zeros((), jnp.int16),
             last_actions=jnp.full((self.num_agents,), -1, self.action_dtype),
         )
@@ -148,7 +148,7 @@ class TeamMDP(TeamEnvironment):
         reward = jnp.asarray(self.reward)[cell]
         if self.reward_noise is not None:
             reward += jnp.asarray(self.reward_noise)[cell] * draws.normal
-        following = _sample_index(jnp.asarray(self.transition)[cell], draws.uniform)
+        following = sample_index(jnp.asarray(self.transition)[cell], draws.uniform)
         step_count = state.step_count + jnp.int16(1)
         state = state.replace(  # type: ignore[attr-defined]
             state=following, step_count=step_count, last_actions=actions.astype(state.last_actions.dtype)
@@ -212,7 +212,7 @@ class TeamMDP(TeamEnvironment):
         return TeamMDPViewer(np.asarray(self.transition), np.asarray(self.terminal), self.layout, self.labels)
 
 
-def _sample_index(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
+def sample_index(probabilities: jax.Array, uniform: jax.Array) -> jax.Array:
     """The index () int16 that `uniform` in [0, 1) selects from `probabilities (S,)`, never one of 0."""
     cumulative = jnp.cumsum(probabilities)
     # Rounding may leave the last sum below 1.

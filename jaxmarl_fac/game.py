@@ -21,6 +21,9 @@ class GameSpec:
         action_counts: `(A_1, ..., A_n)`; empty where actions are numbers.
         view_size: O, features of an agent's view.
         state_size: S, features of the global state.
+        public_size: P, features of what all agents see; 0 in games without public observations.
+        num_private: how many different things an agent may see in private; 0 in games without public
+            observations.
         time_limit: steps of the longest episode.
         stateless: every observation of the game is the same.
         fully_observable: every agent sees the whole state.
@@ -35,6 +38,8 @@ class GameSpec:
     action_counts: tuple[int, ...]
     view_size: int
     state_size: int
+    public_size: int
+    num_private: int
     time_limit: int
     stateless: bool
     fully_observable: bool
@@ -56,6 +61,8 @@ class GameSpec:
             action_counts=tuple(counts) if env.num_actions else (),
             view_size=spec.agents_view.shape[-1],
             state_size=spec.global_state.shape[-1],
+            public_size=0 if spec.public_view is None else spec.public_view.shape[-1],
+            num_private=0 if spec.private is None else env.num_private,
             time_limit=env.time_limit,
             stateless=env.stateless,
             fully_observable=env.fully_observable,
@@ -118,4 +125,17 @@ def refuse_reward_per_agent(game: GameSpec) -> None:
         raise BadInputError(
             f"the algorithm learns from a reward of the whole team, and {game.name} has one per agent: take "
             "an algorithm for general-sum games"
+        )
+
+
+def refuse_no_public_observation(game: GameSpec) -> None:
+    """Refuse a game without public observations.
+
+    Raises:
+        BadInputError: if it has none.
+    """
+    if game.public_size == 0:
+        raise BadInputError(
+            f"a public agent needs public observations, and {game.name} has none: take a game that shows a "
+            "public view, such as one with hidden state"
         )

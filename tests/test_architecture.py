@@ -45,8 +45,9 @@ SEEN_BY_ENGINE = {
         "between",
         "check_value",
     },
-    "envs.tables": {"SUM_TOLERANCE"},
+    "envs.tables": {"SUM_TOLERANCE", "check_probabilities"},
     "envs.team_mdp": {"TeamModel"},
+    "envs.team_pomdp": {"HiddenModel"},
 }
 
 

@@ -7,7 +7,7 @@ import envs
 from envs.differential_game import differential_game
 from envs.matrix_games import general_sum_game, matrix_game, two_step_game
 from envs.predator_prey import PredatorPrey
-from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
+from jaxmarl_fac.game import GameSpec, refuse_no_public_observation, refuse_numbers, refuse_reward_per_agent
 from tests.helpers import first_observation
 
 
@@ -48,9 +48,20 @@ def test_every_game_has_a_spec_that_can_be_a_key(env_id):
     given, seen = spec.observation(), jax.eval_shape(lambda: first_observation(env))
     for name in seen._fields:
         own, real = getattr(given, name), getattr(seen, name)
+        if own is None or real is None:  # games without public observations
+            assert own is real and name in ("public_view", "private")
+            continue
         assert (own.shape, own.dtype) == (real.shape, real.dtype), name
     assert given.action_mask.all() and not given.agents_view.any() and not given.global_state.any()
     assert (seen.agents_view.shape[-1], seen.global_state.shape[-1]) == (spec.view_size, spec.state_size)
+    shown = 0 if seen.public_view is None else seen.public_view.shape[-1]
+    assert spec.public_size == shown and (spec.num_private > 0) == (shown > 0)
+
+
+def test_public_and_private_observations():
+    cards, tiger = GameSpec.of(envs.make("private-cards")), GameSpec.of(envs.make("tiger"))
+    assert (cards.public_size, cards.num_private, cards.view_size) == (4, 2, 8)
+    assert (tiger.public_size, tiger.num_private, tiger.view_size) == (0, 0, 3)  # all is the agent's own
 
 
 def test_games_that_differ_in_parameters_alone_have_the_same_spec():
@@ -127,6 +138,9 @@ def test_games_that_an_algorithm_cannot_play(bad_input):
         refuse_numbers(numbers)
     with bad_input("learns from a reward of the whole team, and MatrixGame has one per agent"):
         refuse_reward_per_agent(pairs)
+    with bad_input("a public agent needs public observations, and MatrixGame has none: take a game that"):
+        refuse_no_public_observation(team)
+    refuse_no_public_observation(GameSpec.of(envs.make("private-cards")))
     for refuse in (refuse_numbers, refuse_reward_per_agent):
         refuse(team)
     refuse_numbers(pairs)

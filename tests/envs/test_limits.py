@@ -13,7 +13,7 @@ from envs.gaussian_squeeze import gaussian_squeeze
 from envs.matrix_games import matrix_game
 from envs.predator_prey import predator_prey
 from envs.stag_hunt import stag_hunt
-from envs.team_mdp import _sample_index, divergence_mmdp, draw_team_mdp, from_matrix_game, random_team_mdp
+from envs.team_mdp import divergence_mmdp, draw_team_mdp, from_matrix_game, random_team_mdp, sample_index
 
 KEY = jax.random.key(0)
 
@@ -136,9 +136,7 @@ def test_team_mdp(bad_input):
         env.replace(time_limit=32_768).reset(KEY)
     certain = jnp.zeros(32_767).at[-1].set(1)
     assert (
-        int(_sample_index(certain, jnp.float32(0.5)))
-        == 32_766
-        == int(_sample_index(certain, jnp.float32(0.0)))
+        int(sample_index(certain, jnp.float32(0.5))) == 32_766 == int(sample_index(certain, jnp.float32(0.0)))
     )
     with bad_input("a team MDP may have at most 32767 states, not 32768"):
         draw_team_mdp(KEY, 32_768, (1, 1))

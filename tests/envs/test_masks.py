@@ -20,6 +20,7 @@ STEPS = 100_000
 MASKED = {
     "matrix-ltql": 1.0,
     "team-mdp-line": 1.0,
+    "private-cards": 1.0,
     "stag-hunt-p2": 1.15,
     "jumanji:LevelBasedForaging-v0": 1.25,
     "jumanji:RobotWarehouse-v0": 1.6,
