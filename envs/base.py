@@ -124,8 +124,9 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
                 global_state=specs.Array(shapes.global_state.shape, jnp.float32, "global_state"),
                 action_mask=specs.BoundedArray(shapes.action_mask.shape, bool, False, True, "action_mask"),
                 step_count=specs.BoundedArray((), jnp.int32, 0, self.time_limit, "step_count"),
-                public_view=public,  # None, as in the observation: a tree without leaves
-                private=private,
+                # None, as in the observation: a tree without leaves.
+                public_view=public,  # type: ignore[arg-type]
+                private=private,  # type: ignore[arg-type]
             )
 
     @cached_property
