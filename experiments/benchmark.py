@@ -1,14 +1,15 @@
 """Benchmark training speed.
 
-python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe] [--env ID] [--algos ID ...] [--seeds N ...]
-    [--seconds S] [--out DIR]
+python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe|pqn] [--env ID] [--algos ID ...]
+    [--seeds N ...] [--seconds S] [--jaxmarl DIR] [--env-steps N] [--out DIR]
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, including acting,
 environment steps and replay), compile seconds, bytes per seed, and, except for recurrent agents, the floating
 point operations counted by XLA and their rate relative to a large matrix product in the same run. The suites
 predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
-part of an iteration. The suite mpe trains with the settings of JaxMARL's scripts, and adds environment steps
-per second.
+part of an iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment
+steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours;
+with `--env-steps` the table has returns after so many steps too.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
@@ -35,9 +36,11 @@ import baselines
 import envs
 import envs.registry as environments
 from envs.errors import BadInputError
+from experiments.jaxmarl_pqn import EPISODES, JaxMARLPQN
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
+from jaxmarl_fac.loop import train
 from jaxmarl_fac.memory import Transitions
 from jaxmarl_fac.memory.packing import plain_step
 from jaxmarl_fac.parallel import PER_LANE, REPLICATED, lane_mesh, per_device
@@ -45,6 +48,7 @@ from jaxmarl_fac.program import Program
 from jaxmarl_fac.report.figures import panels, save
 from jaxmarl_fac.report.styles import line_styles
 from jaxmarl_fac.settings import leaves, replaced
+from jaxmarl_fac.statistics import bootstrap_interval
 
 #: Side of the square matrices whose product measures the machine's peak rate.
 SIDE = 2048
@@ -65,6 +69,7 @@ class Suite:
         parts: whether to measure the environment, replay and the parts of an iteration too.
         peers: speed of other code on the same game, measured on 2 CPU cores.
         settings: settings of some algorithms by id; `num_envs` is passed to the experiment.
+        jaxmarl: what the table calls JaxMARL's own learner, if it is trained too.
     """
 
     env: str
@@ -73,6 +78,7 @@ class Suite:
     parts: bool = False
     peers: str = ""
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    jaxmarl: str = ""
 
 
 #: JaxMARL's settings for both of its learners on MPE (`ql_rnn_mpe` and `vdn_ff_mpe`).
@@ -129,6 +135,16 @@ SUITES = {
             },
         },
     ),
+    "pqn": Suite(
+        "mpe:simple_spread",
+        ("pqn-vdn",),
+        (1, 8),
+        peers="All settings are those of JaxMARL's pqn_vdn_ff_mpe.yaml: an update comes after 16 steps of "
+        "256 environments, 4 passes of 16 minibatches. JaxMARL's own learner is measured by turns with ours, "
+        "without evaluations.",
+        settings={"pqn-vdn": {"num_envs": 256}},
+        jaxmarl="JaxMARL pqn_vdn_ff",
+    ),
 }
 
 
@@ -137,20 +153,27 @@ class Options:
     """What to measure.
 
     Attributes:
-        suite: matrix trains on a matrix game, predator-prey on QTRAN's, pursuit on LTQL's, mpe on JaxMARL's
-            simple_spread.
+        suite: matrix trains on a matrix game, predator-prey on QTRAN's, pursuit on LTQL's, mpe and pqn on
+            JaxMARL's simple_spread.
         env: id of the game; the suite's own if not given.
         algos: ids of the algorithms; the suite's own if not given.
         seeds: numbers of seeds; the suite's own if not given.
         seconds: target length of one repetition.
+        jaxmarl: folder of a checkout of JaxMARL, whose pqn_vdn_ff the suite pqn trains too.
+        env_steps: environment steps of each seed after which returns of greedy play are compared; not at all
+            if not given. JaxMARL trains pqn_vdn_ff for 2,000,000.
         out: folder for benchmark.md, benchmark.json and benchmark.png.
     """
 
-    suite: Annotated[Literal["matrix", "predator-prey", "pursuit", "mpe"], tyro.conf.Positional] = "matrix"
+    suite: Annotated[Literal["matrix", "predator-prey", "pursuit", "mpe", "pqn"], tyro.conf.Positional] = (
+        "matrix"
+    )
     env: str | None = None
     algos: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     seconds: float = 1.0
+    jaxmarl: Path | None = None
+    env_steps: int | None = None
     out: Path = Path("runs/benchmark")
 
 
@@ -167,13 +190,32 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError("--seeds and --algos need at least one each")
     # Build all of them first: bad input must not be found after minutes of measurements.
     planned = [(algo, experiment_of(suite, algo, env, count)) for algo in algos for count in seeds]
+    steps = options.env_steps
+    longest = {
+        algo: of_length(experiment, steps)
+        for algo, experiment in planned
+        if steps is not None and experiment.lanes == max(seeds)
+    }
+    if options.jaxmarl is not None and (not suite.jaxmarl or env != suite.env):
+        raise BadInputError("--jaxmarl is for the suite pqn on its own game: leave it out")
+    jaxmarl = None if options.jaxmarl is None else JaxMARLPQN(options.jaxmarl)
     prepare_folder(options.out)
     product = matrix_product()
     peak = max(measure_product(product) for _ in range(REPETITIONS))
     rows = []
     for algo, experiment in tqdm(planned, disable=None):
-        rows.append({"algo": algo, **measure(experiment, options.seconds, suite.parts)})
+        measured = measure(experiment, options.seconds, suite.parts, jaxmarl)
+        names = [algo, suite.jaxmarl][: len(measured)]
+        rows += [{"algo": name, **row} for name, row in zip(names, measured, strict=True)]
         peak = max(peak, measure_product(product))
+    if steps is not None:
+        returns = {
+            algo: train(experiment).history.last["episode_return"] for algo, experiment in longest.items()
+        }
+        if jaxmarl:
+            returns[suite.jaxmarl] = jaxmarl.returns(max(seeds), steps)
+        for row in rows:
+            row["return"] = bootstrap_interval(returns[row["algo"]][: row["seeds"]]).to_json()
     for row in rows:
         row["gflops_share"] = row["gflops"] / peak if row["gflops"] else None
         alone = [other for other in rows if other["algo"] == row["algo"] and other["seeds"] == 1]
@@ -182,6 +224,7 @@ def main(argv: Sequence[str]) -> int:
     machine = {
         "env": env,
         "peers": suite.peers,
+        "trained": steps,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
         "matrix_product_gflops": peak,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")},
@@ -216,81 +259,110 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
     return experiment
 
 
-def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict[str, Any]:
-    """Train an experiment for a while and return its row of the table.
+def of_length(experiment: Experiment, env_steps: int) -> Experiment:
+    """The experiment with that many steps, whose final return is compared."""
+    return dataclasses.replace(experiment, env_steps=env_steps, evaluations=1, evaluation_episodes=EPISODES)
+
+
+def speeds(seeds: int, num_envs: int, update_period: int, taken: float) -> dict[str, Any]:
+    """What a row says of speed, from the seconds of one iteration of all seeds."""
+    return {
+        "seeds": seeds,
+        "num_envs": num_envs,
+        "update_period": update_period,
+        "seed_updates_per_s": seeds / taken / update_period,
+        "env_steps_per_s": seeds * num_envs / taken,
+    }
+
+
+def measure(
+    experiment: Experiment, seconds: float, parts: bool = False, jaxmarl: JaxMARLPQN | None = None
+) -> list[dict[str, Any]]:
+    """Train an experiment for a while, by turns with JaxMARL's learner if given; the rows of the table.
 
     Args:
         experiment: what to train, for as many steps as the measurement takes.
         seconds: target length of one repetition.
         parts: whether to measure the share of each part of an iteration too.
+        jaxmarl: what to train as many seeds of.
     """
     seeds, num_envs = experiment.lanes, experiment.num_envs
     program = Program(experiment)
-    lanes = program.initial_lanes()
+    period = program.schedule.update_every
+    training = Training(program)
     start = time.perf_counter()
-    compiled: Any = program.compile_chunk(lanes)
+    compiled: Any = program.compile_chunk(training.lanes)
     compile_seconds = time.perf_counter() - start
-    # XLA counts the body of a loop once, which for recurrent agents is a single step of an episode.
+    # XLA counts the body of a loop once: a single step of an episode, or a single minibatch.
     settings = leaves(experiment.algorithm)
-    recurrent = "recurrent" in settings and settings["recurrent"].value
-    flops = None if recurrent else program.flops_per_iteration()
+    loops = "minibatches" in settings or ("recurrent" in settings and settings["recurrent"].value)
+    flops = None if loops else program.flops_per_iteration()
     memory = compiled.memory_analysis()
-    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes)) / seeds
-    lanes, _ = program.chunk(lanes, 0, program.schedule.warmup)
-    taken, lanes = seconds_per_iteration(program, lanes, seconds, program.schedule.warmup)
-    updates = seeds / taken / program.schedule.update_every
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(training.lanes)) / seeds
+    training.run(program.schedule.warmup)
+    timed: list[tuple[Callable[[int], Any], int]] = [(training.run, period)]
+    theirs = {}
+    if jaxmarl:
+        start = time.perf_counter()
+        run, iterations = jaxmarl.some_updates(seeds)
+        theirs = {"compile_seconds": time.perf_counter() - start}
+        timed.append((run, iterations))
+    taken, *others = fastest_by_turns(seconds, *timed)
     row = {
-        "seeds": seeds,
-        "num_envs": num_envs,
-        "update_period": program.schedule.update_every,
-        "seed_updates_per_s": updates,
-        "env_steps_per_s": seeds * num_envs / taken,
+        **speeds(seeds, num_envs, period, taken),
         "compile_seconds": compile_seconds,
         "bytes_per_seed": kept,
         "scratch_bytes_per_seed": memory.temp_size_in_bytes * program.mesh.size / seeds,
         "flops_per_update": flops,
-        "gflops": flops * updates / 1e9 if flops else None,
+        "gflops": flops * seeds / taken / period / 1e9 if flops else None,
     }
     if parts:
         never: Any = replaced(experiment.algorithm, learning_starts=2**30)
-        without = Program(dataclasses.replace(experiment, algorithm=never))
-        acting, _ = seconds_per_iteration(without, without.initial_lanes(), seconds)
-        sampling = seconds_per_sample(program, lanes, seconds) / program.schedule.update_every
+        without = Training(Program(dataclasses.replace(experiment, algorithm=never)))
+        acting = fastest(without.run, seconds, period)
+        sampling = seconds_per_sample(program, training.lanes, seconds) / period
         row |= {"acting_share": acting / taken, "sampling_share": sampling / taken}
         row |= {"update_share": 1 - (acting + sampling) / taken}
-    return row
+    unknown = dict.fromkeys(row)
+    return [row, *({**unknown, **theirs, **speeds(seeds, num_envs, period, other)} for other in others)]
+
+
+class Training:
+    """A program on its way."""
+
+    def __init__(self, program: Program):
+        self._program, self.lanes, self._at = program, program.initial_lanes(), 0
+
+    def run(self, iterations: int) -> None:
+        """Train all lanes for so many iterations more."""
+        self.lanes, _ = self._program.chunk(self.lanes, self._at, self._at + iterations)
+        self._at += iterations
 
 
 def fastest(run: Callable[[int], Any], seconds: float, multiple: int = 1) -> float:
-    """The minimum over repetitions of the time per iteration of `run(iterations)`, in seconds.
+    """`fastest_by_turns` of a single function."""
+    return fastest_by_turns(seconds, (run, multiple))[0]
+
+
+def fastest_by_turns(seconds: float, *timed: tuple[Callable[[int], Any], int]) -> list[float]:
+    """The minimum over repetitions of each function's time per iteration, in seconds.
 
     Args:
-        run: does a number of iterations.
-        seconds: target length of one repetition.
-        multiple: `iterations` is a multiple of it.
+        seconds: target length of one repetition of one function.
+        timed: functions that do a given number of iterations, and what that is a multiple of.
     """
-    best, iterations = np.inf, -(-16 // multiple) * multiple
+    best = [np.inf] * len(timed)
+    iterations = [-(-16 // multiple) * multiple for _, multiple in timed]
     for repetition in range(REPETITIONS + 2):  # the first two find the number of iterations for `seconds`
-        start = time.perf_counter()
-        run(iterations)
-        taken = (time.perf_counter() - start) / iterations
-        if repetition < 2:
-            iterations = -(-max(16, int(seconds / taken)) // multiple) * multiple
-        else:
-            best = min(best, taken)
+        for place, (run, multiple) in enumerate(timed):
+            start = time.perf_counter()
+            run(iterations[place])
+            taken = (time.perf_counter() - start) / iterations[place]
+            if repetition < 2:
+                iterations[place] = -(-max(16, int(seconds / taken)) // multiple) * multiple
+            else:
+                best[place] = min(best[place], taken)
     return best
-
-
-def seconds_per_iteration(program: Program, lanes: Any, seconds: float, start: int = 0) -> tuple[float, Any]:
-    """The time of one iteration of all lanes from iteration `start` on, and the lanes afterwards."""
-    at = start
-
-    def run(iterations: int) -> None:
-        nonlocal lanes, at
-        lanes, _ = program.chunk(lanes, at, at + iterations)
-        at += iterations
-
-    return fastest(run, seconds, program.schedule.update_every), lanes
 
 
 def seconds_per_sample(program: Program, lanes: Any, seconds: float) -> float:
@@ -393,13 +465,19 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
             "steps between updates": lambda row: f"{row['update_period']}",
             "environment steps/s": lambda row: f"{row['env_steps_per_s']:,.0f}",
         }
+    if machine["trained"]:
+        columns[f"return after {machine['trained']:,} steps"] = lambda row: (
+            "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row["return"])
+        )
     columns |= {
         "seed-updates/s": lambda row: f"{row['seed_updates_per_s']:,.0f}",
         "times one seed": lambda row: f"{row['times_one_seed']:.1f}" if row["times_one_seed"] else "",
         "share of matrix product": lambda row: f"{row['gflops_share']:.0%}" if row["gflops_share"] else "",
         "FLOPs per update": lambda row: f"{row['flops_per_update']:,.0f}" if row["flops_per_update"] else "",
-        "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}",
-        "scratch bytes per seed": lambda row: f"{row['scratch_bytes_per_seed']:,.0f}",
+        "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}" if row["bytes_per_seed"] else "",
+        "scratch bytes per seed": lambda row: (
+            f"{row['scratch_bytes_per_seed']:,.0f}" if row["scratch_bytes_per_seed"] else ""
+        ),
         "compile s": lambda row: f"{row['compile_seconds']:.1f}",
     }
     if rows and "acting_share" in rows[0]:
