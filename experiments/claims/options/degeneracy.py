@@ -135,13 +135,13 @@ def _draw(found: dict[str, dict[float, Distances]], count: int) -> Any:
         xlabel="$\\log_{10}$ of the largest distance of values",
         ylabel="games",
     )
-    axes[0, 0].legend(fontsize="small", frameon=False, loc="upper left")
+    axes[0, 0].legend(fontsize="small", frameon=False, loc="center right")
     axes[0, 1].set_xscale("log")
     axes[0, 1].set_yscale("log")
     axes[0, 1].set(
         title="median distance as priors begin to differ",
         xlabel="share of each prior that is the option's own",
-        ylabel="largest distance from the game without options",
+        ylabel="distance from the game without options",
     )
     axes[0, 1].legend(fontsize="x-small", frameon=False)
     axes[0, 1].grid(alpha=0.25)

@@ -130,7 +130,7 @@ def exact_delayed(workshop: Workshop) -> Outcome:
         "worked example": numbers,
         "errata": wrong,
         "games": count,
-        "median of the shrinkage, as a multiple of γ": np.median(checks.contraction),
+        "median of the shrinkage, as a multiple of γ": np.median(checks.shrinkage),
         "median of the mean loss of other policies": np.median(checks.improvement),
         f"expected return of {STEPS} steps of the worked example": of_example._asdict(),
         f"expected return of {STEPS} steps on random games": {
@@ -198,8 +198,8 @@ def _draw(
     axes[1, 2].hist(worth, bins=50, color=PALETTE[1])
     axes[1, 2].axvline(0, color="0.45", linestyle="--", linewidth=1)
     axes[1, 2].set(
-        title=f"executed: the message helps on {np.mean(worth > 0):.0%} of the games",
-        xlabel=f"expected return of {STEPS} steps with it, less that without",
+        title=f"the message helps on {np.mean(worth > 0):.0%} of games",
+        xlabel=f"return of {STEPS} steps with it, less that without",
         ylabel="games",
     )
     return figure

@@ -143,6 +143,7 @@ class Checks(NamedTuple):
     """What holds of one game's fixed point, each `()`."""
 
     contraction: jax.Array  # largest shrinkage of a distance by the Bellman operator, divided by γ
+    shrinkage: jax.Array  # that of the distance of two random tables
     gain: jax.Array  # the most that perturbed policies gain in the regularised objective, in any table
     improvement: jax.Array  # the most that the mean over states of it falls, which is positive
 
@@ -167,6 +168,7 @@ def check_fixed_point(game: options.OptionGame, key: jax.Array, model: options.O
     gains = others - solution.values["termination"]
     return Checks(
         contraction=jnp.max(factors) / game.gamma,
+        shrinkage=factors[0] / game.gamma,
         gain=jnp.max(gains),
         improvement=-jnp.mean(gains),
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import rel_entr
+from matplotlib.ticker import MaxNLocator
 
 from experiments.claims.options import games
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
@@ -145,9 +146,10 @@ def _draw(exact: dict[str, np.ndarray], theirs: dict[str, np.ndarray], found: Co
     axes[1, 1].axvline(1, color="0.45", linestyle="--", linewidth=1)
     axes[1, 1].set(
         title="the averaging operator at its fixed point",
-        xlabel="largest expansion of a small distance, as a multiple of γ",
+        xlabel="largest expansion of a small distance / γ",
         ylabel="games",
     )
+    axes[1, 1].xaxis.set_major_locator(MaxNLocator(5))
     for place in ((0, 1), (1, 0)):
         axes[place].grid(alpha=0.25)
     return figure

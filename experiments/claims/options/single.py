@@ -130,7 +130,7 @@ def exact_single(workshop: Workshop) -> Outcome:
         "worked example": numbers,
         "errata": wrong,
         "games": count,
-        "median of the shrinkage, as a multiple of γ": np.median(checks.contraction),
+        "median of the shrinkage, as a multiple of γ": np.median(checks.shrinkage),
         "median of the mean loss of other policies": np.median(checks.improvement),
     }
     printed, right = (
@@ -211,11 +211,11 @@ def _draw(
 
 def draw_contraction(axes: Axes, checks: games.Checks) -> None:
     """By how much distances shrink on random games."""
-    axes.hist(checks.contraction, bins=list(np.linspace(0, 1.05, 43)), color=PALETTE[0])
+    axes.hist(checks.shrinkage, bins=list(np.linspace(0, 1.05, 43)), color=PALETTE[0])
     axes.axvline(1, color="0.45", linestyle="--", linewidth=1)
     axes.set(
         title=f"contraction on {len(checks.contraction):,} random games",
-        xlabel="largest shrinkage of a distance, as a multiple of γ",
+        xlabel="shrinkage of the distance of two tables / γ",
         ylabel="games",
     )
 
@@ -225,8 +225,8 @@ def draw_losses(axes: Axes, checks: games.Checks) -> None:
     losses = np.log10(np.maximum(checks.improvement, 1e-12))
     axes.hist(losses, bins=40, color=PALETTE[2])
     axes.set(
-        title="what perturbed policies lose in the objective",
-        xlabel="$\\log_{10}$ of the mean loss (four policies a game)",
+        title="loss of perturbed policies",
+        xlabel="$\\log_{10}$ of the mean loss in the objective",
         ylabel="games",
     )
 

@@ -282,7 +282,7 @@ def gradients() -> Case:
     return good, [*alone, (bad, NOT)]
 
 
-def numbers(claim: str, bounds: dict[str, tuple[float, float]], paper: str = "options") -> Case:
+def numbers(claim: str, bounds: dict[str, tuple[Any, Any]], paper: str = "options") -> Case:
     """A rule on numbers, by patterns of names: a number on the right side, and one on the wrong one.
 
     Each part fails alone, and all of them together.
@@ -700,6 +700,33 @@ CASES |= {
             "share of games*": (0.99, 0.98),
             "the least loss*": (1e-9, 0.0),
         },
+    ),
+    ("options", "four_rooms"): numbers(
+        "four_rooms",
+        {
+            "*distance*": (at(0.5), at(0.51)),
+            "*likeliest*": (at(0.9), at(0.89)),
+            "*return*": (at(0.95), at(0.94)),
+        },
+    ),
+    ("options", "learning"): numbers(
+        "learning",
+        {"*distance of a value*": (0.049, 0.05), "*largest KL*": (0.0099, 0.01), "random games*": (18, 17)},
+    ),
+    ("options", "doors"): (
+        {
+            "what the message*": 2.0,
+            "what it is worth*": i(0.1, 2),
+            "the share*": 0.5,
+            "the return*": i(0.51, 1),
+        },
+        [
+            ({"what the message*": 0.0}, PARTLY),
+            ({"what it is worth*": i(0, 2)}, PARTLY),
+            ({"the share*": 0.49}, PARTLY),
+            ({"what the message*": -1.0, "what it is worth*": i(-1, 1), "the share*": 0.0}, NOT),
+            ({"the return*": i(0.5, 1)}, UNDECIDED),
+        ],
     ),
     ("options", "exact_delayed"): numbers(
         "exact_delayed",
