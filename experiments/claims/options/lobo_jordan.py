@@ -18,7 +18,7 @@ from jaxmarl_fac.soft import options
 GAMES = 1000
 EXACT = 1e-9
 
-MASTER = "(4.10): the largest deviation of the difference in V^H(s) from KL(π^H || 1/m)"
+MASTER = "(4.10): the largest deviation of the difference in V^H(s) from the KL of π^H to 1/m"
 MESSAGE = "(4.9): the largest deviation of the difference in U(s, z̄) from the KL of b and z to their prior"
 ABOVE = "share of games where their values are above the exact ones in every state"
 REGRET = "the least loss of their policies in the objective (4.4)"
@@ -99,7 +99,7 @@ def lobo_jordan(workshop: Workshop) -> Outcome:
     }
     why = (
         f"At the same V(s, z) the averages of (4.9) and (4.10) exceed the soft maxima by exactly the KL "
-        f"terms that they leave out: KL(π^H || 1/m) = {of_example.master_kl:.3f} on average over the "
+        f"terms that they leave out: the KL of π^H to 1/m is {of_example.master_kl:.3f} on average over the "
         f"states of the worked example, {np.median(found.master_kl):.3f} in the median of {count:,} games. "
         f"Carried on to the fixed point, values are too high by {of_example.mean_excess:.3f} on the example "
         f"(median {np.median(found.mean_excess):.3f}); policies are too sharp and lose "
