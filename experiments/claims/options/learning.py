@@ -44,12 +44,15 @@ def random_experiment(learner: str, scale: str) -> Experiment:
     def draw(key: jax.Array) -> Any:
         return draw_option_mdp(key, STATES, (ACTIONS,) * agents, OPTIONS)
 
+    # Learners see samples of random transitions: they need many, more than updates.
+    steps = 400 if scale == "smoke" else 64_000
     return Experiment(
-        algorithm=baselines.make(learner, gamma=0.8),
+        algorithm=baselines.make(learner, gamma=0.8, replay_size=steps),
         environment=jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(11), count)),
         games=count,
         seeds=(0,),
-        env_steps=200 if scale == "smoke" else 6000,
+        env_steps=steps,
+        num_envs=32,
         evaluations=1,
         evaluation_episodes=1,
     )
