@@ -15,6 +15,7 @@ from experiments import (
     benchmark,
     play,
     plot,
+    reproduce_belief,
     reproduce_fqi,
     reproduce_ltql,
     reproduce_memarl,
@@ -42,6 +43,7 @@ REPRODUCTIONS = {
     "ltql": reproduce_ltql,
     "memarl": reproduce_memarl,
     "options": reproduce_options,
+    "belief": reproduce_belief,
 }
 SCRIPTS = {
     "train": train,
@@ -288,6 +290,9 @@ def cases():
             "and 9 actions would take 1.04 TB of memory",
         ),
         ("team-mdp-divergence", ["--time-limit", HUGE[2]], "time_limit must be from 1 to 32767, not 1"),
+        ("tiger", ["--accuracy", "0.4"], "accuracy must be in [0.5, 1], not 0.4"),
+        ("two-agent-tiger", ["--accuracy", "nan"], "accuracy must be in [0.5, 1], not nan"),
+        ("hmm", ["--time-limit", "0"], "time_limit must be from 1 to 32767, not 0"),
         ("differential-grid", ["--points", "1"], "points must be at least 2, not 1"),
         ("differential", ["--variant", "papr"], "variant must be paper or code, not papr"),
         ("jumanji:Connector-v3", ["--grid-size", "0"], "grid_size must be from 1 to 100, not 0"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from experiments.claims import fqi, ltql, opponents, options, qplex, qtran, remix
+from experiments.claims import belief, fqi, ltql, opponents, options, qplex, qtran, remix
 from jaxmarl_fac.report.verdicts import Condition, Part, Rule
 from jaxmarl_fac.statistics import Interval
 
@@ -18,6 +18,7 @@ PAPERS = {
     "ltql": ltql,
     "opponents": opponents,
     "options": options,
+    "belief": belief,
 }
 RULES = {(paper, c.id): c.rule for paper, module in PAPERS.items() for c in module.CLAIMS}
 REPRODUCED, PARTLY, NOT, UNDECIDED = "reproduced", "partly", "not reproduced", "undecided"
@@ -732,6 +733,38 @@ CASES |= {
         "exact_delayed",
         {"the largest error*": (1e-6, 1.1e-6), "*shrinkage*": (1.0, 1.00001), "*gain*": (0.0, 1e-8)},
     ),
+}
+CASES |= {
+    ("belief", "exact"): numbers(
+        "exact", {"*error*": (1e-6, 1.1e-6), "action 3 for card 1*": (True, False)}, "belief"
+    ),
+    ("belief", "filters"): numbers(
+        "filters",
+        {"*slope*": (i(-0.55, -0.45), i(-0.551, -0.45)), "*mean error of*": (0.049, 0.05)},
+        "belief",
+    ),
+    ("belief", "elbo"): numbers(
+        "elbo",
+        {
+            "*least rise*": (1e-9, 0.0),
+            "*excess*": (0.0, 1e-9),
+            "*: gap of*": (0.02, 0.021),
+            "*exact proposal": (1e-9, 1.1e-9),
+            "gap that a learned*": (0.1, 0.11),
+        },
+        "belief",
+    ),
+    ("belief", "iwae"): numbers(
+        "iwae",
+        {
+            "largest error*": (1e-6, 1.1e-6),
+            "least rise*": (-1e-12, -1.1e-12),
+            "least distance*": (-1e-12, -1.1e-12),
+            "distance of the bound of 300*": (0.002, 0.0021),
+        },
+        "belief",
+    ),
+    ("belief", "errata"): numbers("errata", {"*": (True, False)}, "belief"),
 }
 
 
