@@ -97,8 +97,8 @@ def learning(workshop: Workshop) -> Outcome:
         }
     total = len(next(iter(found.values()))["random games"])
     why = "; ".join(
-        f"{learner}: values within {measured[_values(learner)]:.3f} and policies within "
-        f"{measured[_policies(learner)]:.4f} nats on the worked example ({len(seeds)} seeds), both near on "
+        f"{learner}: values within {measured[_values(learner)]:.0e} and policies within "
+        f"{measured[_policies(learner)]:.0e} nats on the worked example ({len(seeds)} seeds), both near on "
         f"{measured[_games(learner)]} of {total} random games"
         for learner in LEARNERS
     )
@@ -131,7 +131,7 @@ def _draw(found: Mapping[str, Mapping[str, list[Errors]]]) -> Any:
         place.set(
             title=learner,
             xlabel="largest distance of a value from the exact one",
-            ylabel="largest KL of a policy from the exact one (nats)",
+            ylabel="largest KL of a policy (nats)",
         )
         place.legend(fontsize="small", frameon=False)
         place.grid(alpha=0.25)
