@@ -457,6 +457,7 @@ def test_options_are_stored_with_the_steps_of_the_loop():
     assert 0.1 < (options != previous).mean() < 0.4  # .5 (1 - 1/2)
 
 
+@pytest.mark.slow
 def test_animations_show_the_options(tmp_path):
     env = envs.make("buttons-and-doors", time_limit=3)
     algorithm = baselines.make("delayed-options")
@@ -471,6 +472,7 @@ def test_animations_show_the_options(tmp_path):
 # Networks
 
 
+@pytest.mark.slow
 def test_hidden_layers_start_from_the_priors_too():
     algorithm = made("delayed", hidden=(16, 8))
     params = jax.jit(algorithm.bind(GameSpec.of(PAIR)).init)(jax.random.key(3)).params
