@@ -19,11 +19,14 @@ from tests.helpers import but_slow
 BANDIT = matrix_game([8, 0, 2])
 #: Action a leads to state a; action 1 pays 1 in state 0, action 0 pays 2 in state 1: 7 at most in five steps.
 CHAIN = team_mdp(np.broadcast_to(np.eye(2), (2, 2, 2)), [[0, 1], [2, 0]], time_limit=5)
-#: All for discrete actions.
+#: They need a game with options.
+OF_OTHER_GAMES = ("soft-options", "delayed-options")
+#: All others for discrete actions.
 DISCRETE = [
     name
     for name, entry in ALGORITHMS.items()
-    if not getattr(getattr(entry.algorithm, "method", None), "continuous", False)
+    if name not in OF_OTHER_GAMES
+    and not getattr(getattr(entry.algorithm, "method", None), "continuous", False)
 ]
 
 
