@@ -912,7 +912,7 @@ def test_all_learn_to_coordinate(algorithm_id):
 def test_the_two_step_game(algorithm_id):
     """Every seed ends at the sure 7 or at the 8, and at least 4 of 16 find the 8.
 
-    At random the branch with the 8 is worth 2.5 only, so that 7 was expected of nearly all; it was of a third.
+    At random the branch with the 8 is worth 2.5 only: 7 was expected of nearly all, and came of a third.
     """
     returns = learned(algorithm_id, two_step_game(), 16_000)
     assert (returns >= 7).all() and (returns == 8).sum() >= 4
