@@ -15,7 +15,7 @@ from jaxmarl_fac.report.verdicts import Part, Rule
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
 GAME = "buttons-and-doors"
-WITH, WITHOUT = "with the message", "without"
+WITH, WITHOUT = "with the message", "without the message"
 #: Of what the message is worth, how much the learners should get.
 SHARE = 0.5
 
