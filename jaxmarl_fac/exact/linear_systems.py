@@ -27,3 +27,13 @@ def solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
         return jnp.where((rows == column)[:, None], pivot_row, table)
 
     return jax.lax.fori_loop(0, size, eliminate, jnp.column_stack([matrix, right]))[:, -1]
+
+
+def differentiable_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """`solve` with the derivative of the solution, itself a linear solve, in place of the elimination's."""
+    return jax.lax.custom_linear_solve(
+        lambda x: matrix @ x,
+        right,
+        solve=lambda _, b: solve(matrix, b),
+        transpose_solve=lambda _, b: solve(matrix.T, b),
+    )

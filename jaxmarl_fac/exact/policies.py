@@ -38,7 +38,7 @@ def joint_policy(policies: PerAgent) -> jax.Array:
 def state_values(model: TeamModel, discount: ArrayLike, policy: jax.Array) -> jax.Array:
     """V^π `(S,)` by a linear solve (Sutton and Barto, 2018, equation 4.4; thesis, equation 2.12)."""
     reward = jnp.where(model.terminal, 0.0, _mean(policy * model.reward))
-    return _solve(_system(model, discount, policy), reward)
+    return linear_systems.differentiable_solve(_system(model, discount, policy), reward)
 
 
 @solver()
@@ -96,7 +96,7 @@ def discounted_visits(
     (Schulman et al., 2015, section 2; thesis, equation 2.31.) Not normalised: without terminal states the
     sum is 1/(1 - γ).
     """
-    visits = _solve(_system(model, discount, policy).T, jnp.asarray(start))
+    visits = linear_systems.differentiable_solve(_system(model, discount, policy).T, jnp.asarray(start))
     return jnp.where(model.terminal, 0.0, visits)
 
 
@@ -187,16 +187,6 @@ def trust_region_bound(
 def _mean(table: jax.Array) -> jax.Array:
     """The sum over joint actions, `(S, A_1, ..., A_n)` to `(S,)`."""
     return jnp.sum(table, axis=tuple(range(1, table.ndim)))
-
-
-def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
-    """The x `(k,)` with matrix x = right, safe under vmap (see `linear_systems`), and its derivative."""
-    return jax.lax.custom_linear_solve(
-        lambda x: matrix @ x,
-        right,
-        solve=lambda _, b: linear_systems.solve(matrix, b),
-        transpose_solve=lambda _, b: linear_systems.solve(matrix.T, b),
-    )
 
 
 def _system(model: TeamModel, discount: ArrayLike, policy: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.errors import BadInputError
+from jaxmarl_fac.exact import linear_systems
 
 #: `monotone_fit` tries every tuple of action orders up to this many: 5 x 5 has 14,400, 6 x 6 518,400.
 MAX_ORDERS = 20_000
@@ -101,6 +102,52 @@ def additive_fit(payoff: ArrayLike, probabilities: Sequence[ArrayLike] | None = 
 
     mean = expectation(None)
     utilities = [expectation(agent) - (n - 1) / n * mean for agent in range(n)]
+    return AdditiveFit(utilities, sum_utilities(utilities))
+
+
+def weighted_additive_fit(payoff: ArrayLike, weights: ArrayLike) -> AdditiveFit:
+    """The best additive fit for any positive weights of the joint actions, which VDN learns with such a loss.
+
+    Minimises `sum_u weights[u] (payoff[u] - q_tot[u])^2` by its normal equations. `q_tot` is unique; the
+    utilities, of which all agents' but the first's are 0 at action 0, are so up to constants that sum to 0
+    over the agents. The weights' common scale does not matter.
+
+    Pure: jit, differentiate, or vmap it over games and weights.
+
+    Args:
+        payoff: `(A_1, ..., A_n)`.
+        weights: of the same shape, positive.
+
+    Raises:
+        BadInputError: for weights of another shape, and for those that are known and not positive.
+    """
+    table = jnp.asarray(payoff)
+    table = table.astype(jnp.result_type(table, float))
+    weight = jnp.asarray(weights, table.dtype)
+    known = not isinstance(weight, jax.core.Tracer)
+    if table.ndim == 0 or weight.shape != table.shape or (known and not bool(jnp.all(weight > 0))):
+        raise BadInputError(
+            f"weights of shape {weight.shape} do not fit a payoff of shape {table.shape}: "
+            "give one positive number for each joint action"
+        )
+    joints = np.indices(table.shape).reshape(table.ndim, -1)  # (n, J)
+    used = jnp.asarray(  # (J, k), which of all utilities in a row a joint action adds up
+        np.concatenate(
+            [
+                np.eye(count)[own][:, min(agent, 1) :]
+                for agent, (count, own) in enumerate(zip(table.shape, joints, strict=True))
+            ],
+            axis=1,
+        ),
+        table.dtype,
+    )
+    weighted, exactly = used * weight.reshape(-1, 1), jax.lax.Precision.HIGHEST
+    normal = jnp.matmul(weighted.T, used, precision=exactly)
+    right = jnp.matmul(weighted.T, table.ravel(), precision=exactly)
+    free = linear_systems.differentiable_solve(normal, right)  # (k,)
+    first, *others = table.shape
+    parts = jnp.split(free, np.cumsum([first, *(count - 1 for count in others)])[:-1])
+    utilities = [parts[0], *(jnp.concatenate([jnp.zeros(1, part.dtype), part]) for part in parts[1:])]
     return AdditiveFit(utilities, sum_utilities(utilities))
 
 
