@@ -62,7 +62,7 @@ def judge(claim: str, workshop: MadeUp) -> tuple[Outcome, str, str]:
 
 
 def test_every_claim_states_its_rule_and_cost():
-    assert list(BY_ID) == [*PUNISHMENTS, "fig3", "fig4", "fig5", *ON_SMAX]
+    assert list(BY_ID) == [*PUNISHMENTS, "fig3", "fig4", "fig5", *ON_SMAX, "theory"]
     for claim in CLAIMS:
         assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 

@@ -681,6 +681,7 @@ CASES["opponents", "gradients"] = gradients()
 CASES["qtran", "theory"] = numbers(
     "theory", {"games *": (0, 1), "the largest distance of V_jt*": (1e-9, 1.1e-9)}, paper="qtran"
 )
+CASES["remix", "theory"] = numbers("theory", {"failures of *": (0, 1)}, paper="remix")
 CASES |= {
     ("options", "exact_single"): numbers(
         "exact_single",
