@@ -183,6 +183,7 @@ def _draw_supremum(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set(
         title="lemma 4: the largest gap of a Boltzmann policy",
+        ylim=(-1, None),
         xlabel="joint actions N",
         ylabel="max Q \N{MINUS SIGN} E Q",
     )
