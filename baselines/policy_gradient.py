@@ -177,6 +177,8 @@ class PolicyMethod(Settings, abc.ABC):
 
     #: Whether it can play games with a reward per agent.
     general_sum: ClassVar[bool] = False
+    #: Whether it learns from whole episodes only.
+    whole_episodes: ClassVar[bool] = False
     #: Outputs of the agents' networks besides logits.
     extra_outputs: ClassVar[int] = 0
     #: Weight of the critic's loss.
@@ -237,6 +239,7 @@ class Reinforce(PolicyMethod):
     """
 
     general_sum: ClassVar[bool] = True
+    whole_episodes: ClassVar[bool] = True
     value_coefficient: ClassVar[float] = 0.0
 
     def check(self, game: GameSpec, rollout_length: int) -> None:
@@ -375,8 +378,8 @@ class PolicyGradient(Settings):
         agents: their networks.
         objective: how the policy follows its advantages.
         optimiser: how parameters are changed.
-        rollout_length: steps of each environment in one update; None is twice the longest episode and its
-            reset, or one step in one-shot games.
+        rollout_length: steps of each environment in one update; None is the longest episode and its reset,
+            twice that for methods that learn from whole episodes only, and one step in one-shot games.
         gamma: discount factor.
         entropy_coefficient: weight of the entropy of the agents' policies.
         normalise_advantages: whether a batch's advantages are shifted and scaled to mean 0 and variance 1.
@@ -403,7 +406,8 @@ class PolicyGradient(Settings):
 
     def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
         """See `Algorithm.bind`."""
-        length = self.rollout_length or (2 * game.time_limit + 2 if game.time_limit > 1 else 1)
+        whole = (game.time_limit + 1) * (2 if self.method.whole_episodes else 1)
+        length = self.rollout_length or (whole if game.time_limit > 1 else 1)
         method, objective, module = self.method, self.objective, self.network(game)
         method.check(game, length)
         if num_envs % objective.minibatches:

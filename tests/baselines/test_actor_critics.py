@@ -218,6 +218,7 @@ def test_masked_actions_and_vanishing_probabilities_leave_gradients_finite(algo)
     assert (np.asarray(head["bias"])[2:] == 0).all()  # nothing is learned of what the agent does not have
 
 
+@pytest.mark.slow
 def test_a_batch_has_drawn_transitions_and_the_newest():
     algorithm = baselines.make("ddpg-om", batch_size=4, replay_size=5)
     memory = algorithm.bind(GameSpec.of(GAME)).memory.bind(GAME, plain_step(GAME), 1, 10**6)
@@ -365,6 +366,7 @@ FAST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("beta_own", "beta_other", "zero_sum"),
     [

@@ -70,6 +70,7 @@ def test_the_mixer_is_its_formula(seed):
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_mixers_weights_are_qattens():
     """Where values are soft values there are no advantages, and what remains is linear in the values."""
     rng = np.random.default_rng(0)
@@ -114,6 +115,7 @@ def batch_of(env, seed, batch=3, length=4):
     ), lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recurrent", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_losses_step_by_step(recurrent):
     """Against the formulas in loops: networks see one observation after the other."""

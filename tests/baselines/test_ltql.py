@@ -118,6 +118,7 @@ def test_the_loss_of_ltql(second_if, bound, shared, ids, shared_layers):
     assert {0.0} < set(useful)  # some transitions are useful to somebody, some to nobody
 
 
+@pytest.mark.slow
 def test_a_policy_without_ids_plays_with_any_number_of_agents():
     algorithm = baselines.make("ltql", "pursuit", hidden=(4,))
     params = randomised(random_params(algorithm, envs.make("catch-prey"), 0), 3)

@@ -115,6 +115,7 @@ def test_a_step_along_the_loss_makes_latents_easier_to_tell_apart():
         np.testing.assert_allclose(leaf, 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_agents_learn_from_the_auxiliary_reward_or_from_the_cross_entropy():
     """With the reward no gradient of the cross-entropy reaches the agents, and the discriminator gets it."""
     gradients = {}
@@ -162,6 +163,7 @@ def test_the_auxiliary_reward_pays_for_being_told_apart():
     assert float(mistaken) == pytest.approx((0.5 * (np.log(K) - 20)) ** 2 + 20, rel=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 1.0, 10.0, 100.0]))
 def test_the_bound_on_mutual_information_is_never_above_log_k(seed, scale):

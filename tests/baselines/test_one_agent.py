@@ -60,6 +60,7 @@ def test_only_what_models_another_agent_refuses_a_game_of_one():
     } < {*ALONE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm_id", but_slow(ALONE, ["qplex", "coma"]))
 def test_it_runs_through_the_loop(algorithm_id):
     """Traced, on a game without and on one with states."""
@@ -93,6 +94,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm_id",
     but_slow(

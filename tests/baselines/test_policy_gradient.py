@@ -230,6 +230,7 @@ def test_an_update_in_several_passes(form, recurrent):
     check_update(algorithm, GAME, method, borders(), penalty=0.3 if penalised else None)
 
 
+@pytest.mark.slow
 def test_passes_in_a_stateless_game_whose_observations_have_no_batch_axis():
     env = matrix_game(np.random.default_rng(0).normal(size=(2, 3)))
     algorithm = small("ippo", rollout_length=1, epochs=2, minibatches=2)
@@ -415,6 +416,7 @@ def test_comas_baseline_leaves_the_mean_gradient(counts):
     assert_close_trees(mean_step(algorithm, env, states, batch), jax.jit(jax.vmap(without_baseline))(states))
 
 
+@pytest.mark.slow
 def test_whole_episodes_follow_the_gradient_of_the_mean_return():
     """Of REINFORCE's rollouts, each by its probability, in a game whose actions may end episodes.
 

@@ -163,6 +163,7 @@ def test_returns_bootstrap_through_resets_by_hand():
     np.testing.assert_allclose(found[steps, 2], with_zeros)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm_id", but_slow(IDS, ["pqn-qplex"]))
 @pytest.mark.parametrize("recurrent", but_slow([False, True], [False]))
 def test_one_observation_for_all_steps_equals_one_for_each(algorithm_id, recurrent):
@@ -209,6 +210,7 @@ def test_one_observation_for_all_steps_equals_one_for_each(algorithm_id, recurre
     assert max(jax.tree.leaves(moved)) > 0.02
 
 
+@pytest.mark.slow
 def test_minibatches_without_a_step_teach_nothing():
     """Half the rows of a one-shot game are resets, which may fill a minibatch of one or two."""
     experiment = Experiment(

@@ -236,6 +236,7 @@ def test_recurrent_ow_with_alpha_1_has_qmixs_loss_bit_for_bit():
     assert (terms.weight == 1).all()
 
 
+@pytest.mark.slow
 def test_recurrent_remix_without_factors_is_ow_bit_for_bit():
     ow = small("ow-qmix", alpha=0.3, td_lambda=0.6)
     bare = small("remix", w_min=0.3, td_lambda=0.6, bellman=False, underestimation=False, gradient=False)
@@ -265,6 +266,7 @@ def test_the_unrestricted_value_has_recurrent_agents_of_its_own():
 # Games that must be remembered
 
 
+@pytest.mark.slow
 def test_agents_forget_between_episodes_and_never_within():
     """The loop's carries after every step, beside states that tell the time and what was played."""
     env = Recall(shortest=2, longest=4)

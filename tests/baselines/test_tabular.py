@@ -275,6 +275,7 @@ def tables_of(algorithm_id, payoff, seeds, games, **settings):
     return train(experiment).history.last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second_if", ["elif", pytest.param("if", marks=pytest.mark.slow)])
 def test_ltql_finds_one_of_two_optima(second_if):
     """Greedy play earns 2 on all seeds, about half of them in each equilibrium, with the limits of both."""
@@ -296,12 +297,14 @@ def test_ltql_finds_the_optimum_that_others_miss():
     np.testing.assert_allclose(last["q_u"][:, :, 0].mean(0), [[8, -12, -12]] * 2, atol=0.05)
 
 
+@pytest.mark.slow
 def test_iql_averages_over_the_others():
     last = tables_of("iql-tabular", LTQL_PAYOFF, 300, 1000, step_size_schedule="linear")
     np.testing.assert_allclose(last["table"][:, :, 0].mean(0), [[2 / 3, 1, 0], [0, 1.5, 1]], atol=0.03)
     assert (last["episode_return"] == 1).mean() >= 0.84
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon_steps", [1000, 1001])
 def test_exploration_that_ends_leaves_no_action_out(epsilon_steps):
     """After 1000 steps epsilon was -4.7e-8, compiled: all sampled actions were -1, and the end was -5."""

@@ -88,6 +88,7 @@ def test_algorithms_run_through_the_loop(algorithm_id, env_id, settings):
     jax.eval_shape(jax.vmap(program._evaluate_lane, (0, 0, None)), lanes, program.constants, number)
 
 
+@pytest.mark.slow
 def test_training_and_playing_work():
     experiment = Experiment(
         algorithm=baselines.make(

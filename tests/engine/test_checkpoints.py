@@ -264,6 +264,7 @@ def test_an_empty_checkpoint_folder(bad_input, folder):
         restore(folder)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_other_shapes(bad_input, folder):
     """As if the code had changed in between."""
     other = {**lanes(), "params": {"kernel": jnp.zeros((LANES, 4, 2))}}
@@ -458,6 +459,7 @@ def test_reading_a_run_without_checkpoints_makes_no_folder(tmp_path, bad_input):
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.json"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_no_damaged_one(learned, monkeypatch):
     folder, save = learned
     original, to_come = ocp.CheckpointManager.restore, [60, 70, 80]

@@ -277,6 +277,7 @@ def test_killed_at_any_step_of_the_join_the_same_call_goes_on(
     assert_joined(folder, train(MORE, folder), together)
 
 
+@pytest.mark.slow
 def test_the_new_seeds_go_on_after_a_stop_and_the_old_command_leaves_them(finished, folder, together):
     original = loop._run
 

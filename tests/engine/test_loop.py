@@ -169,6 +169,7 @@ def test_seed_7_alone_and_among_64(whole):
     assert_same_result(alone, whole, other_lanes=slice(7, 8), tolerance=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_seeds_in_any_order_and_number(whole):
     """Three lanes do not divide among two devices."""
     three = train(changed(seeds=(7, 63, 2)))
@@ -423,6 +424,7 @@ def kill_and_resume(out, kills, seed, whole):
     assert listener.heard[-1] == 205
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_and_resumed(whole, tmp_path):
     kill_and_resume(tmp_path, kills=1, seed=time.time_ns(), whole=whole)
 
@@ -496,6 +498,7 @@ MANY = changed(
 )
 
 
+@pytest.mark.slow
 def test_several_environments_and_updates_in_a_step():
     program = Program(MANY)
     lanes, learners = program.initial_lanes(), []
@@ -560,6 +563,7 @@ def test_beyond_32_bits_exploration_stays_at_its_end_and_replay_in_its_rows():
     assert (best != 2).any(axis=1).mean() > 0.5  # so that what was written can be told apart
 
 
+@pytest.mark.slow
 def test_the_newest_step_is_sampled_too():
     """The first update, after two steps, learns from both: its loss is a mixture of their losses."""
     env = matrix_game(np.arange(100.0).reshape(10, 10))

@@ -487,6 +487,7 @@ def test_observation_by_hand() -> None:
 # As a Jumanji environment, for replay, and in the registry.
 
 
+@pytest.mark.slow
 def test_does_not_smoke() -> None:
     check_env_does_not_smoke(CROWDED)
 

@@ -149,6 +149,7 @@ def test_ears_are_as_good_as_they_should_be():
     np.testing.assert_allclose((np.asarray(move(keys, jnp.array([0, 1]))) == 1).mean(0), 0.5, atol=0.018)
 
 
+@pytest.mark.slow
 def test_a_batch_of_games_plays_as_each_alone():
     games = [tiger(accuracy=accuracy, time_limit=5) for accuracy in (0.6, 0.99)]
     batch = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *games)

@@ -28,7 +28,9 @@ GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 (MODULE,) = re.findall(r"`my_team.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)
 (CLAIM,) = re.findall(r"`two_step.py`.*?\n\n```python\n(.*?)```", GUIDE, re.DOTALL)
 (MAKE,) = (shlex.split(line)[2:] for line in GUIDE.splitlines() if line.startswith("python two_step.py"))
-TRAIN, PLAY = (shlex.split(line)[2:] for line in GUIDE.splitlines() if line.startswith("python experiments/"))
+TRAIN, PLAY = (
+    shlex.split(line)[2:] for line in GUIDE.splitlines() if re.match(r"python experiments/(train|play)", line)
+)
 #: The same with the suite's own parts inside.
 COMPOSED = '''
 from baselines.factored import Factored, Mixing

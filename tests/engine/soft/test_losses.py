@@ -47,6 +47,7 @@ def test_what_has_probability_0_takes_no_part():
     np.testing.assert_allclose(slope, [*without[1], 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), size=st.integers(2, 5))
 def test_the_minima_are_the_soft_backup(seed, size):

@@ -43,6 +43,7 @@ def test_fixed_points_of_printed_equations(equation):
             np.testing.assert_allclose(values[s, z], np.log(prior[z] @ np.exp(q)), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_printed_loss_of_two_agents():
     """Q = βr - γW in the only state."""
     game = games.delayed_example()
@@ -70,6 +71,7 @@ def test_random_games():
     assert ((drawn.gamma >= 0.5) & (drawn.gamma < 0.95)).all() and (drawn.beta <= 4).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", but_slow(["one agent", "two agents"], ["one agent"]))
 def test_checks_of_fixed_points(name):
     model = degeneracy.MODELS[name]
