@@ -116,7 +116,7 @@ def batch_of(env, seed, batch=3, length=4):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recurrent", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recurrent", [False, True])
 def test_the_losses_step_by_step(recurrent):
     """Against the formulas in loops: networks see one observation after the other."""
     env, gamma, lambda_, alpha = stages_at_random(), 0.9, 0.6, 0.3

@@ -14,7 +14,6 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.program import Program
-from tests.helpers import but_slow
 
 BANDIT = matrix_game([8, 0, 2])
 #: Action a leads to state a; action 1 pays 1 in state 0, action 0 pays 2 in state 1: 7 at most in five steps.
@@ -61,7 +60,7 @@ def test_only_what_models_another_agent_refuses_a_game_of_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm_id", but_slow(ALONE, ["qplex", "coma"]))
+@pytest.mark.parametrize("algorithm_id", ALONE)
 def test_it_runs_through_the_loop(algorithm_id):
     """Traced, on a game without and on one with states."""
     small = {"hidden": (3,), "batch_size": 2, "replay_size": 4, "learning_starts": 2}
@@ -97,9 +96,7 @@ SETTINGS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm_id",
-    but_slow(
-        ["iql-tabular", "qmix", "qplex", "maven", "ltql", "a2c", "mappo", "sac-discrete"], ["iql-tabular"]
-    ),
+    ["iql-tabular", "qmix", "qplex", "maven", "ltql", "a2c", "mappo", "sac-discrete"],
 )
 def test_it_is_solved(algorithm_id):
     """16 seeds on the chain: at least 15 earn all of the 7."""

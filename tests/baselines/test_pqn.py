@@ -20,7 +20,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.networks import NO_ACTION, AgentMemory
 from tests.baselines.learners import COUNTS, GAMMA, ONE_SHOT, REPEATED, STAGED, at_stage, random_state
-from tests.helpers import but_slow, clock_at, flat
+from tests.helpers import clock_at, flat
 from tests.reference import pqn as reference
 from tests.reference import q_learners
 
@@ -164,8 +164,8 @@ def test_returns_bootstrap_through_resets_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm_id", but_slow(IDS, ["pqn-qplex"]))
-@pytest.mark.parametrize("recurrent", but_slow([False, True], [False]))
+@pytest.mark.parametrize("algorithm_id", IDS)
+@pytest.mark.parametrize("recurrent", [False, True])
 def test_one_observation_for_all_steps_equals_one_for_each(algorithm_id, recurrent):
     """In a stateless game observations have no axis of environments."""
     settings = {**SMALL, "rollout_length": 96, "minibatches": 3, "kernels": 2, "kernel_hidden": (4,)}

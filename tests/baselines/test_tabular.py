@@ -276,7 +276,7 @@ def tables_of(algorithm_id, payoff, seeds, games, **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("second_if", ["elif", pytest.param("if", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("second_if", ["elif", "if"])
 def test_ltql_finds_one_of_two_optima(second_if):
     """Greedy play earns 2 on all seeds, about half of them in each equilibrium, with the limits of both."""
     last = tables_of("ltql-tabular", LTQL_PAYOFF, 300, 500, second_if=second_if)

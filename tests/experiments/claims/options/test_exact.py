@@ -10,7 +10,6 @@ import pytest
 from experiments.claims.options import degeneracy, delayed, games, lobo_jordan, single
 from jaxmarl_fac.report import script
 from jaxmarl_fac.soft import options
-from tests.helpers import but_slow
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -72,7 +71,7 @@ def test_random_games():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", but_slow(["one agent", "two agents"], ["one agent"]))
+@pytest.mark.parametrize("name", ["one agent", "two agents"])
 def test_checks_of_fixed_points(name):
     model = degeneracy.MODELS[name]
     drawn = games.random_games(jax.random.key(1), 3, model.agents, sizes=games.Sizes(2, 2, 2))
