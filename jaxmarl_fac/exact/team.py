@@ -35,9 +35,14 @@ def greedy_joint_actions(q: PerAgent) -> jax.Array:
     return jax.vmap(greedy_joint_action)(q)
 
 
-def _team_backups(model: TeamModel, discount: ArrayLike, q: PerAgent) -> list[jax.Array]:
-    """For each agent `r + discount E max q^k(s')`, n of `(S, A_1, ..., A_n)`."""
-    return [bellman_backup(model, discount, own.max(axis=-1)) for own in q]
+def _team_backups(
+    model: TeamModel, discount: ArrayLike, q: PerAgent, over_agents: bool = False
+) -> list[jax.Array]:
+    """For each agent `r + discount E max q^k(s')`, n of `(S, A_1, ..., A_n)`; or max over all q."""
+    best = [own.max(axis=-1) for own in q]  # n of (S,)
+    if over_agents:
+        return [bellman_backup(model, discount, jnp.max(jnp.stack(best), axis=0))] * len(q)
+    return [bellman_backup(model, discount, own) for own in best]
 
 
 def _responses(table: jax.Array, actions: jax.Array, agent: int) -> jax.Array:
@@ -72,16 +77,16 @@ def operator_b1(model: TeamModel, discount: ArrayLike, q: PerAgent, in_turn: boo
     return tuple(updated)
 
 
-@solver()
-def operator_b2(model: TeamModel, discount: ArrayLike, q: PerAgent) -> PerAgent:
+@solver("over_agents")
+def operator_b2(model: TeamModel, discount: ArrayLike, q: PerAgent, over_agents: bool = False) -> PerAgent:
     """B_II: raise the value of each action of agent k to its best case over the others' actions.
 
     `B_II q^k(s, a^k) = max(q^k(s, a^k), max_{a^{-k}} [r(s, a) + discount E max q^k(s', .)])`.
-    `q` is n of `(S, A_i)`.
+    `q` is n of `(S, A_i)`. With `over_agents` the last maximum is over all agents' q, as in equation (2).
     """
     best_cases = [
         table.max(axis=tuple(axis for axis in range(1, table.ndim) if axis != agent + 1))
-        for agent, table in enumerate(_team_backups(model, discount, q))
+        for agent, table in enumerate(_team_backups(model, discount, q, over_agents))
     ]
     return tuple(jnp.maximum(own, best) for own, best in zip(q, best_cases, strict=True))
 
@@ -95,12 +100,14 @@ def btoo(
     p: ArrayLike,
     *,
     in_turn: bool = False,
+    over_agents: bool = False,
 ) -> TeamTrace:
     """The Bellman team optimality operator BTOO_p, applied `applications` times to `q`, n of `(S, A_i)`.
 
     Each application is B_I with probability `p` and B_II otherwise, for all agents and states alike.
     `optimality_gap` of `actions[t]` shows whether the team was optimal after application t + 1,
-    `team_residuals` whether q solves LTQL's equations. For `in_turn` see `operator_b1`.
+    `team_residuals` whether q solves LTQL's equations. For `in_turn` see `operator_b1`, for
+    `over_agents` see `operator_b2`.
 
     Raises:
         BadInputError: for `p` outside [0, 1], fewer than one application, and the errors of all
@@ -109,10 +116,10 @@ def btoo(
     check_count(applications, "applications")
     if is_concrete(p) and not (np.min(p) >= 0 and np.max(p) <= 1):
         raise BadInputError(f"p is the probability of B_I and must be in [0, 1], not {p}")
-    return _btoo(model, discount, q, key, applications, p, in_turn)
+    return _btoo(model, discount, q, key, applications, p, in_turn, over_agents)
 
 
-@solver("applications", "in_turn")
+@solver("applications", "in_turn", "over_agents")
 def _btoo(
     model: TeamModel,
     discount: ArrayLike,
@@ -121,9 +128,10 @@ def _btoo(
     applications: int,
     p: ArrayLike,
     in_turn: bool,
+    over_agents: bool,
 ) -> TeamTrace:
     def apply(q: PerAgent, first: jax.Array) -> tuple[PerAgent, jax.Array]:
-        one, two = operator_b1(model, discount, q, in_turn), operator_b2(model, discount, q)
+        one, two = operator_b1(model, discount, q, in_turn), operator_b2(model, discount, q, over_agents)
         q = jax.tree.map(lambda a, b: jnp.where(first, a, b), one, two)
         return q, greedy_joint_actions(q)
 
@@ -131,14 +139,19 @@ def _btoo(
     return TeamTrace(q, actions)
 
 
-@solver()
-def team_residuals(model: TeamModel, discount: ArrayLike, q: PerAgent) -> TeamResiduals:
+@solver("over_agents")
+def team_residuals(
+    model: TeamModel, discount: ArrayLike, q: PerAgent, over_agents: bool = False
+) -> TeamResiduals:
     """The errors of `q`, n of `(S, A_i)`, in equations (1) and (2) of LTQL.
+
+    Equation (2) is printed with a maximum over a' and over agents, which `over_agents` takes. Without, it is
+    over agent k's own a'. At a solution these are equal.
 
     If both residuals are 0, the greedy joint action is optimal in every state and `max q^k = V*` for
     every agent: by (2) the maxima are V*, and by (1) the greedy joint action attains them.
     """
-    backups = _team_backups(model, discount, q)
+    backups = _team_backups(model, discount, q, over_agents)
     responses = operator_b1(model, discount, q)
     return TeamResiduals(
         consistency=jnp.stack([jnp.abs(a - own).max() for a, own in zip(responses, q, strict=True)]).max(),

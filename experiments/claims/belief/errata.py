@@ -1,5 +1,6 @@
 """Thesis, chapter 5: equations as printed, each against what it should be, by a number."""
 
+import functools
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from experiments.claims.belief.bounds import JOINT
 from experiments.claims.belief.chains import tiger, weather
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
+from jaxmarl_fac.report.errata import Erratum, Shown, show
 from jaxmarl_fac.report.figures import bar_counts, panels
 from jaxmarl_fac.report.verdicts import TOLERANCE, Part, Rule
 from jaxmarl_fac.soft import belief, operators
@@ -66,6 +68,7 @@ def chapter(workshop: Workshop) -> Outcome:
     return Outcome(figure, dict.fromkeys(found, True), ours, measured, why)
 
 
+@functools.cache
 def numbers() -> dict[str, tuple[float, float]]:
     """By statement the number that the printed equation gives, and the right one."""
     evidence = math.log(JOINT.sum())
@@ -97,6 +100,16 @@ def numbers() -> dict[str, tuple[float, float]]:
     }
 
 
+def _erratum(number: str, place: str, statement: str, printed: str, right: str, sentence: str) -> Erratum:
+    """One of them for the register, with `{printed}` and `{right}` in the sentence."""
+
+    def check() -> Shown:
+        wrong, correct = numbers()[statement]
+        return show(abs(wrong - correct) > TOLERANCE, sentence, printed=wrong, right=correct)
+
+    return Erratum(f"thesis-{number}", "Thesis, chapter 5", place, printed, right, check)
+
+
 STATEMENTS = (TWICE, ACTION, SIGN, RENAMED, MASS, SOFT_VALUE, POLICY, TARGET, RATIO, INDEX)
 
 CLAIMS = (
@@ -107,5 +120,88 @@ CLAIMS = (
         Rule(tuple(map(Part, STATEMENTS)), given=f"Each on a small example in float64, to {TOLERANCE:g}: "),
         {"smoke": "5 s", "quick": "5 s", "paper": "5 s"},
         chapter,
+    ),
+)
+
+ERRATA = (
+    _erratum(
+        "5.4",
+        "Equation 5.4",
+        ACTION,
+        "p(h'|h)",
+        "p(h'|h, a), as the state moves with the last action",
+        "Tiger after two growls on the left: the filter without the action believes {printed:.6f}, Bayes' "
+        "rule "
+        "{right:.6f}.",
+    ),
+    _erratum(
+        "5.5",
+        "Equation 5.5",
+        SIGN,
+        "an evidence lower bound, with a minus sign",
+        "a loss, minus the bound",
+        "On a hidden chain of three steps the mean of the printed log weights is {printed:.6f}, above 0; "
+        "the mean "
+        "log evidence of a step is {right:.6f}.",
+    ),
+    _erratum(
+        "5.16",
+        "Equations 5.15 and 5.16",
+        MASS,
+        "(1/K) Σ W δ with W that sum to 1",
+        "Σ W δ",
+        "With ten particles the printed weights sum to {printed:.6f} instead of {right:g}.",
+    ),
+    _erratum(
+        "5.19",
+        "Equations 5.19, 5.20 and 5.24",
+        TWICE,
+        "P(O|r) twice",
+        "once",
+        "A reward of 8 where 10 is the most: log P(O|r) = -2 counts twice, which makes the log weight "
+        "{printed:.6f} "
+        "instead of {right:.6f}.",
+    ),
+    _erratum(
+        "5.23-value",
+        "Equation 5.23",
+        SOFT_VALUE,
+        "V = Σ P exp Q",
+        "V = log Σ P exp Q",
+        "Q = (1, 2), uniform prior: {printed:.6f}, above the largest Q; right is {right:.6f}.",
+    ),
+    _erratum(
+        "5.23-policy",
+        "Equations 5.23 and 5.29",
+        POLICY,
+        "π = P exp Q / V",
+        "π = P exp(Q - V)",
+        "Q = (1, 2), uniform prior: with the V that is backed up the printed policy sums to {printed:.6f}.",
+    ),
+    _erratum(
+        "5.23-target",
+        "Equation 5.23, Bellman target",
+        TARGET,
+        "the Bellman target takes the mean of Q",
+        "V",
+        "Q = (1, 2), uniform prior: E Q = {printed:.6f}, V = {right:.6f}.",
+    ),
+    _erratum(
+        "5.24",
+        "Equation 5.24, indices",
+        INDEX,
+        "the weight at the last step, w_T",
+        "the product of the weights of all steps",
+        "On a hidden chain of three steps the last weight's log evidence is {printed:.6f}, that of all "
+        "steps {right:.6f}.",
+    ),
+    _erratum(
+        "5.27",
+        "Equation 5.27",
+        RATIO,
+        "Q - log(prior/π)",
+        "Q - log(π/prior)",
+        "Q = (1, 2), uniform prior, optimal policy: the printed target of V is {printed:.6f} instead of "
+        "{right:.6f}.",
     ),
 )

@@ -55,7 +55,8 @@ def _normalised(weights: jax.Array) -> jax.Array:
     return floored / jnp.sum(floored)
 
 
-def _printed(q_star: jax.Array, q_k: jax.Array) -> jax.Array:
+def printed(q_star: jax.Array, q_k: jax.Array) -> jax.Array:
+    """Theorem 1's weights that go with this Q_k, of the payoff's shape."""
     return _normalised(printed_weights(q_star, q_k))
 
 
@@ -78,11 +79,11 @@ def _uniform(q_star: jax.Array, q_k: jax.Array) -> jax.Array:
     return jnp.full_like(q_star, 1 / q_star.size)
 
 
-_RULES = {UNIFORM: _uniform, OPTIMISTIC: _optimistic, PRINTED: _printed, ALGORITHM_1: _algorithm_1}
+_RULES = {UNIFORM: _uniform, OPTIMISTIC: _optimistic, PRINTED: printed, ALGORITHM_1: _algorithm_1}
 _Rule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _settled(rule: _Rule, q_star: jax.Array) -> tuple[jax.Array, jax.Array]:
+def settled(rule: _Rule, q_star: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Weights that belong to their own Q_k, as training would find them, and how far they are from it."""
 
     def towards(_: int, p: jax.Array) -> jax.Array:
@@ -140,7 +141,7 @@ def compare(payoffs: np.ndarray, starts: int, steps: int) -> dict[str, Projectio
     first[:, 1] = np.where(apart.sum(axis=0) <= 1, -2, 2)
 
     def work(q_star: jax.Array, first: jax.Array) -> dict[str, Projection]:
-        found = {name: _settled(rule, q_star) for name, rule in _RULES.items()}
+        found = {name: settled(rule, q_star) for name, rule in _RULES.items()}
         others = jnp.stack([weights for weights, _ in found.values()])
         found[OPTIMAL] = _minimised(q_star, first, others, steps)
 

@@ -168,3 +168,26 @@ def test_other_bad_input():
     batch = jax.tree.map(lambda leaf: leaf[None], model)
     with pytest.raises(BadInputError, match="does not fit together"):
         optimal_q(batch, GAMMA)
+
+
+def test_equation_2_as_printed_takes_the_largest_q_of_all_agents():
+    """Equal to the equation without it where all agents have the same maxima, as at every solution."""
+    model = random_model((3, (2, 2)), 0)
+    draw = np.random.default_rng(0)
+    q = tuple(draw.normal(size=(3, 2)) for _ in range(2))
+    values = np.maximum(q[0].max(axis=1), q[1].max(axis=1))
+    y = reference.backup(*model, GAMMA, values)
+    expected = max(np.abs(y.max(axis=(1, 2)) - own.max(axis=1)).max() for own in q)
+    assert float(team_residuals(model, GAMMA, q, over_agents=True).optimality) == pytest.approx(expected)
+    assert float(team_residuals(model, GAMMA, q).optimality) != pytest.approx(expected)
+    lifted = operator_b2(model, GAMMA, q, over_agents=True)
+    for agent, own in enumerate(lifted):
+        np.testing.assert_allclose(own, np.maximum(q[agent], y.max(axis=2 - agent)), atol=1e-9)
+    even = tuple(own - own.max(axis=1, keepdims=True) for own in q)
+    for first, second in zip(
+        operator_b2(model, GAMMA, even, over_agents=True), operator_b2(model, GAMMA, even), strict=True
+    ):
+        np.testing.assert_allclose(first, second, atol=1e-9)
+    traces = [btoo(model, GAMMA, q, jax.random.key(0), 50, 0.5, over_agents=each) for each in (False, True)]
+    for trace in traces:
+        assert float(optimality_gap(optimal_q(model, GAMMA), trace.actions[-1])) < 1e-6
