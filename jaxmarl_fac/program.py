@@ -310,11 +310,12 @@ class Program:
             def put(leaf: jax.Array, new: jax.Array) -> jax.Array:
                 return jax.lax.dynamic_update_slice_in_dim(leaf, new, index * size, 0)
 
-            block = self._run_block(jax.tree.map(cut, lanes), jax.tree.map(cut, constants), start, stop)
+            block = run(jax.tree.map(cut, lanes), jax.tree.map(cut, constants), start, stop)
             return jax.tree.map(put, lanes, block)
 
+        run = self._run_one if size == 1 else self._run_block
         if blocks == 1:
-            lanes = self._run_block(lanes, constants, start, stop)
+            lanes = run(lanes, constants, start, stop)
         else:
             lanes = jax.lax.fori_loop(0, blocks, run_block, lanes)
         finite = [
@@ -323,13 +324,23 @@ class Program:
         ]
         return lanes, jnp.all(jnp.stack(finite), axis=0)
 
+    def _run_one(self, lanes: Lane, constants: LaneConstants, start: jax.Array, stop: jax.Array) -> Lane:
+        """`_run_block` of one lane, without its axis: on CPU XLA runs batches of one product slowly.
+
+        The axis is put aside before the loops: within them, taking it off would copy the buffer.
+        """
+        lane, of_lane = jax.tree.map(lambda leaf: leaf[0], (lanes, constants))
+        lane = self._run_block(lane, of_lane, start, stop)
+        return jax.tree.map(lambda leaf: leaf[None], lane)  # type: ignore[no-any-return]
+
     def _run_block(self, lanes: Lane, constants: LaneConstants, start: jax.Array, stop: jax.Array) -> Lane:
         """Iterations `start` to `stop`; the schedule is applied outside the vmap, the same for all lanes."""
         schedule = self.schedule
 
         def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
             step = functools.partial(self._iteration, learn=learn)
-            return lambda iteration, lanes: jax.vmap(step, (0, 0, None))(lanes, constants, iteration)
+            of_block = step if self.block == 1 else jax.vmap(step, (0, 0, None))
+            return lambda iteration, lanes: of_block(lanes, constants, iteration)
 
         # Compares differences: the next multiple of a long period may overflow int32.
 

@@ -100,11 +100,11 @@ def test_blocks_of_lanes(monkeypatch, lanes, devices, block, total):
 
 
 @pytest.mark.parametrize(
-    ("learner_bytes", "block"), [(187_500, 16), (187_501, 15), (625_800, 4), (976_500, 3), (10**9, 1)]
+    ("learner_bytes", "block"), [(93_750, 16), (93_751, 15), (312_900, 4), (488_250, 3), (10**9, 1)]
 )
 def test_large_learners_run_in_small_blocks(monkeypatch, learner_bytes, block):
     monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
-    monkeypatch.setattr(parallel, "CPU_BLOCK_BYTES", 3_000_000)
+    monkeypatch.setattr(parallel, "CPU_BLOCK_BYTES", 1_500_000)
     assert block_size(2 * 16 * 15, mesh_of(2), learner_bytes) == block
 
 
