@@ -276,23 +276,35 @@ def _repeated(
 
 
 @checks_parameters
-def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, time_limit: Steps) -> MatrixGame:
+def staged_game(
+    payoffs: ArrayLike,
+    next_stage: ArrayLike,
+    start: ArrayLike,
+    time_limit: Steps,
+    general_sum: bool = False,
+) -> MatrixGame:
     """A game of several payoff tensors of one shape, `(K, A_1, ..., A_n)`; see `MatrixGame`.
+
+    With `general_sum` each stage has one tensor for each agent, `(K, n, A_1, ..., A_n)`.
 
     Raises:
         BadInputError: for tables of inconsistent shapes, next stages out of range, probabilities that do not
-            sum to 1, an invalid time limit; see `check_payoff`.
+            sum to 1, an invalid time limit; see `check_payoff`, and `general_sum_game`.
     """
-    tables = [check_payoff(payoff, f"the payoff of stage {i}") for i, payoff in enumerate(payoffs)]  # type: ignore[arg-type]
+    of_stages: Any = payoffs
+    if general_sum:
+        tables = [np.asarray(general_sum_game(stage).payoff[0]) for stage in of_stages]
+    else:
+        tables = [check_payoff(payoff, f"the payoff of stage {i}") for i, payoff in enumerate(of_stages)]
     shapes = sorted({table.shape for table in tables})
     if len(shapes) != 1:
         raise BadInputError(f"the stages' payoffs have shapes {', '.join(map(str, shapes))}: give one shape")
     table = np.stack(tables)
+    stages, *counts = table.shape[:-1] if general_sum else table.shape
     following, chances = numeric_array(next_stage, "next_stage"), numeric_array(start, "start")
-    stages = len(table)
-    if following.shape != table.shape or chances.shape != (stages,):
+    if following.shape != (stages, *counts) or chances.shape != (stages,):
         raise BadInputError(
-            f"next_stage has shape {following.shape} and start {chances.shape}: give {table.shape} and "
+            f"next_stage has shape {following.shape} and start {chances.shape}: give {(stages, *counts)} and "
             f"({stages},), to fit the payoffs"
         )
     if not np.isin(following, range(END, stages)).all():
@@ -304,8 +316,9 @@ def staged_game(payoffs: ArrayLike, next_stage: ArrayLike, start: ArrayLike, tim
         payoff=jnp.asarray(table),
         next_stage=jnp.asarray(following, compact_dtype(stages - 1)),
         start=jnp.asarray(chances, jnp.float32),
-        action_counts=table.shape[1:],
+        action_counts=tuple(counts),
         time_limit=time_limit,
+        general_sum=general_sum,
     )
 
 

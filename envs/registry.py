@@ -15,6 +15,7 @@ from envs import (
     predator_prey,
     rooms,
     stag_hunt,
+    stochastic_games,
     team_mdp,
     team_pomdp,
 )
@@ -117,6 +118,11 @@ ENVIRONMENTS: dict[str, Entry] = {
     "team-mdp-line": Entry(team_mdp.line_world, "team-mdp", "LTQL's line world with a button, optimum 10"),
     "team-mdp-random": Entry(
         team_mdp.random_team_mdp, "team-mdp", "random transitions, rewards uniform in [0, 1)"
+    ),
+    "two-state-zero-sum": Entry(
+        stochastic_games.two_state_zero_sum,
+        "team-mdp",
+        "a zero-sum game of two states in which both agents mix; one reward per agent",
     ),
     "four-rooms": Entry(
         rooms.four_rooms, "options", "four rooms, one agent, an option for each of the four hallways"

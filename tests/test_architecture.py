@@ -45,6 +45,7 @@ SEEN_BY_ENGINE = {
         "between",
         "check_value",
     },
+    "envs.stochastic_games": {"GameModel"},
     "envs.tables": {"SUM_TOLERANCE", "check_probabilities"},
     "envs.team_mdp": {"TeamModel"},
     "envs.team_pomdp": {"HiddenModel"},
