@@ -26,21 +26,34 @@ RESAMPLES = 400
 
 SLOPE = "slope of the mean error"
 NEAR = f"mean error of {JUDGED:,} particles"
+TAIL = f"95 % of {JUDGED:,} particles"
+#: The rule is not the first one.
+DISCLOSED = (
+    "The rule says the mean since a number was seen: at first 19 of 20 filters had to be within .05, which "
+    "1,000 particles cannot do for the tiger. The 95 % points"
+)
 
 
 def errors_of(game: Hidden, count: int, runs: int, key: jax.Array) -> np.ndarray:
     """The largest error of the last belief of each of `runs` filters of K particles, `(runs,)`."""
-    states, asked = game.chain.prior.shape[0], jnp.asarray(game.asked)
-    exact = belief.bayes_filter(game.chain).belief[-1] @ asked
+    exact = belief.bayes_filter(game.chain).belief[-1] @ game.asked
+    together = max(1, min(runs, AT_ONCE // count))
+    while runs % together:  # a remainder would be compiled as a second program
+        together -= 1
+    keys = jax.random.split(key, (runs // together, together))
+    return np.asarray(_errors(keys, game.chain, jnp.asarray(game.asked), exact, count)).ravel()
 
-    @jax.jit
+
+@functools.partial(jax.jit, static_argnames="count")
+def _errors(
+    keys: jax.Array, chain: belief.Chain, asked: jax.Array, exact: jax.Array, count: int
+) -> jax.Array:
     def error(key: jax.Array) -> jax.Array:
-        clouds, _ = particles.filter_chain(key, game.chain, count)
+        clouds, _ = particles.filter_chain(key, chain, count)
         last = jax.tree.map(lambda leaf: leaf[-1], clouds)
-        return jnp.max(jnp.abs(particles.posterior(last, states) @ asked - exact))
+        return jnp.max(jnp.abs(particles.posterior(last, asked.shape[0]) @ asked - exact))
 
-    mapped = functools.partial(jax.lax.map, error, batch_size=max(1, AT_ONCE // count))
-    return np.asarray(jax.jit(mapped)(jax.random.split(key, runs)))
+    return jax.lax.map(jax.vmap(error), keys)
 
 
 def slope_of(errors: dict[int, np.ndarray]) -> Interval:
@@ -60,7 +73,7 @@ def slope_of(errors: dict[int, np.ndarray]) -> Interval:
 
 def filters(workshop: Workshop) -> Outcome:
     """Filters of 1 to 10,000 particles on four games."""
-    runs = workshop.choose(smoke=20, quick=100, paper=1000)
+    runs = workshop.choose(smoke=20, quick=400, paper=1000)
     counts = workshop.choose(smoke=(1, 10, 100, 1000), quick=PARTICLES, paper=PARTICLES)
     ours: dict[str, Any] = {"filters": runs}
     measured: dict[str, Any] = {}
@@ -80,7 +93,7 @@ def filters(workshop: Workshop) -> Outcome:
                 "mean error": dict(zip(map(str, counts), mean, strict=True)),
                 "slope": measured[f"{name}: {SLOPE}"],
                 NEAR: measured[f"{name}: {NEAR}"],
-                f"95 % of {JUDGED:,} particles": np.quantile(errors[JUDGED], 0.95),
+                TAIL: np.quantile(errors[JUDGED], 0.95),
             }
             axes[0, 0].loglog(counts, mean, "o-", color=PALETTE[place], markersize=4, label=name)
             rank = np.arange(1, runs + 1) / runs
@@ -95,7 +108,10 @@ def filters(workshop: Workshop) -> Outcome:
     slopes = [measured[f"{name}: {SLOPE}"].value for name in games]
     why = (
         f"The error falls by K^({min(slopes):.3f}) to K^({max(slopes):.3f}); with 1,000 particles it is "
-        f"{max(measured[f'{name}: {NEAR}'].value for name in games):.3f} at the most, in the mean."
+        f"{max(measured[f'{name}: {NEAR}'].value for name in games):.3f} at the most, in the mean. "
+        f"{DISCLOSED}: "
+        + ", ".join(f"{ours[name][TAIL]:.3f} ({name})" for name in games)
+        + "."
     )
     return Outcome(figure, {"slope": -0.5}, ours, measured, why)
 
