@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from baselines.parts import Agents, FeedForwardAgents, Optimiser
-from baselines.policies import log_policies, play
+from baselines.policies import Play, log_policies, play
 from baselines.q_learning import AgentsNetwork, after_steps, before_steps
 from envs.base import Observation
 from envs.errors import BadInputError
@@ -224,6 +224,13 @@ class PolicyMethod(Settings, abc.ABC):
     def memory(self, rollout: Rollout) -> Memory:
         """What the learner is fed from: rollouts, or `Together(fresh=rollout, ...)` with other memories."""
         return rollout
+
+    def model_loss(self, outputs: jax.Array) -> jax.Array | None:
+        """The loss `(T,)` of what the agents' networks say of their views; None where they say nothing.
+
+        Of their outputs `(T, n, A + k)`.
+        """
+        return None
 
     def other_loss(self, online: Any, target: Any, batch: Any, gamma: float) -> jax.Array | None:
         """A loss `()` of what else the memory gives; None where there is nothing."""
@@ -458,7 +465,9 @@ class PolicyGradient(Settings):
                 )
                 losses = jax.vmap(objective.loss)(taken, old, known.advantages)  # (T, n)
                 apart = jnp.where(masks, jnp.exp(known.log_policies) * (known.log_policies - logs), 0)
+                of_model = method.model_loss(outputs[:-1])
                 return {
+                    **({} if of_model is None else {"model_loss": of_model}),
                     "policy_loss": jnp.sum(losses, axis=-1),
                     "critic_loss": method.critic_loss(online, outputs, trajectory, known.targets),
                     "entropy": jnp.sum(entropy(logs, masks), axis=-1),
@@ -483,6 +492,7 @@ class PolicyGradient(Settings):
                 parts = step_losses(params, part, known, clock)
                 total = parts["policy_loss"] + method.value_coefficient * parts["critic_loss"]
                 total -= self.entropy_coefficient * parts["entropy"]
+                total += parts.get("model_loss", 0.0)
                 if penalty is not None:
                     total += penalty * parts["divergence"]
                 # Divided by a rollout's rows, whose number is constant. That of its steps depends on the
@@ -524,8 +534,11 @@ class PolicyGradient(Settings):
             return state.replace(params=params, opt_state=opt_state), metrics  # type: ignore[attr-defined]
 
         when = periods(memory, game, num_envs, target_period=method.target_period)
-        acting = play(module, game, self.recurrent, method.random_share)
-        return Learner(memory, when, init, *acting, update)
+        return Learner(memory, when, init, *self.acting(game), update)
+
+    def acting(self, game: GameSpec) -> Play:
+        """How the agents act."""
+        return play(self.network(game), game, self.recurrent, self.method.random_share)
 
     def _step(self, params: Params, gradients: Params, opt_state: Any, clock: Clock) -> tuple[Params, Any]:
         """Parameters after one step of the agents' networks and one of the critic, each with its clipping."""

@@ -9,6 +9,7 @@ from baselines.balancing_ac import BalancingAC
 from baselines.coma import COMA
 from baselines.ddpg import DDPG, CentralCritic, ModelCritic, OwnCritic
 from baselines.dop import DOP
+from baselines.dvrl import DVRL
 from baselines.equilibrium_q import FoeRule, FriendRule, NashRule
 from baselines.factored import QMIX, QPLEX, VDN, Factored, Qatten
 from baselines.families import ALGORITHM_SETTINGS, FAMILY_ENV_STEPS, FAMILY_SETTINGS
@@ -202,6 +203,12 @@ ALGORITHMS: dict[str, Entry] = {
         "Independent advantage actor-critic: every agent has a policy and a value of its own view.",
         "A2C",
         Style(VERMILION, DOTTED),
+    ),
+    "dvrl": Entry(
+        DVRL(),
+        "DVRL: A2C on learned particles, hypotheses of what is hidden, trained with a bound on the evidence.",
+        "DVRL",
+        Style(WINE, DASH_DOTTED),
     ),
     "ippo": Entry(
         PolicyGradient(method=IndependentValues(), objective=Proximal(), normalise_advantages=True),

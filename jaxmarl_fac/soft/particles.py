@@ -46,15 +46,15 @@ class Step(NamedTuple):
     ancestors: jax.Array  # (K,) int32
 
 
-def start(state: Any, particles: int) -> Particles:
-    """K particles in the same state, with equal weights.
+def start(state: Any, particles: int, dtype: Any = float) -> Particles:
+    """K particles in the same state, with equal weights of a dtype.
 
     Raises:
         BadInputError: for no particle.
     """
     check_count(particles, "particles")
     spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (particles, *jnp.shape(leaf))), state)
-    return Particles(spread, jnp.full((particles,), -math.log(particles), float))
+    return Particles(spread, jnp.full((particles,), -math.log(particles), dtype))
 
 
 def resample(key: jax.Array, log_weight: jax.Array) -> jax.Array:

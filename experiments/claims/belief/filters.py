@@ -109,9 +109,7 @@ def filters(workshop: Workshop) -> Outcome:
     why = (
         f"The error falls by K^({min(slopes):.3f}) to K^({max(slopes):.3f}); with 1,000 particles it is "
         f"{max(measured[f'{name}: {NEAR}'].value for name in games):.3f} at the most, in the mean. "
-        f"{DISCLOSED}: "
-        + ", ".join(f"{ours[name][TAIL]:.3f} ({name})" for name in games)
-        + "."
+        f"{DISCLOSED}: " + ", ".join(f"{ours[name][TAIL]:.3f} ({name})" for name in games) + "."
     )
     return Outcome(figure, {"slope": -0.5}, ours, measured, why)
 

@@ -286,6 +286,16 @@ def test_the_value_of_guessing_the_state_of_a_chain():
         assert float(belief.belief_value(model, horizon)) == pytest.approx(value, abs=1e-9)
 
 
+def test_values_by_merged_beliefs_are_those_of_all_histories():
+    for model in (tiger().hidden_model(), hidden_chain().hidden_model()):
+        for horizon in (1, 2, 4):
+            value = float(belief.belief_value(model, horizon))
+            assert belief.merged_belief_value(model, horizon) == pytest.approx(value, abs=1e-9)
+    assert belief.merged_belief_value(tiger().hidden_model(), 8) == pytest.approx(
+        tiger_value(0.5, 8), abs=1e-9
+    )
+
+
 def test_the_value_of_the_card_game():
     assert float(belief.team_value(private_cards().hidden_model(), 2)) == pytest.approx(10, abs=1e-9)
 
@@ -307,6 +317,8 @@ def test_the_published_values_of_the_two_agent_tiger(horizon, value):
 def test_values_need_the_right_game(bad_input):
     with bad_input("the game has 2 agent(s): give one of 1"):
         belief.belief_value(private_cards().hidden_model(), 2)
+    with bad_input("the game has 2 agent(s): give one of 1"):
+        belief.merged_belief_value(private_cards().hidden_model(), 2)
     with bad_input("the game has 1 agent(s): give one of 2"):
         belief.team_value(tiger().hidden_model(), 2)
     with bad_input("horizon must be at least 1, not 0"):
