@@ -14,10 +14,13 @@ from baselines.two_player import TwoPlayerLearning
 from envs.base import TeamEnvironment
 from jaxmarl_fac.algorithm import Algorithm, Metrics, Params
 from jaxmarl_fac.evaluation import greedy_return
+from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.game import GameSpec
 
 #: Episodes that `wins` plays, the same for every learner.
 WIN_EPISODES = 256
+#: Joint actions that `start_policies` draws.
+POLICY_DRAWS = 1000
 
 
 def tables(algorithm: Any, env: TeamEnvironment, params: Params) -> Metrics:
@@ -90,6 +93,27 @@ def joint_policy(algorithm: TwoPlayerLearning, env: TeamEnvironment, params: Par
             if policies[0] is not None:
                 found[f"{name}_{kind}"] = jnp.stack(policies)  # type: ignore[arg-type]
     return found
+
+
+def start_policies(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
+    """`start_policies (n, A)`: how often each agent plays each action at a game's start, after training.
+
+    Exact for learning rules of two players, whose epsilon is left out; else of `POLICY_DRAWS` draws.
+    """
+    if isinstance(algorithm, TwoPlayerLearning):
+        found = joint_policy(algorithm, env, params)
+        return {"start_policies": jnp.stack([found["row_policy"][0], found["column_policy"][0]])}
+    game, observation = GameSpec.of(env), _first_observation(env)
+    learner = algorithm.bind(game)
+    end = Clock(jnp.int32(0), jnp.int32(0), jnp.float32(1))
+
+    def draw(key: jax.Array) -> jax.Array:
+        begin_key, act_key = jax.random.split(key)
+        carry = learner.begin(params, observation, begin_key)
+        return learner.act(params, carry, observation, end, act_key).actions
+
+    actions = jax.vmap(draw)(jax.random.split(jax.random.key(0), POLICY_DRAWS))  # (draws, n)
+    return {"start_policies": jnp.mean(jax.nn.one_hot(actions, game.num_actions), axis=0)}
 
 
 def _first_observation(env: TeamEnvironment) -> Any:

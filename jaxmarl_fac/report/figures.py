@@ -4,6 +4,7 @@ Make a figure with `panels`, draw on its axes with the functions below, write it
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -113,6 +114,41 @@ def annotated_matrix(
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
+
+
+def share_table(
+    axes: Axes,
+    shares: Sequence[Sequence[Interval | str]],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    title: str = "",
+) -> None:
+    """Shares in percent with their intervals, on colours from 0 to 100 %; a cell of words stays white.
+
+    Args:
+        axes: where to draw.
+        shares: for each row its cells: a share in [0, 1], or why there is none.
+        row_labels: one for each row, from the top.
+        column_labels: one for each column, above the table.
+        title: above all.
+
+    Raises:
+        BadInputError: for labels that do not fit.
+    """
+    values = [[cell.value if isinstance(cell, Interval) else math.nan for cell in row] for row in shares]
+    table = _table(values)
+    annotated_matrix(axes, table, row_labels, column_labels, title, limits=(0, 1))
+    for number in list(axes.texts):  # without its interval
+        number.remove()
+    norm, colours = Normalize(0, 1), colormaps[_COLOURS]
+    for row, cells in enumerate(shares):
+        for column, cell in enumerate(cells):
+            if isinstance(cell, Interval):
+                text = f"{100 * cell.value:.0f} %\n[{100 * cell.low:.0f}, {100 * cell.high:.0f}]"
+                ink = _readable_on(colours(norm(cell.value))[:3])
+            else:
+                text, ink = textwrap.fill(cell, 16), "0.45"
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize="small")
 
 
 def utility_labels(utilities: ArrayLike, actions: Sequence[str], value_format: str = "{:.2f}") -> list[str]:

@@ -1,12 +1,21 @@
 """QTRAN (Son et al., 2019): every table and figure of the paper."""
 
-from experiments.claims.qtran import game_3x3, game_21x21, predator_prey, random_games, squeeze, theory
+from experiments.claims.qtran import (
+    game_3x3,
+    game_21x21,
+    overview,
+    predator_prey,
+    random_games,
+    squeeze,
+    theory,
+)
 
 CLAIMS = (
     *game_3x3.CLAIMS,
     *theory.CLAIMS,
     *game_21x21.CLAIMS,
     *random_games.CLAIMS,
+    *overview.CLAIMS,
     *squeeze.CLAIMS,
     *predator_prey.CLAIMS,
     *squeeze.DRAWINGS,

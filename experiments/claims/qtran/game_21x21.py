@@ -57,17 +57,18 @@ def fig2(workshop: Workshop) -> Outcome:
     measured: dict[str, Any] = {_right(name): ours[name]["greedy_optimal_fraction"] for name in results}
     measured |= labelled("mean gap", {name: ours[name]["gap"] for name in results}) | _gain(results)
 
-    figure, axes = panels(2, 5, (3.6, 3.1))
+    figure, axes = panels(4, len(MOMENTS), (3.6, 3.1))
     seeds = len(gaps["qtran-base"])
     figure.suptitle(
         f"QTRAN figure 2: 21x21 game, seed 0 of {seeds}; colours from −40 to 10, circle at the argmax"
     )
-    for row, (name, result) in enumerate(results.items()):
-        arrays = result.history.arrays()
-        _map(axes[row, 0], arrays["q_jt"][-1, 0], f"{name}: $Q_{{jt}}$")
+    rows = [(values, name) for name in results for values in ("q_jt", "q_prime")]
+    for row, (values, name) in enumerate(rows):
+        arrays = results[name].history.arrays()
+        symbol = {"q_jt": "$Q_{jt}$", "q_prime": "$Q'_{jt}$"}[values]
         for column, moment in enumerate(MOMENTS):
-            title = f"$Q'_{{jt}}$, step {arrays['env_steps'][moment]:,}"
-            _map(axes[row, column + 1], arrays["q_prime"][moment, 0], title)
+            title = f"{name}: {symbol}, step {arrays['env_steps'][moment]:,}"
+            _map(axes[row, column], arrays[values][moment, 0], title)
     base, alt = (ours[name]["gap"] for name in results)
     why = (
         f"Greedy at (5, 15) on {ours['qtran-base']['greedy_optimal_fraction'].value:.0%} (base) and "

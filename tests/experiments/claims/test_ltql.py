@@ -6,7 +6,7 @@ import pytest
 from envs.catch_prey import catch_prey
 from envs.matrix_games import LTQL_PAYOFF
 from experiments import reproduce_ltql
-from experiments.claims.ltql import matrix, pursuit
+from experiments.claims.ltql import matrix, operators, pursuit
 from experiments.claims.ltql.line import LINE_NAMES
 from experiments.claims.ltql.matrix import LTQL_LIMITS
 from experiments.claims.ltql.pursuit import PAPER_RETURNS, PAPER_WINS
@@ -81,11 +81,12 @@ def test_operators_at_smoke_scale(tmp_path):
     run(tmp_path, "operators")
     ours = read(tmp_path, "operators")["ours"]
     tied = ours["games_with_ties"]
-    assert tied["two optima [[0, 2], [2, 0]]"]["simultaneous"]["value"] == 0
+    assert tied["two optima [[0, 2], [2, 0]]"][operators.AT_ONCE]["value"] == 0
     for game in tied.values():
-        assert game["in_turn"]["value"] == 1
+        assert game[operators.IN_TURN]["value"] == 1
     # Fifty applications are enough for most of twenty games where both operators are used.
-    assert ours["optimal_at_the_end"]["p = 0.5"]["value"] >= 0.9
+    for variant in operators.VARIANTS:
+        assert ours["optimal_at_the_end"][variant]["p = 0.5"]["value"] >= 0.9
     assert (tmp_path / "operators.png").read_bytes().startswith(b"\x89PNG")
 
 

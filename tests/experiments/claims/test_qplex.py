@@ -25,7 +25,7 @@ from tests.helpers import flat
 
 
 def test_every_claim_states_its_rule_and_cost():
-    assert [claim.id for claim in CLAIMS] == ["curves", "tables", "budget"]
+    assert [claim.id for claim in CLAIMS] == ["curves", "tables", "core_idea", "budget"]
     for claim in CLAIMS:
         assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 

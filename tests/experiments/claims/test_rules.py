@@ -460,6 +460,17 @@ CASES: dict[tuple[str, str], Case] = {
         ],
     ),
     ("qplex", "tables"): qplex_tables(),
+    ("qplex", "core_idea"): (
+        GAIN | {"median error*": 0.2, "median of the mean error*": 0.2},
+        [
+            *(
+                ({f"median error*{game}": 0.21}, PARTLY)
+                for game in ("QTRAN's game", "QPLEX's game", "10.4 game")
+            ),
+            ({"median error*": 0.21}, NOT),
+            NO_GAIN,
+        ],
+    ),
     ("qplex", "budget"): (
         GAIN | {"*with the stop-gradient": at(0.9), "*without it": at(0.0)},
         [
@@ -573,7 +584,11 @@ CASES: dict[tuple[str, str], Case] = {
     ),
     ("ltql", "operators"): (
         {"*": at(0.99)},
-        [*(({f"*p = {p}": at(0.98)}, PARTLY) for p in (0.3, 0.5, 0.7, 0.9)), ({"*": at(0.98)}, NOT)],
+        [
+            *(({f"*p = {p}*": at(0.98)}, PARTLY) for p in (0.3, 0.5, 0.7, 0.9)),
+            ({"*as printed": at(0.98)}, PARTLY),
+            ({"*": at(0.98)}, NOT),
+        ],
     ),
     ("ltql", "catch_prey"): (
         {
@@ -678,6 +693,20 @@ CASES |= {
     for letter, penalty, predators in zip("abcdef", (0.5, 1.0, 1.5) * 2, (2,) * 3 + (4,) * 3, strict=True)
 }
 CASES["opponents", "gradients"] = gradients()
+CASES["opponents", "overview"] = numbers(
+    "overview",
+    {
+        "share of nash-q's*": (at(0.95), at(0.94)),
+        "share of friend-q's*": (at(0.95), at(0.94)),
+        "share of foe-q's*": (at(0.05), at(0.06)),
+    },
+    paper="opponents",
+)
+CASES["qtran", "overview"] = numbers(
+    "overview",
+    {"share of qtran-*'s*": (at(0.9), at(0.89)), "share of vdn's*": (at(0.1), at(0.11))},
+    paper="qtran",
+)
 CASES["qtran", "theory"] = numbers(
     "theory", {"games *": (0, 1), "the largest distance of V_jt*": (1e-9, 1.1e-9)}, paper="qtran"
 )
