@@ -129,17 +129,22 @@ class Experiment(Settings):
         """Steps of the loop: each steps every environment once. A last partial one is made whole."""
         return -(-self.env_steps // self.num_envs)
 
+    @functools.cached_property
+    def game(self) -> GameSpec:
+        """Facts about the game, and the first of its batch if there are several."""
+        environment = self.environment
+        if self.games:
+            environment = jax.tree.map(lambda leaf: leaf[0], environment)
+        return GameSpec.of(environment)
+
     def bind(self, environment: TeamEnvironment | None = None) -> Learner:
-        """The learner of a game; of the first of the experiment's own if none is given.
+        """The learner of one of the experiment's games; of the first if none is given.
 
         Raises:
             BadInputError: if the algorithm cannot play it.
         """
-        if environment is None:
-            environment = self.environment
-            if self.games:
-                environment = jax.tree.map(lambda leaf: leaf[0], environment)
-        return self.algorithm.bind(GameSpec.of(environment), self.num_envs)
+        game = self.game if environment is None else self.game.with_parameters(environment)
+        return self.algorithm.bind(game, self.num_envs)
 
     @functools.cached_property
     def schedule(self) -> Schedule:

@@ -72,6 +72,10 @@ class GameSpec:
             _env=env,
         )
 
+    def with_parameters(self, env: TeamEnvironment) -> "GameSpec":
+        """The same facts about another game of the batch."""
+        return dataclasses.replace(self, _env=env)
+
     @property
     def agents(self) -> str:
         """How many agents there are, in words for messages."""
