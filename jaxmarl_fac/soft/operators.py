@@ -71,6 +71,17 @@ def tilted_policy(values: jax.Array, prior: Scalar, beta: Scalar, axis: int = -1
     return weights / jnp.sum(weights, axis, keepdims=True)
 
 
+def naive_variational(policy: jax.Array, beta: Scalar, axis: int = -1) -> jax.Array:
+    """`π^(1/β) / Σ π^(1/β)` over `axis`: the naive variational distribution of the thesis (equation 3.44).
+
+    Args:
+        policy: π, positive, any shape.
+        beta: inverse temperature `()`, of any sign but not 0.
+        axis: the axis of the actions.
+    """
+    return jax.nn.softmax(jnp.log(policy) / beta, axis)
+
+
 def _aligned(values: jax.Array, prior: Scalar, beta: Scalar) -> tuple[jax.Array, jax.Array, jax.Array]:
     dtype = jnp.result_type(values, prior, jnp.float32)
     values = jnp.asarray(values, dtype)

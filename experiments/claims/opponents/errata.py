@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import logsumexp, rel_entr, softmax
 
 from envs.differential_game import differential_game
-from experiments.claims.opponents.theory import thesis_values
+from experiments.claims.opponents.theory_balancing import thesis_values
 from experiments.claims.opponents.thesis_games import THESIS, exact_limits, printed_policies
 from jaxmarl_fac.exact.equilibria import max_min, nash_equilibrium
 from jaxmarl_fac.report.errata import Erratum, Shown, show

@@ -46,13 +46,14 @@ STATEMENTS = {
         "(2.67): Nash-Q's operator is a contraction",
         "R₁ = [[3, 0], [3 + x, 1]], R₂ = R₁ᵀ: worth 3 at x = -.1, 1 at .1: distance times 10γ; 100γ at ±.01",
     ),
+    NASH_TEAM: Statement("(2.67) is one if both are paid the same (Hu and Wellman)"),
+    NASH_ZERO_SUM: Statement("(2.67) is one if the sum of the payoffs is 0"),
     NASH_SETTLES: Statement(
-        "section 2.5.2: repeated, it leads to a fixed point", "in the picture: two states, two actions"
+        "section 2.5.2: applied repeatedly, (2.67) leads to a fixed point",
+        "the panel below: two states, two actions each; in the record its tables",
     ),
-    NASH_LIMIT: Statement("(2.64), (2.65): where it does, nobody gains by another policy"),
-    NASH_TEAM: Statement("it is one if both are paid the same (Hu and Wellman)"),
-    NASH_ZERO_SUM: Statement("it is one if the sum is 0"),
-    MINIMAX: Statement("zero-sum: its fixed point is minimax iteration's, an equilibrium"),
+    NASH_LIMIT: Statement("(2.64), (2.65): at a fixed point nobody gains by another policy"),
+    MINIMAX: Statement("sum 0: the fixed point is that of minimax iteration, an equilibrium"),
     BOTH: Statement("(2.68): friend-or-foe operators are γ-contractions"),
     INDEPENDENT: Statement(
         "(2.68): friends who mix independently get Littman's value",
@@ -61,7 +62,7 @@ STATEMENTS = {
     CORRELATED: Statement("Littman's value is also what foes can hold friends to"),
     SOFT_FRIEND: Statement("section 3.5.1: Balancing-Q tends to friend values (β, β' → ∞)"),
     SOFT_FOE: Statement(
-        "section 3.5.1: and to foe values (β → ∞, β' → -∞)",
+        "section 3.5.1: Balancing-Q tends to foe values (β → ∞, β' → -∞)",
         "[[1, -1], [-1, 1]]: -1, as the other sees the action; the foe value is 0",
     ),
 }
@@ -215,6 +216,11 @@ def check(games: int, seed: int) -> Group:
         "(2.68): most that independent friends lose": (stage.correlated - stage.independent).max(),
         "gains where the iteration settles: largest": gains[~unsettled].max(initial=0.0),
     }
+    if example is not None:
+        numbers["a game in which (2.67) never settles"] = {
+            "rewards": np.asarray(models.reward)[example].tolist(),
+            "transition": np.asarray(models.transition)[example].tolist(),
+        }
     shown = {
         "jump": (line, paid_at[-len(line) :]),
         "friends": (stage.independent, stage.correlated),

@@ -143,6 +143,7 @@ def check(games: int, seed: int) -> Group:
     }
     shown = {
         "EM": np.asarray(evidence_of(chances[:11])),
+        "limit": numbers["two coins"]["log-likelihood before, after one step, in the limit"][2],
         "part 2": numbers["two coins"]["log-likelihood where part 2 is largest"],
     }
     return Group(fails, numbers, shown)

@@ -52,23 +52,23 @@ LIMITS = "limits"
 
 STATEMENTS = {
     IMPROVES: Statement("(2.16), A.2.1: no V falls in policy iteration"),
-    ENDS: Statement("section 2.2.2: it ends at the optimum, in |A|^|S| improvements"),
+    ENDS: Statement("section 2.2.2: policy iteration ends at the optimum"),
     EXPECTED: Statement("(2.18), A.2.2: B^π is a γ-contraction"),
     NORM: Statement("section 2.2.2: max V(s) is a norm", "V = (-1, -2): -1; it needs |V|"),
-    OPTIMAL: Statement("(2.19), (2.20): so are B* of V and of Q"),
+    OPTIMAL: Statement("(2.19), (2.20): B* of V and of Q are γ-contractions"),
     IF: Statement("theorem 3, if: steps t^-.7 lead to Q*"),
     ONLY_IF: Statement(
         "theorem 3, only if: without Σ α² < ∞ it does not converge",
         "one state, one action, r = 1, no noise: constant steps of 1/2 reach 1/(1-γ)",
     ),
-    REGULARISED: Statement("(2.50): V = E [Q - log π/P] at the Boltzmann policy"),
+    REGULARISED: Statement("(2.50): V = E (Q - log π/P) at the Boltzmann policy"),
     PRINTED_VALUE: Statement(
-        "(2.51): V = E [βr - π/P + γV], without log",
+        "(2.51): V = E (βr - π/P + γV), without log",
         "one state, r = 0, γ = .9, π = P: -10, and 0 with the logarithm",
     ),
     SOFT: Statement("(2.52), A.3.3: the soft operator is a γ-contraction"),
     THEOREM_6: Statement("theorem 6: no Q falls in a soft improvement"),
-    SOFT_LIMIT: Statement("section 2.4.1: it ends at the fixed point of (2.52)"),
+    SOFT_LIMIT: Statement("section 2.4.1: soft policy iteration ends at the fixed point of (2.52)"),
     PRINTED_TARGET: Statement(
         "(2.53): exp(Q) P / V of the old policy is a distribution",
         "one state, two actions, r = (0, 1), γ = 0, uniform: sums to 3.718; to 1 with exp Z, as in (A.7)",

@@ -85,3 +85,10 @@ def test_priors_are_checked():
             operators.check_prior(prior, (2,))
     with pytest.raises(BadInputError, match=r"^opponent prior sums to 1.4: "):
         operators.check_prior([[0.5, 0.5], [0.9, 0.5]], (2, 2), name="opponent prior")
+
+
+def test_naive_variational_distribution():
+    """The thesis's (3.44) on π = (.2, .8): β = 2 and -1."""
+    policy = jnp.array([0.2, 0.8])
+    np.testing.assert_allclose(operators.naive_variational(policy, 2.0), [1 / 3, 2 / 3], atol=1e-12)
+    np.testing.assert_allclose(operators.naive_variational(policy, -1.0), [0.8, 0.2], atol=1e-12)

@@ -644,24 +644,6 @@ CASES: dict[tuple[str, str], Case] = {
             ({"mean probability*": 0.49}, UNDECIDED),
         ],
     ),
-    ("opponents", "theory"): (
-        {"*": True},
-        [
-            *(
-                ({f"{statement}*": False}, PARTLY)
-                for statement in (
-                    "every Bellman",
-                    "so is",
-                    "ROMMEO and PR2",
-                    "Corollary 1",
-                    "theorem 8: Q rises",
-                    "theorem 8: Q falls",
-                    "theorem 9",
-                )
-            ),
-            ({"*": False}, NOT),
-        ],
-    ),
     ("opponents", "rommeo_fig1"): climbing(),
     ("opponents", "rommeo_fig2"): differential(),
     ("opponents", "maven"): (
@@ -707,6 +689,7 @@ CASES["qtran", "overview"] = numbers(
     {"share of qtran-*'s*": (at(0.9), at(0.89)), "share of vdn's*": (at(0.1), at(0.11))},
     paper="qtran",
 )
+CASES["opponents", "theory"] = numbers("theory", {"failures of *": (0, 1)}, paper="opponents")
 CASES["qtran", "theory"] = numbers(
     "theory", {"games *": (0, 1), "the largest distance of V_jt*": (1e-9, 1.1e-9)}, paper="qtran"
 )

@@ -8,7 +8,7 @@ from experiments.claims.opponents import thesis_games
 from experiments.claims.opponents.thesis_games import Curve, as_simulated, exact_limits
 from jaxmarl_fac.report.curves import first_crossing
 
-TABULAR = ["fig3_1", "fig3_2a", "fig3_2b", "theory", "rommeo_fig1"]
+TABULAR = ["fig3_1", "fig3_2a", "fig3_2b", "rommeo_fig1"]
 
 
 def read(folder, name):
@@ -17,7 +17,7 @@ def read(folder, name):
 
 def test_every_claim_states_its_rule_and_cost():
     ids = [claim.id for claim in reproduce_memarl.CLAIMS]
-    assert ids[:5] == TABULAR and "rommeo_fig2" in ids
+    assert ids[:5] == [*TABULAR[:3], "theory", TABULAR[3]] and "rommeo_fig2" in ids
     for claim in reproduce_memarl.CLAIMS:
         assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
 
@@ -72,24 +72,6 @@ def test_pr2_and_rommeo_are_one_learner(folder):
     gap = read(folder, "fig3_1")["ours"]["rommeo minus pr2"]
     assert gap["reward, same seeds, all steps"]["value"] == pytest.approx(0, abs=1e-6)
     assert gap["largest difference of a policy's probability"] < 1e-5
-
-
-@pytest.mark.slow
-def test_what_is_true_of_the_theory(folder):
-    """On 50 random games."""
-    record = read(folder, "theory")
-    ours = record["ours"]
-    assert record["verdict"] == "partly"
-    assert list(record["parts"].values()) == [True, False, False, False, True, True, False]
-    assert record["games"] == 50
-    thesis = ours["corollary 1"]["the thesis's game, beta = (.1, -.1)"]
-    expected = {"agent first": 2.335223, "other first": 2.890022, "independent": 2.606757}
-    assert thesis == pytest.approx(expected, abs=1e-5)
-    assert ours["corollary 1"]["equal"]["largest difference"] < 1e-9
-    assert ours["corollary 1"]["opposite signs"]["independent play in between"] == 50
-    for name, factors in ours["contraction"].items():
-        assert factors["largest factor"] == pytest.approx(1.0 if "without" in name else 0.9, abs=1e-6)
-    assert ours["policy improvement"]["theorem 9, β > 0"] == {"rises everywhere": 50, "falls everywhere": 0}
 
 
 @pytest.mark.slow
