@@ -49,8 +49,8 @@ STATEMENTS = {
         "theorem 9, corollary 10: Q falls with the agent's update if β > 0 (3.41, 3.42)",
         "one state, r = (0, 1), the other has one action, γ = .9, β = 1: Q(0) rises from 4.5 to 5.581",
     ),
-    REMARK_HELPED: Statement("below corollary 10: so it does for ρ(b|s, a): Q rises if β' > 0"),
-    REMARK_HARMED: Statement("below corollary 10: for ρ(b|s, a) Q falls if β' < 0"),
+    REMARK_HELPED: Statement("below corollary 10: so it does for ρ(b∣s, a): Q rises if β' > 0"),
+    REMARK_HARMED: Statement("below corollary 10: for ρ(b∣s, a) Q falls if β' < 0"),
     PR2_IMPROVES: Statement("below corollary 10: PR2 improves, as β = β' > 0"),
     ROMMEO_IMPROVES: Statement("below corollary 10: ROMMEO improves"),
     NAIVE: Statement(

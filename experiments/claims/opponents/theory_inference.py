@@ -31,16 +31,16 @@ PRINTED_M_STEP = "2.8"
 
 STATEMENTS = {
     PREDICTIVE: Statement(
-        "(2.2): ∫ P(y|x, X, Y, θ) dθ is the predictive",
-        "coins of .6 and .5, equal odds: 1.1, and .55 with P(θ|X, Y)",
+        "(2.2): ∫ P(y∣x, X, Y, θ) dθ is the predictive",
+        "coins of .6 and .5, equal odds: 1.1, and .55 with P(θ∣X, Y)",
     ),
     PRINTED_ELBO: Statement(
-        "(2.4): E P(Y|X, θ) - KL(q||P(θ)), without log, is largest at the posterior",
-        "P(Y|θ) = (.6, .5), equal odds: at q = (.525, .475), not (.545, .455)",
+        "(2.4): E P(Y∣X, θ) - KL(q∣∣P(θ)), without log, is largest at the posterior",
+        "P(Y∣θ) = (.6, .5), equal odds: at q = (.525, .475), not (.545, .455)",
     ),
-    DECOMPOSITION: Statement("(2.6), A.1.3: ELBO + KL(q||posterior) = log P(X)"),
+    DECOMPOSITION: Statement("(2.6), A.1.3: ELBO + KL(q∣∣posterior) = log P(X)"),
     JENSEN: Statement("A.1.2: ELBO ≤ log P(X)"),
-    PARTS: Statement("(2.9): ELBO = E log P(X|z) - KL(q||P(z))"),
+    PARTS: Statement("(2.9): ELBO = E log P(X∣z) - KL(q∣∣P(z))"),
     EM_RISES: Statement("(2.7), (2.10): log P(X) never falls under EM"),
     PART_TWO: Statement(
         "below (2.7): maximising part 2 of (2.6) does not lower log P(X)",

@@ -54,7 +54,7 @@ STATEMENTS = {
     IMPROVES: Statement("(2.16), A.2.1: no V falls in policy iteration"),
     ENDS: Statement("section 2.2.2: policy iteration ends at the optimum"),
     EXPECTED: Statement("(2.18), A.2.2: B^π is a γ-contraction"),
-    NORM: Statement("section 2.2.2: max V(s) is a norm", "V = (-1, -2): -1; it needs |V|"),
+    NORM: Statement("section 2.2.2: max V(s) is a norm", "V = (-1, -2): -1; it needs ∣V∣"),
     OPTIMAL: Statement("(2.19), (2.20): B* of V and of Q are γ-contractions"),
     IF: Statement("theorem 3, if: steps t^-.7 lead to Q*"),
     ONLY_IF: Statement(

@@ -49,6 +49,7 @@ def test_counting():
     np.testing.assert_allclose(apart([[1.0, 2], [30, 40]], [[1.0, 2.5], [30, 50]]), [0.2, 0.2])
 
 
+@pytest.mark.slow
 def test_inference_on_other_games():
     """Games of the seed on which the statements were worked out."""
     with jax.enable_x64(True):
