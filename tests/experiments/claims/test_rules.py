@@ -778,6 +778,22 @@ CASES |= {
         "belief",
     ),
     ("belief", "errata"): numbers("errata", {"*": (True, False)}, "belief"),
+    ("belief", "tiger_dvrl"): (
+        {
+            "last return of DVRL*": i(1, 9),
+            "last return of RNN": i(-9, 0.9),
+            "share*": 0.8,
+            "last return of the best agent": i(1, 9),
+            "that of always listening": -20.0,
+        },
+        [
+            ({"last return of DVRL, second RNN": i(0.9, 9)}, "partly"),
+            ({"last return of DVRL, average": i(0.9, 9)}, "partly"),
+            ({"share*": 0.79}, "partly"),
+            ({"last return of DVRL*": i(0, 9), "share*": 0.79}, "not reproduced"),
+            ({"last return of the best agent": i(-20, 9)}, UNDECIDED),
+        ],
+    ),
 }
 
 
