@@ -47,8 +47,9 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "epsilon_steps": 150_000,
         "initial_value": 0.0,
     },
-    # Weighted QMIX's release, for all algorithms alike, with QTRAN's as in PyMARL. There every episode brings
-    # one update; here every 200 steps do, which is an episode that takes all its time.
+    # Weighted QMIX's release, for all algorithms alike, with QTRAN's as in PyMARL, whose joint networks see
+    # the global state besides. There every episode brings one update; here every 200 steps do, which is an
+    # episode that takes all its time.
     "stag-hunt": {
         "consumes": "episodes",
         "recurrent": True,

@@ -1,7 +1,10 @@
 """Baselines for iterated games: joint-action learner, WoLF-PHC, FMQ.
 
 Their defaults are those with which ROMMEO's authors ran them: nearly whole steps, one action in ten
-random, values that start uniform in [0, 1) (their library, malib).
+random, values that start uniform in [0, 1) (their library, malib). The rules are the original papers'.
+The library departs from them: there FMQ too takes one action in ten at random, starts its largest rewards
+at 0 and never restarts their count; WoLF-PHC moves only the action played; and the joint-action learner
+divides its expected values by their sum, which turns its choice round where that is negative.
 """
 
 import dataclasses

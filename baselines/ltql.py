@@ -143,6 +143,8 @@ class LTQL(_Logic, Method):
     whether the others acted greedily (q_B) and give the targets (q_U). Each transition is used once for each
     agent. The loss is the mean over agents of `w (y - q_B)^2 + [useful] (y - q_U)^2`, with w of
     `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself.
+    It also multiplies each of the two losses by its own share of useful samples and sums over the batch, and
+    half of its games act by Boltzmann policies; here losses are means, and all act epsilon-greedily.
 
     Attributes:
         q_bound: bounds values by `q_bound tanh(.)`; the largest return that there can be. 0 leaves it out.

@@ -48,7 +48,8 @@ class MASQL(ActorCriticMethod):
     """Soft Q-learning (Haarnoja et al., 2017) of joint actions, by each agent independently.
 
     Q fits `r + γ α log ∫ e^{Q^-(s', a, b) / α}`, the integral estimated from uniform joint actions, and a
-    network turns noise into samples of `e^{Q(s, a, b) / α}` by Stein variational gradients.
+    network turns noise into samples of `e^{Q(s, a, b) / α}` by Stein variational gradients. In the
+    release the constants of the estimate, d log 2 - log K, are not multiplied by α.
 
     Attributes:
         annealing: of the entropy weight α.

@@ -62,6 +62,9 @@ class PR2AC(ActorCriticMethod):
     - the policy climbs `Q(s,a) = α log E_ρ e^{Q(s,a,b) / α}` at a = μ(s), as DDPG does;
     - Q fits `r + γ α log ∫ e^{Q^-(s', μ^-(s'), b) / α}`, the integral estimated from uniform b.
 
+    In the release the constants of that estimate, d log 2 - log K, are not multiplied by α, and ρ is asked
+    at the batch's own actions.
+
     Attributes:
         noise: exploration.
         annealing: of the entropy weight α.

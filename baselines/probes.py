@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from baselines.q_learning import QLearner
 from baselines.two_player import TwoPlayerLearning
@@ -68,6 +69,25 @@ def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> M
         "greedy_actions": jnp.argmax(utilities, axis=-1),
         **{name: table.reshape(shape) for name, table in values.items()},
     }
+
+
+def tables_of_states(algorithm: QLearner, env: Any, params: Params) -> Metrics:
+    """`joint_tables` in every state of a `TeamMDP` that may be the first, with a leading axis.
+
+    The states are those with a chance in `env.start`, in their order.
+    """
+    game, first = GameSpec.of(env), env.reset(jax.random.key(0))[0]
+    shape = (game.num_actions,) * game.num_agents
+    joint_actions = jnp.indices(shape).reshape(game.num_agents, -1).T  # (A^n, n)
+
+    def of_state(state: jax.Array) -> Metrics:
+        observation = env.observe(first.replace(state=state.astype(first.state.dtype)))
+        values = jax.vmap(lambda actions: algorithm.joint_values(game, params, observation, actions))
+        utilities = algorithm.utilities(game, params, observation)
+        tables = {name: table.reshape(shape) for name, table in values(joint_actions).items()}
+        return {"utilities": utilities, "greedy_actions": jnp.argmax(utilities, axis=-1), **tables}
+
+    return jax.vmap(of_state)(jnp.asarray(np.flatnonzero(np.asarray(env.start))))
 
 
 def greedy_actions_of(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:

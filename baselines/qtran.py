@@ -224,7 +224,8 @@ class QTranAlt(QTranBase):
     to zero, and so keeps Q'_jt above Q_jt; its printed loss takes the least *squared* difference, which
     also vanishes where Q'_jt lies far below. The loss as printed has zero-loss solutions whose greedy
     joint action is wrong, and gradient descent finds them. The default is condition (7), which is also
-    what the authors' release computes.
+    what the authors' release computes. With `aggregate` "mean" the release divides the sum of the other
+    agents' features by n, where this is their mean.
 
     Attributes:
         nopt_min: "signed" squares the least difference, as condition (7) requires; "printed" takes the

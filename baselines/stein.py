@@ -27,7 +27,8 @@ def stein_loss(particles: jax.Array, log_density: Callable[[jax.Array], jax.Arra
 
     One half of the particles stays, and the other half moves along Stein's direction of those; the loss is
     minus the product of direction and position, as in amortised SVGD (Haarnoja et al., 2017). All is done
-    before squashing, where the density has the factor `|d tanh(u)/du|`.
+    before squashing, where the density has the factor `|d tanh(u)/du|`; the release of PR2 has the kernel
+    between squashed actions, its bandwidth from pairs of a fixed and a moved particle, and 16 of each.
 
     Args:
         particles: `(K, d)`, before squashing; K is even.

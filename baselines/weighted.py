@@ -214,7 +214,7 @@ class Weighted(Mixed):
     """`w (Q_tot - y)^2 + (Q^ - y)^2 / 2`: a monotone and an unrestricted joint value of the same target.
 
     y bootstraps from the unrestricted target network `Q^^-`, at the joint action that is greedy by the
-    utilities. The one half is the release's.
+    utilities. The one half is PyMARL2's; Weighted QMIX's own release has none, and one-step targets.
 
     Attributes:
         weighting: w.

@@ -87,7 +87,7 @@ def dueling_mix(
         utilities: `(n,)`, Q_i of the chosen actions.
         best_utilities: `(n,)`, V_i.
         importance: `(n,)`, lambda_i above 0.
-        stop_gradient: hold A_i constant in the second sum (the release's `is_stop_gradient`).
+        stop_gradient: hold A_i constant in the second sum, as the release always does.
         minus_one: False takes `lambda_i` in place of `lambda_i - 1` there (the release's
             `is_minus_one`): the advantages then weigh `1 + lambda_i`.
     """
@@ -153,7 +153,8 @@ class QattenMixer(nn.Module):
 
     `Q_tot = sum_h w_h(s) sum_i alpha_hi Q_i + c(s)`, where the attention alpha_h is the softmax over agents
     of `query_h(s) . key_hi / sqrt(E)`. Keys are made of each agent's own view and its id, where the
-    release takes the agent's slice of the state.
+    release takes the agent's slice of the state; the queries' hidden layer is common to all heads, where the
+    release has one for each.
 
     Args:
         heads: H.

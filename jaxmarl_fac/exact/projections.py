@@ -329,7 +329,7 @@ def _upper_sets(shape: tuple[int, ...]) -> np.ndarray:
         if len(found) > MAX_SLICE_SETS:
             raise BadInputError(
                 f"the exact monotone fit would compare more than {MAX_SLICE_SETS} upper sets of actions of "
-                "agents 2, 3, ...: use fewer agents or fewer actions"
+                "agents 2, 3, ...: use at most five agents of two actions, or three of four"
             )
         sets = np.stack(found)
     return sets

@@ -142,7 +142,7 @@ def test_qtran_solves_its_game(algorithm_id):
     assert gap.min() >= -0.05
     assert gap[0, 0] == pytest.approx(0, abs=0.05)
     assert (last["v_jt"] == 0).all()  # all is observed
-    if algorithm_id == "qtran-alt":  # whose solution is unique
+    if algorithm_id == "qtran-alt":  # equal agents find the symmetric one of its solutions
         closed_form = [[8, 4, 4], [4, 0, 0], [4, 0, 0]]
         np.testing.assert_allclose(last["q_prime"].mean(axis=0), closed_form, atol=0.1)
 

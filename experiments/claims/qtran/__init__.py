@@ -7,12 +7,14 @@ from experiments.claims.qtran import (
     predator_prey,
     random_games,
     squeeze,
+    state_value,
     theory,
 )
 
 CLAIMS = (
     *game_3x3.CLAIMS,
     *theory.CLAIMS,
+    *state_value.CLAIMS,
     *game_21x21.CLAIMS,
     *random_games.CLAIMS,
     *overview.CLAIMS,

@@ -690,6 +690,24 @@ CASES["qtran", "overview"] = numbers(
     paper="qtran",
 )
 CASES["opponents", "theory"] = numbers("theory", {"failures of *": (0, 1)}, paper="opponents")
+CASES["qtran", "state_value"] = (
+    {
+        "*distance of V_jt*": 0.25,
+        "*distance of V_jt*without*": 0.5,
+        "share of seeds*": at(0.9),
+        "*error of Q_jt of qtran-base": 1.0,
+    },
+    [
+        *(({f"*distance of V_jt*of qtran-{kind}": 0.26}, PARTLY) for kind in ("base", "alt")),
+        *(({f"share of seeds*of qtran-{kind}": at(0.89)}, PARTLY) for kind in ("base", "alt")),
+        ({"*distance of V_jt*without*": 0.49}, PARTLY),
+        (
+            {"*distance of V_jt*": 0.3, "*distance of V_jt*without*": 0.3, "share of seeds*": at(0.89)},
+            NOT,
+        ),
+        ({"*error of Q_jt of qtran-base": 1.1}, UNDECIDED),
+    ],
+)
 CASES["qtran", "theory"] = numbers(
     "theory", {"games *": (0, 1), "the largest distance of V_jt*": (1e-9, 1.1e-9)}, paper="qtran"
 )
