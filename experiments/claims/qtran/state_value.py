@@ -139,8 +139,8 @@ CLAIMS = (
                 Part(_of(DISTANCE, WITHOUT), at_least=0.5),
             ),
             learned=Part(_of(SEEDS, "qtran-base"), at_most=1.0),
-            given="On a game of one step in which each of two agents sees its own bit, after 10,000 steps with "
-            "epsilon = 1: ",
+            given="In a game of one step in which each of two agents sees its own bit, after 10,000 steps "
+            "with epsilon = 1: ",
         ),
         {"smoke": "30 s", "quick": "1 min on 2 cores", "paper": "4 min on 2 cores"},
         state_value,
