@@ -19,6 +19,7 @@ from experiments.claims.belief.errata import ERRATA as OF_BELIEF
 from experiments.claims.fqi.errata import ERRATA as OF_FQI
 from experiments.claims.ltql.errata import ERRATA as OF_LTQL
 from experiments.claims.opponents.errata import ERRATA as OF_OPPONENTS
+from experiments.claims.opponents.errata_planning import ERRATA as OF_PLANNING
 from experiments.claims.options.errata import ERRATA as OF_OPTIONS
 from experiments.claims.qtran.errata import ERRATA as OF_QTRAN
 from experiments.claims.remix.errata import ERRATA as OF_REMIX
@@ -26,15 +27,19 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.report.errata import Erratum, compute, page
 
-ERRATA: tuple[Erratum, ...] = (
+_BY_MODULE: tuple[Erratum, ...] = (
     *OF_LTQL,
     *OF_FQI,
     *OF_QTRAN,
     *OF_REMIX,
     *OF_OPPONENTS,
+    *OF_PLANNING,
     *OF_OPTIONS,
     *OF_BELIEF,
 )
+_SOURCES = list(dict.fromkeys(erratum.source for erratum in _BY_MODULE))
+#: By source, in the order of the page.
+ERRATA = tuple(sorted(_BY_MODULE, key=lambda erratum: _SOURCES.index(erratum.source)))
 BY_ID = {erratum.id: erratum for erratum in ERRATA}
 COMMAND = "python experiments/errata.py"
 HEAD = (

@@ -38,6 +38,11 @@ COSTLY = {
     "lecture-theorem-1",
     "lecture-dilemma",
     "thesis-2.68",
+    "thesis-m-step",
+    "thesis-2.8",
+    "thesis-2.68-friends",
+    "thesis-3.44",
+    "thesis-3.5.1",
     *(erratum.id for erratum in ERRATA if erratum.source in ("Thesis, chapter 4", "Thesis, chapter 5")),
 }
 #: Independently computed, to the digits given.
@@ -68,6 +73,15 @@ NUMBERS = {
     "thesis-2.66": {"row": [0.7, 0.3], "value": 3.2},
     "thesis-2.67": {"below": 3, "above": 1, "coarse": 10, "fine": 100},
     "thesis-2.68": {"right": 2},
+    "thesis-2.2": {"printed": 1.1, "right": 0.55},
+    "thesis-2.8": {
+        "limit": -31.570200,
+        "last": [0.796789, 0.519583],
+        "one": [0.713012, 0.581339],
+    },
+    "thesis-m-step": {"before": -33.093863},
+    "thesis-2.68-friends": {"printed": 1, "right": 2},
+    "thesis-3.5.1": {"soft": -1, "foe": 0},
     "thesis-figure-3.1": {"policy": [0.317717, 0.291454, 0.390830], "value": 0.315749},
     "thesis-figure-3.2b": {"limit": 1, "balancing": 2},
     "thesis-corollary-1": {"agent": 2.335223, "other": 2.890022, "independent": 2.606757},

@@ -128,8 +128,8 @@ def improvement_target() -> Shown:
     printed = (np.exp(Q) * PRIOR).sum() / value
     return show(
         abs(printed - 1) > EXACT,
-        "Q = (1, 2), uniform prior: as printed the target sums to {printed:.6f}, with exp V in the "
-        "denominator to 1.",
+        "Q = (1, 2), uniform prior: as printed the target sums to {printed:.6f}, with exp Z in the "
+        "denominator, Z = log Σ exp(Q) P, to 1.",
         printed=printed,
     )
 
@@ -425,7 +425,12 @@ ERRATA = (
     Erratum("thesis-2.51", BACKGROUND, "Equation 2.51", "π/P", "log(π/P), as in 2.50", recursive_value),
     Erratum("thesis-2.52", BACKGROUND, "Equations 2.52 and A.5", "r + γ E V", "βr + γ E V", soft_operator),
     Erratum(
-        "thesis-2.53", BACKGROUND, "Equation 2.53", "exp(Q) P / V", "exp(Q) P / exp(V)", improvement_target
+        "thesis-2.53",
+        BACKGROUND,
+        "Equation 2.53",
+        "exp(Q) P / V",
+        "exp(Q) P / exp(Z), as in A.7",
+        improvement_target,
     ),
     Erratum(
         "thesis-2.66",
