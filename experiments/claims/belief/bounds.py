@@ -67,7 +67,11 @@ def iwae(workshop: Workshop) -> Outcome:
     axes[0, 1].plot(range(1, 6), shown[:60].T, color=PALETTE[1], alpha=0.3, linewidth=0.8)
     axes[0, 1].plot(range(1, 6), np.median(shown, axis=0), "o-", color=PALETTE[3], label="median")
     axes[0, 1].set(
-        xlabel="draws K", ylabel="log p(x) minus the bound", title=f"{games:,} random latents", yscale="log"
+        xlabel="draws K",
+        xticks=range(1, 6),
+        ylabel="log p(x) minus the bound",
+        title=f"{games:,} random latents",
+        yscale="log",
     )
     for each in axes[0]:
         each.grid(alpha=0.25)

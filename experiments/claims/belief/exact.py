@@ -12,6 +12,7 @@ from envs.team_pomdp import CARDS_PAYOFF, two_agent_tiger
 from experiments.claims.belief.chains import CARDS, SOFT_POLICY, TIGER, WEATHER, cards, tiger, weather
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.figures import annotated_matrix, bar_counts, panels
+from jaxmarl_fac.report.styles import PALETTE
 from jaxmarl_fac.report.verdicts import TOLERANCE, Part, Rule
 from jaxmarl_fac.soft import belief
 
@@ -95,9 +96,15 @@ def _draw(beliefs: Mapping[str, np.ndarray], public: list[float], values: np.nda
         ylabel="public belief of card 1",
         title="after player 1's action,\nby a stochastic partial policy",
     )
-    for name, found in beliefs.items():
-        axes[0, 2].plot(range(len(found)), found, "o-", label=name)
-    axes[0, 2].set(xlabel="step", ylabel="belief in the first state", title="Bayes filters", ylim=(0, 1.05))
+    for colour, (name, found) in zip(PALETTE, beliefs.items(), strict=False):
+        axes[0, 2].plot(range(len(found)), found, "o-", color=colour, label=name)
+    axes[0, 2].set(
+        xlabel="step",
+        xticks=range(max(map(len, beliefs.values()))),
+        ylabel="belief in the first state",
+        title="Bayes filters",
+        ylim=(0, 1.05),
+    )
     axes[0, 2].legend(frameon=False, fontsize="small")
     axes[0, 2].grid(alpha=0.25)
     return figure
