@@ -60,6 +60,7 @@ def exact_balancing(env, agent, beta_own, beta_other):
     return soft_value_iteration(side, lambda q: agent_first(q, beta_own, beta_other))
 
 
+@pytest.mark.slow
 def test_foe_q_is_minimax_iteration():
     """With steps of 1 on sure moves, by random play; both agents have to mix."""
     exact = exact_minimax(ZERO_SUM)

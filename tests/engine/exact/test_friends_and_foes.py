@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmarl_fac.exact.friends_and_foes import correlated_friends, foes_bound, independent_friends
+from tests.helpers import but_slow
 from tests.reference.equilibria import max_min_value
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -32,7 +33,7 @@ def test_friends_who_correlate_get_twice_as_much():
     assert float(bound[0]) == pytest.approx(2, abs=1e-12)
 
 
-@pytest.mark.parametrize("foes", [1, 2, 4])
+@pytest.mark.parametrize("foes", but_slow([1, 2, 4], quick=[2]))
 def test_independent_friends_are_best_on_a_grid(foes):
     """No point of a grid is better, and a fine grid comes close."""
     stages = np.random.default_rng(foes).normal(size=(60, 2, 2, foes))

@@ -46,6 +46,7 @@ def test_constant_steps_keep_a_spread():
     assert float(np.sqrt(np.mean(np.square(errors[1000:])))) == pytest.approx(np.sqrt(0.1 / 1.9), rel=0.03)
 
 
+@pytest.mark.slow
 def test_steps_of_theorem_3_lead_to_the_optimum_with_noise_and_random_moves():
     model = random_model((3, (2, 2)), 4, terminal=True)
     q, errors = run(model, polynomial_steps(20_000, 0.7))
