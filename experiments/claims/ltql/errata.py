@@ -111,8 +111,7 @@ def one_step() -> Shown:
         np.abs(printed - right).max() > EXACT,
         "Agent 1's table of distributed Q-learning is ({start[0]:g}, {start[1]:g}); one step at (1, 1) "
         "makes it ({printed[0]:g}, "
-        "{printed[1]:g}). Independent Q-learning ends at ({right[0]:.3f}, {right[1]:.3f}), with the other "
-        "action greedy.",
+        "{printed[1]:g}). Independent Q-learning ends at ({right[0]:.3f}, {right[1]:.3f}).",
         start=distributed,
         printed=printed,
         right=right,
