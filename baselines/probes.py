@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from baselines.q_learning import QLearner
 from baselines.two_player import TwoPlayerLearning
@@ -72,10 +71,7 @@ def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> M
 
 
 def tables_of_states(algorithm: QLearner, env: Any, params: Params) -> Metrics:
-    """`joint_tables` in every state of a `TeamMDP` that may be the first, with a leading axis.
-
-    The states are those with a chance in `env.start`, in their order.
-    """
+    """`joint_tables` in every state of a `TeamMDP`, terminal ones too, with a leading axis `(S,)`."""
     game, first = GameSpec.of(env), env.reset(jax.random.key(0))[0]
     shape = (game.num_actions,) * game.num_agents
     joint_actions = jnp.indices(shape).reshape(game.num_agents, -1).T  # (A^n, n)
@@ -87,7 +83,7 @@ def tables_of_states(algorithm: QLearner, env: Any, params: Params) -> Metrics:
         tables = {name: table.reshape(shape) for name, table in values(joint_actions).items()}
         return {"utilities": utilities, "greedy_actions": jnp.argmax(utilities, axis=-1), **tables}
 
-    return jax.vmap(of_state)(jnp.asarray(np.flatnonzero(np.asarray(env.start))))
+    return jax.vmap(of_state)(jnp.arange(len(env.terminal)))
 
 
 def greedy_actions_of(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:

@@ -20,6 +20,8 @@ WORTH = np.array([[8.0, 4.0], [2.0, 6.0]])
 #: What is paid if one agent alone plays its own bit; if none does, nothing is.
 ALONE = -12.0
 STEPS = 10_000
+#: States before the end, and what is asked of them.
+BITS, TABLES = 4, ("q_jt", "v_jt", "utilities", "greedy_actions")
 #: Without a state value: the sum of utilities has to equal the joint value by itself.
 WITHOUT = "qtran-base without V_jt"
 LEARNERS = {
@@ -70,13 +72,15 @@ def train(workshop: Workshop, name: str) -> Result:
 
 def state_value(workshop: Workshop) -> Outcome:
     """V_jt of trained networks against what equation 5 makes of their Q_jt and Q_i."""
-    payoff = np.asarray(private_bits().reward)[:4]
-    optimal = np.stack(np.unravel_index(payoff.reshape(4, -1).argmax(1), payoff.shape[1:]), -1)  # (4, 2)
+    payoff = np.asarray(private_bits().reward)[:BITS]
+    optimal = np.stack(np.unravel_index(payoff.reshape(BITS, -1).argmax(1), payoff.shape[1:]), -1)  # (4, 2)
     ours: dict[str, Any] = {}
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     distances, errors, shares = {}, {}, {}
     for name in LEARNERS:
-        last = train(workshop, name).history.last
+        last = {
+            key: table[:, :BITS] for key, table in train(workshop, name).history.last.items() if key in TABLES
+        }
         best = last["q_jt"].max((2, 3))  # (seeds, 4)
         wanted = best - last["utilities"].max(-1).sum(-1)
         learned = last["v_jt"][..., 0, 0]  # the same for all joint actions

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,17 +32,18 @@ def test_tables_of_all_first_states():
     game, algorithm = private_bits(), LEARNERS["qtran-base"]
 
     @jax.jit
-    def work(key):
+    def work(game, key):
         return tables_of_states(algorithm, game, algorithm.bind(GameSpec.of(game)).init(key).params)
 
-    tables = jax.tree.map(np.asarray, work(jax.random.key(0)))
-    utilities = tables["utilities"]  # (4, 2, 2)
-    assert utilities.shape == (4, 2, 2) and tables["q_jt"].shape == (4, 2, 2)
+    # As in training, where the game's tables are traced.
+    tables = jax.tree.map(np.asarray, work(jax.tree.map(jnp.asarray, game), jax.random.key(0)))
+    utilities = tables["utilities"][:4]  # (4, 2, 2)
+    assert tables["utilities"].shape == tables["q_jt"].shape == (5, 2, 2)
     # An agent cannot tell states apart in which its own bit is the same.
     np.testing.assert_array_equal(utilities[[0, 2], 0], utilities[[1, 3], 0])
     np.testing.assert_array_equal(utilities[[0, 1], 1], utilities[[2, 3], 1])
     np.testing.assert_allclose(
-        tables["q_prime"], utilities[:, 0, :, None] + utilities[:, 1, None, :], rtol=1e-5
+        tables["q_prime"][:4], utilities[:, 0, :, None] + utilities[:, 1, None, :], rtol=1e-5
     )
     assert (np.ptp(tables["v_jt"], axis=(1, 2)) == 0).all()
 
