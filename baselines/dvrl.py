@@ -29,7 +29,7 @@ from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.networks import LOG_SCALES, MLP, NO_ACTION, agent_inputs, concat
 from jaxmarl_fac.policy_gradients import log_policy
-from jaxmarl_fac.settings import Count, NotNegative, Settings, Widths
+from jaxmarl_fac.settings import Count, NotNegative, Probability, Settings, Widths
 from jaxmarl_fac.soft.particles import Moved, Particles, advance, start
 from jaxmarl_fac.values import greedy_actions, mask_unavailable
 
@@ -268,7 +268,7 @@ class ElboValues(IndependentValues):
     """
 
     extra_outputs = 2
-    td_lambda: float = 1.0
+    td_lambda: Probability = 1.0
     elbo_coefficient: NotNegative = 1.0
 
     def model_loss(self, outputs: jax.Array) -> jax.Array:
@@ -279,7 +279,8 @@ class ElboValues(IndependentValues):
 class DVRL(PolicyGradient):
     """Advantage actor-critic on particles; see the module. Gradients reach back to a rollout's start.
 
-    The draws of the particles that have acted are made again from their keys when the agents learn.
+    The draws of the particles that have acted are made again from their keys when the agents learn. The
+    authors' release has widths and latents of 256, and RMSprop with a step size of 3e-4 on 16 environments.
     """
 
     method: ElboValues = ElboValues()
