@@ -123,7 +123,7 @@ def _draw_jump(axes: Axes, x: np.ndarray, paid: np.ndarray) -> None:
     for size, factor in zip(theory_games.JUMPS, ("10γ", "100γ"), strict=True):
         axes.plot([-size, size], [3, 1], "o--", color=PALETTE[3], markersize=4, linewidth=1)
         axes.annotate(
-            f"change {2 * size:g}, jump 2: factor {factor}", (size, 1), xytext=(8, 10 if size > 0.05 else 28),
+            f"x = ±{size:g}: factor {factor}", (size, 1), xytext=(8, 10 if size > 0.05 else 28),
             textcoords="offset points", fontsize="small",
         )  # fmt: skip
     axes.set(
