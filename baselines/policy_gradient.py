@@ -25,7 +25,7 @@ from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.memory import Memory, Rollout
 from jaxmarl_fac.networks import MLP, over_time
-from jaxmarl_fac.policy_gradients import entropy, score_loss
+from jaxmarl_fac.policy_gradients import annealed, entropy, score_loss
 from jaxmarl_fac.settings import Count, NotNegative, Positive, Probability, Settings, Widths
 from jaxmarl_fac.targets import trajectory_returns
 from jaxmarl_fac.values import chosen, masked_mean
@@ -388,7 +388,8 @@ class PolicyGradient(Settings):
         rollout_length: steps of each environment in one update; None is the longest episode and its reset,
             twice that for methods that learn from whole episodes only, and one step in one-shot games.
         gamma: discount factor.
-        entropy_coefficient: weight of the entropy of the agents' policies.
+        entropy_coefficient: weight of the entropy of the agents' policies, at the start of training.
+        entropy_end: the same at the end of training, linearly from the start; None to keep it.
         normalise_advantages: whether a batch's advantages are shifted and scaled to mean 0 and variance 1.
     """
 
@@ -399,6 +400,7 @@ class PolicyGradient(Settings):
     rollout_length: Count | None = 32
     gamma: Probability = 0.99
     entropy_coefficient: NotNegative = 0.01
+    entropy_end: NotNegative | None = None
     normalise_advantages: bool = False
 
     @property
@@ -491,7 +493,8 @@ class PolicyGradient(Settings):
             def loss(params: Params, part: Trajectory, known: Before) -> tuple[jax.Array, Metrics]:
                 parts = step_losses(params, part, known, clock)
                 total = parts["policy_loss"] + method.value_coefficient * parts["critic_loss"]
-                total -= self.entropy_coefficient * parts["entropy"]
+                weight = annealed(self.entropy_coefficient, self.entropy_end, clock.progress)
+                total -= weight * parts["entropy"]
                 total += parts.get("model_loss", 0.0)
                 if penalty is not None:
                     total += penalty * parts["divergence"]

@@ -42,6 +42,21 @@ def noise_free_return(algorithm: Algorithm, env: Any, params: Params) -> Metrics
     return {"noise_free_return": total}
 
 
+def value_by_starts(algorithm: Algorithm, env: Any, params: Params) -> Metrics:
+    """`value ()`: the mean greedy return over all first states of a `TeamPOMDP`, weighed by their chances.
+
+    Exact where nothing but the first state is random, for agents whose greedy play is not. Agents believe in
+    the game's own first states.
+    """
+    learner, start = algorithm.bind(GameSpec.of(env)), jnp.asarray(env.start)
+
+    def from_state(first: jax.Array) -> jax.Array:
+        total, _ = greedy_return(learner, env.replace(start=first), params, jax.random.key(0))
+        return total
+
+    return {"value": start @ jax.vmap(from_state)(jnp.eye(start.shape[-1], dtype=start.dtype))}
+
+
 def wins(algorithm: Algorithm, env: TeamEnvironment, params: Params) -> Metrics:
     """`win_rate ()`: the share of greedy episodes with a positive return, from the same starts."""
     learner = algorithm.bind(GameSpec.of(env))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from baselines.actor_critic import ActorCritic
+from baselines.bad import ExactBelief, PublicAgent
+from baselines.bad_particles import ParticleBelief
 from baselines.balancing_ac import BalancingAC
 from baselines.coma import COMA
 from baselines.ddpg import DDPG, CentralCritic, ModelCritic, OwnCritic
@@ -209,6 +211,12 @@ ALGORITHMS: dict[str, Entry] = {
         "DVRL: A2C on learned particles, hypotheses of what is hidden, trained with a bound on the evidence.",
         "DVRL",
         Style(WINE, DASH_DOTTED),
+    ),
+    "independent-pg": Entry(
+        PolicyGradient(method=IndependentValues(td_lambda=1.0), rollout_length=None),
+        "Independent policy gradients from the returns of whole episodes, with a value as baseline.",
+        "Independent PG",
+        Style(BROWN, DOTTED),
     ),
     "ippo": Entry(
         PolicyGradient(method=IndependentValues(), objective=Proximal(), normalise_advantages=True),
@@ -430,6 +438,19 @@ ALGORITHMS: dict[str, Entry] = {
         DelayedOptionsAC(),
         "Soft options of two agents that tell each other theirs one step late (thesis, section 4.2).",
         "Delayed options",
+    ),
+    "bad": Entry(
+        PublicAgent(belief=ExactBelief()),
+        "The Bayesian action decoder: a public agent chooses partial policies by the exact public belief "
+        "(Foerster et al., 2019).",
+        "BAD",
+        Style(SKY, DASHED),
+    ),
+    "bad-particles": Entry(
+        PublicAgent(belief=ParticleBelief(), tremble=0.05),
+        "The probabilistic public agent: BAD with a public belief by particles (thesis, section 5.3).",
+        "BAD, particles",
+        Style(NAVY, DASHED),
     ),
 }
 

@@ -81,6 +81,10 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         """
         return None
 
+    def hidden_model(self) -> Any:
+        """The tables of a finite game with hidden state, a `HiddenModel`; None for all others."""
+        return None
+
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """The best noiseless reward `()` of an agent's worst action in any state; at most 0.
 

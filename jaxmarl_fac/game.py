@@ -101,6 +101,10 @@ class GameSpec:
         """See `TeamEnvironment.return_lower_bound`."""
         return self._env.return_lower_bound(gamma)
 
+    def hidden_model(self) -> Any:
+        """See `TeamEnvironment.hidden_model`."""
+        return self._env.hidden_model()
+
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """See `TeamEnvironment.best_reward_of_worst_action`."""
         return self._env.best_reward_of_worst_action(agent)
@@ -133,13 +137,25 @@ def refuse_reward_per_agent(game: GameSpec) -> None:
 
 
 def refuse_no_public_observation(game: GameSpec) -> None:
-    """Refuse a game without public observations.
+    """Refuse a game without public observations, or whose tables are not known.
 
     Raises:
         BadInputError: if it has none.
     """
-    if game.public_size == 0:
+    if game.public_size == 0 or game.hidden_model() is None:
         raise BadInputError(
-            f"a public agent needs public observations, and {game.name} has none: take a game that shows a "
-            "public view, such as one with hidden state"
+            f"a public agent needs the tables of a game with public observations, and {game.name} has none: "
+            "take a finite game with hidden state whose public observations tell the actions"
+        )
+
+
+def refuse_one_agent(game: GameSpec) -> None:
+    """Refuse a game of one agent, to learners that make several agree.
+
+    Raises:
+        BadInputError: if it has one.
+    """
+    if game.num_agents == 1:
+        raise BadInputError(
+            f"a public agent tells two or more agents what to do, and {game.name} has one: take one of a team"
         )

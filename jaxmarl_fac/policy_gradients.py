@@ -41,6 +41,19 @@ def entropy(log_probs: jax.Array, action_mask: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.where(action_mask, jnp.exp(available) * available, 0), axis=-1)
 
 
+def annealed(
+    start: float | jax.Array, end: float | jax.Array | None, progress: jax.Array
+) -> float | jax.Array:
+    """A coefficient `()` that goes from `start` straight to `end`, by the progress of training in [0, 1].
+
+    Args:
+        start: the coefficient at a progress of 0.
+        end: at a progress of 1; None for that of the start.
+        progress: `()`.
+    """
+    return start if end is None else start + (end - start) * progress
+
+
 def score_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
     """`-sg[A] log π(u)`, elementwise: its expected gradient is minus the policy gradient.
 

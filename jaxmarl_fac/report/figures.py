@@ -296,6 +296,7 @@ def bar_counts(
     ylabel: str = "",
     title: str = "",
     value_format: str = "{:g}",
+    colours: Mapping[str, str] | None = None,
 ) -> None:
     """Groups of bars side by side, with their numbers: a table of the paper beside ours.
 
@@ -307,6 +308,7 @@ def bar_counts(
         ylabel: on the left.
         title: above all.
         value_format: of the numbers above the bars.
+        colours: of some series, such as those of their lines in a panel beside.
 
     Raises:
         BadInputError: if a series has not one number for each group, or intervals have no series.
@@ -322,7 +324,8 @@ def bar_counts(
     for index, (name, row) in enumerate(values.items()):
         left = places + (index - (len(values) - 1) / 2) * width
         heights = np.asarray(row, np.float64)
-        fill = STYLES[name].colour if name in STYLES else _BARS[index % len(_BARS)]
+        own = STYLES[name].colour if name in STYLES else _BARS[index % len(_BARS)]
+        fill = (colours or {}).get(name, own)
         axes.bar(left, heights, width * 0.94, color=fill, label=label_of(name))
         tops = heights.copy()
         for group, interval in enumerate(whiskers.get(name, [])):

@@ -281,6 +281,53 @@ def public_chain_of(
     return Chain(prior.reshape(-1), transition, likelihood)
 
 
+def public_start(model: HiddenModel) -> jax.Array:
+    """The public belief of the first state and private observations, `(S, O, ..., O)`, before any is seen."""
+    return _over(model.start, model.first_private) * _together(model.first_private)
+
+
+def public_update(shown: jax.Array, belief: jax.Array, public: jax.Array) -> jax.Array:
+    """The public belief `(S, O, ..., O)` after a public observation `()` that states show by `(S, P)`."""
+    likelihood = shown[:, public].reshape(-1, *(1,) * (belief.ndim - 1))
+    return update(belief, jnp.broadcast_to(likelihood, belief.shape))[0]
+
+
+def public_move(
+    model: HiddenModel, belief: jax.Array, policies: Sequence[jax.Array], actions: jax.Array
+) -> jax.Array:
+    """The public belief of the next state and private observations, after a joint action that all saw.
+
+    The action tells of the private observations that it was chosen by, as in `public_belief`, and then the
+    state moves.
+
+    Args:
+        model: of the game.
+        belief: `(S, O, ..., O)`, with the last public observation seen.
+        policies: for each agent its partial policy `(O, A_i)`.
+        actions: `(n,)`.
+    """
+    told = jnp.ones((1,), belief.dtype)
+    for agent, policy in enumerate(policies):
+        told = told[..., None] * policy[:, actions[agent]]
+    belief, _ = update(belief, jnp.broadcast_to(told, belief.shape))
+    cell = tuple(actions)
+    states = jnp.sum(belief, axis=tuple(range(1, belief.ndim))) @ model.transition[(slice(None), *cell)]
+    signs = model.private[(slice(None), *cell)]
+    return _over(states, signs) * _together(signs)
+
+
+def _together(signs: jax.Array) -> jax.Array:
+    """The chances `(S, O, ..., O)` of all private observations, from those of each agent, `(n, S, O)`."""
+    joint = jnp.ones(signs.shape[1:2], signs.dtype)
+    for own in signs:
+        joint = joint[..., None] * own.reshape(own.shape[0], *(1,) * (joint.ndim - 1), own.shape[1])
+    return joint
+
+
+def _over(states: jax.Array, signs: jax.Array) -> jax.Array:
+    return states.reshape(-1, *(1,) * signs.shape[0])
+
+
 # Partial policies: the public agent's choice, from what one player holds to its action
 
 

@@ -24,13 +24,15 @@ from jaxmarl_fac.program import step_example
 from jaxmarl_fac.settings import Settings, leaves, replaced
 from tests.helpers import but_slow, clock_at, first_observation
 
-#: With a reward per agent, with a team's, with actions that are numbers, and with options.
+#: With a reward per agent, with a team's, with actions that are numbers, with options, and with public
+#: observations.
 GAMES = (
     envs.make("matrix-pr2", stages=2),
     envs.make("matrix-ltql", stages=2),
     envs.make("differential"),
     envs.make("option-mdp-random", agents=1),
     envs.make("option-mdp-random"),
+    envs.make("private-cards"),
 )
 #: Small, and with exploration that leaves the agents something to choose.
 SETTINGS = {"hidden": (3,), "batch_size": 4, "epsilon_start": 0.5, "epsilon_end": 0.25}

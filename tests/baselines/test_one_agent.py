@@ -18,8 +18,8 @@ from jaxmarl_fac.program import Program
 BANDIT = matrix_game([8, 0, 2])
 #: Action a leads to state a; action 1 pays 1 in state 0, action 0 pays 2 in state 1: 7 at most in five steps.
 CHAIN = team_mdp(np.broadcast_to(np.eye(2), (2, 2, 2)), [[0, 1], [2, 0]], time_limit=5)
-#: They need a game with options.
-OF_OTHER_GAMES = ("soft-options", "delayed-options")
+#: They need options, or public observations.
+OF_OTHER_GAMES = ("soft-options", "delayed-options", "bad", "bad-particles")
 #: All others for discrete actions.
 DISCRETE = [
     name

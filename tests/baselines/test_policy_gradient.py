@@ -684,6 +684,19 @@ def test_agents_sample_from_their_policies(algorithm_id, recurrent):
         np.testing.assert_array_equal(decisions.carry.last_actions, decisions.actions)
 
 
+def test_the_entropys_weight_falls_linearly():
+    """From .5 to .1: .4 after a quarter of the training."""
+
+    def after(**settings):
+        algorithm = small("a2c", **settings)
+        state, key = random_state(algorithm, GAME, 0), jax.random.key(1)
+        clock = clock_at(progress=0.25)
+        return algorithm.bind(GameSpec.of(GAME), E).update(state, borders(), clock, key)[0].params
+
+    falling, constant = after(entropy_coefficient=0.5, entropy_end=0.1), after(entropy_coefficient=0.4)
+    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, atol=1e-6), falling, constant)
+
+
 def test_greedy_ties_go_to_the_lowest_available_action():
     algorithm = small("a2c")
     learner = algorithm.bind(GameSpec.of(GAME))

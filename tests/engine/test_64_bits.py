@@ -26,8 +26,13 @@ FAMILIES = (
     "rommeo-ac",
     "delayed-options",
 )
-#: Games of algorithms that need options.
-OF_OPTIONS = {"soft-options": "four-rooms", "delayed-options": "option-mdp-random"}
+#: Games of algorithms that need options, or public observations.
+THEIR_GAMES = {
+    "soft-options": "four-rooms",
+    "delayed-options": "option-mdp-random",
+    "bad": "private-cards",
+    "bad-particles": "private-cards",
+}
 RECURRENT = {"consumes": "episodes", "recurrent": True, "minibatches": 1}
 
 
@@ -63,7 +68,7 @@ def cases():
         marks = () if algorithm_id in FAMILIES else pytest.mark.slow
         algorithm = baselines.make(algorithm_id)
         continuous = getattr(getattr(algorithm, "method", None), "continuous", False)
-        env_id = OF_OPTIONS.get(algorithm_id, "differential" if continuous else "two-step")
+        env_id = THEIR_GAMES.get(algorithm_id, "differential" if continuous else "two-step")
         yield pytest.param(algorithm_id, env_id, {}, marks=marks)
         if "recurrent" in leaves(algorithm):
             settings = baselines.registry.own_settings(algorithm_id, RECURRENT)

@@ -138,7 +138,9 @@ def test_games_that_an_algorithm_cannot_play(bad_input):
         refuse_numbers(numbers)
     with bad_input("learns from a reward of the whole team, and MatrixGame has one per agent"):
         refuse_reward_per_agent(pairs)
-    with bad_input("a public agent needs public observations, and MatrixGame has none: take a game that"):
+    with bad_input(
+        "a public agent needs the tables of a game with public observations, and MatrixGame has none"
+    ):
         refuse_no_public_observation(team)
     refuse_no_public_observation(GameSpec.of(envs.make("private-cards")))
     for refuse in (refuse_numbers, refuse_reward_per_agent):

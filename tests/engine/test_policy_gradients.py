@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from jaxmarl_fac.policy_gradients import (
     adapted_kl_coefficient,
+    annealed,
     clipped_surrogate,
     counterfactual_advantage,
     decomposed_advantages,
@@ -47,6 +48,12 @@ def test_log_policy_is_log_softmax_of_what_is_available():
         np.testing.assert_allclose(
             ours[place][mask[place]], available - np.log(np.exp(available).sum()), atol=2e-5
         )
+
+
+def test_a_coefficient_that_is_annealed():
+    found = [float(annealed(2.0, 0.5, jnp.float32(progress))) for progress in (0.0, 0.25, 1.0)]
+    assert found == [2.0, 1.625, 0.5]
+    assert annealed(2.0, None, jnp.float32(0.25)) == 2.0
 
 
 def test_entropy():

@@ -335,7 +335,8 @@ def cases():
     # Learners of policies, of latents and from rollouts
     for name, entry in ALGORITHMS.items():
         if "rollout_length" in leaves(entry.algorithm):
-            command = ["train", "--algo", name, "--env", "matrix-qtran", "--rollout-length", "64"]
+            game = "private-cards" if name.startswith("bad") else "matrix-qtran"
+            command = ["train", "--algo", name, "--env", game, "--rollout-length", "64"]
             yield (
                 [*command, "--env-steps", "63"],
                 "no update is due within 63 iterations of 1 environment(s), the first one comes after 63",
@@ -346,6 +347,15 @@ def cases():
         yield ["train", "--algo", name, "--env", "differential"], "the algorithm needs discrete actions"
     for name in ("td3", "matd3"):
         yield ["train", "--algo", name, "--env", "two-step"], "the algorithm needs continuous actions"
+    for name in ("bad", "bad-particles"):
+        yield (
+            ["train", "--algo", name, "--env", "matrix-qtran"],
+            "a public agent needs the tables of a game with public observations, and MatrixGame has none",
+        )
+    yield (
+        ["train", "--algo", "bad-particles", "--env", "private-cards", "--particles", "0"],
+        "particles must be at least 1, not 0",
+    )
     yield (
         ["train", "--algo", "maven", "--env", "n-step-matrix", "--num-latents", "1"],
         "num_latents must be at least 2, not 1",

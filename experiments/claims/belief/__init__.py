@@ -1,5 +1,5 @@
 """Hidden state: filters, bounds on the evidence, and public beliefs, from the thesis's chapter 5."""
 
-from experiments.claims.belief import bounds, errata, exact, filters, tiger
+from experiments.claims.belief import bounds, cards, errata, exact, filters, tiger
 
-CLAIMS = (*exact.CLAIMS, *filters.CLAIMS, *bounds.CLAIMS, *errata.CLAIMS, *tiger.CLAIMS)
+CLAIMS = (*exact.CLAIMS, *cards.CLAIMS, *filters.CLAIMS, *bounds.CLAIMS, *errata.CLAIMS, *tiger.CLAIMS)

@@ -292,6 +292,11 @@ def test_bar_counts_of_algorithms_missing_and_negative_values(axes):
     assert axes.get_legend() is None
 
 
+def test_bars_in_given_colours(axes):
+    figures.bar_counts(axes, ["a"], {"qmix": [1], "other": [2]}, colours={"other": "#654321"})
+    assert [to_hex(bars[0].get_facecolor()) for bars in axes.containers] == ["#123456", "#654321"]
+
+
 @pytest.mark.parametrize(
     ("values", "intervals"),
     [

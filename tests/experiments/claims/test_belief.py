@@ -27,7 +27,7 @@ def read(folder, name):
 
 
 def test_every_claim_states_its_rule_and_cost():
-    ids = ["exact", "filters", "elbo", "iwae", "errata", "tiger_dvrl"]
+    ids = ["exact", "cards", "filters", "elbo", "iwae", "errata", "tiger_dvrl"]
     assert [claim.id for claim in CLAIMS] == ids
     for claim in CLAIMS:
         assert set(claim.cost) == {"smoke", "quick", "paper"} and claim.rule.accept and claim.claim
@@ -147,7 +147,7 @@ def test_dvrl_on_the_tiger_runs(tmp_path):
 
 @pytest.mark.slow
 def test_the_sampled_figures_run(tmp_path):
-    figures = ["filters", "elbo"]
+    figures = ["cards", "filters", "elbo"]
     assert reproduce_belief.main(["--scale", "smoke", "--figures", *figures, "--out", str(tmp_path)]) == 0
     for name in figures:
         assert read(tmp_path, name)["verdict"] in ("reproduced", "partly", "not reproduced", "undecided")

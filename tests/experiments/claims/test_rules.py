@@ -769,6 +769,29 @@ CASES |= {
     ("belief", "exact"): numbers(
         "exact", {"*error*": (1e-6, 1.1e-6), "action 3 for card 1*": (True, False)}, "belief"
     ),
+    ("belief", "cards"): (
+        BETTER
+        | {
+            "share of seeds*": at(0.8),
+            "mean greedy value of bad": i(9.5, 10),
+            "mean greedy value of independent-pg": i(9, 9.4),
+            "distance of the mean*": 0.1,
+        },
+        [
+            ({"share of seeds*": at(0.79)}, PARTLY),
+            ({"mean greedy value of independent-pg": i(9, 9.5)}, PARTLY),
+            ({"distance of the mean*": 0.101}, PARTLY),
+            (
+                {
+                    "share of seeds*": at(0.79),
+                    "mean greedy value of independent-pg": i(9, 9.5),
+                    "distance of the mean*": 0.2,
+                },
+                NOT,
+            ),
+            NO_BETTER,
+        ],
+    ),
     ("belief", "filters"): numbers(
         "filters",
         {"*slope*": (i(-0.55, -0.45), i(-0.551, -0.45)), "*mean error of*": (0.049, 0.05)},
