@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from envs.base import Observation, TeamEnvironment
@@ -19,6 +20,11 @@ def but_slow(values: Iterable[Any], quick: Container[Any]) -> list[Any]:
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
+def sets_but_slow(sets: Iterable[tuple[Any, ...]], quick: Container[Any]) -> list[Any]:
+    """The same for sets of several arguments."""
+    return [pytest.param(*each, marks=() if each in quick else pytest.mark.slow) for each in sets]
+
+
 def clock_at(env_steps: int = 0, updates: int = 0, progress: float | jax.Array = 0.0) -> Clock:
     """A moment of training."""
     return Clock(jnp.int32(env_steps), jnp.int32(updates), jnp.float32(progress))
@@ -26,7 +32,11 @@ def clock_at(env_steps: int = 0, updates: int = 0, progress: float | jax.Array =
 
 def first_observation(env: TeamEnvironment) -> Observation:
     """What a game shows after a reset."""
-    return env.observe(env.reset(jax.random.key(0))[0])
+    return _first_observation(env, jax.random.key(0))
+
+
+# Compiled as a whole: eagerly, every operation would be compiled by itself.
+_first_observation = jax.jit(lambda env, key: env.observe(env.reset(key)[0]))
 
 
 def transitions(
@@ -41,7 +51,18 @@ def transitions(
         discount: `(B,)`.
         after: as `before`.
     """
-    actions, reward, discount = (jnp.asarray(each)[:, None] for each in (actions, reward, discount))
+    return _transitions(
+        before,
+        *(each if isinstance(each, jax.Array) else np.asarray(each) for each in (actions, reward, discount)),
+        after,
+    )
+
+
+@jax.jit
+def _transitions(
+    before: Observation, actions: jax.Array, reward: jax.Array, discount: jax.Array, after: Observation
+) -> Trajectory:
+    actions, reward, discount = (each[:, None] for each in (actions, reward, discount))
     batch = actions.shape[0]
     axis = 0 if before.agents_view.ndim == 2 else 1
     return Trajectory(

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from envs.base import Observation
@@ -40,25 +39,27 @@ def padded(episode, rng, size=LONGEST):
     missing = size - len(episode.actions)
 
     def longer(array, nonsense):
-        return jnp.asarray(np.concatenate([array, nonsense(size=(missing, *array.shape[1:]))]))[None]
+        return np.concatenate([array, nonsense(size=(missing, *array.shape[1:]))])[None]
 
     normal = functools.partial(rng.normal, scale=10.0)
     masks = longer(episode.masks, functools.partial(rng.integers, 2)).astype(bool)
-    return Trajectory(
+    masks[..., 0] |= ~masks.any(axis=-1)
+    trajectory = Trajectory(
         observation=Observation(
-            agents_view=longer(episode.views, normal).astype(jnp.float32),
-            global_state=longer(episode.states, normal).astype(jnp.float32),
-            action_mask=masks.at[..., 0].set(masks[..., 0] | ~masks.any(axis=-1)),
-            step_count=jnp.arange(size + 1)[None],
+            agents_view=longer(episode.views, normal).astype(np.float32),
+            global_state=longer(episode.states, normal).astype(np.float32),
+            action_mask=masks,
+            step_count=np.arange(size + 1, dtype=np.int32)[None],
         ),
-        first=jnp.arange(size + 1)[None] == 0,
+        first=np.arange(size + 1)[None] == 0,
         carry=(),
-        actions=longer(episode.actions, functools.partial(rng.integers, 3)).astype(jnp.int32),
+        actions=longer(episode.actions, functools.partial(rng.integers, 3)).astype(np.int32),
         extras=(),
-        reward=longer(episode.rewards, normal).astype(jnp.float32),
-        discount=longer(episode.discounts, functools.partial(rng.integers, 2)).astype(jnp.float32),
-        mask=(jnp.arange(size) < len(episode.actions)).astype(jnp.float32)[None],
+        reward=longer(episode.rewards, normal).astype(np.float32),
+        discount=longer(episode.discounts, functools.partial(rng.integers, 2)).astype(np.float32),
+        mask=(np.arange(size) < len(episode.actions)).astype(np.float32)[None],
     )
+    return jax.device_put(trajectory)
 
 
 def batch_of(episodes, seed):
@@ -68,7 +69,7 @@ def batch_of(episodes, seed):
 
 def only(batch):
     """The trajectory of a batch of one."""
-    return jax.tree.map(lambda leaf: leaf[0], batch)
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[0]), batch)
 
 
 #: Of all lengths; of each, one that terminates and one that is cut off.

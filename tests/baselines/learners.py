@@ -1,4 +1,7 @@
-"""Small games, random parameters and transitions for the tests of Q-learners with networks."""
+"""Small games, random parameters and transitions for the tests of Q-learners with networks.
+
+Numbers are made by NumPy and put on the device: each operation of `jax.numpy` compiles a program per shape.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -47,13 +50,15 @@ def one_hill():
 def randomised(params, seed, scale=0.6):
     """Normal numbers for all parameters: fresh biases would be 0, and hide mistakes."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32), params)
+    return jax.tree.map(
+        lambda leaf: jax.device_put(np.asarray(scale * rng.normal(size=leaf.shape), np.float32)), params
+    )
 
 
 def random_state(algorithm, env, seed, target_seed=None, num_envs=1):
     """A learner's state with random parameters; with a `target_seed`, others in the target network."""
     shapes = jax.eval_shape(algorithm.bind(GameSpec.of(env), num_envs).init, jax.random.key(0))
-    fresh = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    fresh = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
     params = randomised(shapes.params, seed)
     target_params = params if target_seed is None else randomised(shapes.params, target_seed)
     return fresh.replace(params=params, target_params=target_params)
@@ -76,8 +81,13 @@ def batch_loss(algorithm, env):
 
 def at_stage(env, stage):
     """The observation of a stage."""
-    state, _ = env.reset(jax.random.key(0))
-    return env.observe(state.replace(stage=jnp.int8(stage)))
+    return _at_stage(env, jax.random.key(0), np.int8(stage))
+
+
+@jax.jit
+def _at_stage(env, key, stage):
+    state, _ = env.reset(key)
+    return env.observe(state.replace(stage=stage))
 
 
 def staged_steps():
@@ -86,8 +96,8 @@ def staged_steps():
         transitions(
             one(at_stage(STAGED, stage)),
             [actions],
-            jnp.asarray([reward]),
-            jnp.asarray([discount]),
+            [reward],
+            [discount],
             one(at_stage(STAGED, following)),
         )
         for stage, actions, reward, discount, following in STEPS
@@ -96,17 +106,17 @@ def staged_steps():
 
 def one(tree):
     """With an axis `(1,)`."""
-    return jax.tree.map(lambda leaf: leaf[None], tree)
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[None]), tree)
 
 
 def concatenated(batches):
     """One batch of several."""
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+    return jax.tree.map(lambda *leaves: jax.device_put(np.concatenate(leaves)), *batches)
 
 
 def observation_at(batch, t, sample=0):
     """The observation at a time of one trajectory of a batch."""
-    return jax.tree.map(lambda leaf: leaf[sample, t], batch.observation)
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[sample, t]), batch.observation)
 
 
 def plain(observation):
@@ -118,8 +128,8 @@ def plain_transition(step):
     """A batch of one transition as the references take it."""
     return (
         plain(observation_at(step, 0)),
-        step.actions[0, 0].tolist(),
-        float(step.reward[0, 0]),
-        float(step.discount[0, 0]),
+        np.asarray(step.actions)[0, 0].tolist(),
+        float(np.asarray(step.reward)[0, 0]),
+        float(np.asarray(step.discount)[0, 0]),
         plain(observation_at(step, 1)),
     )

@@ -15,7 +15,7 @@ from jaxmarl_fac.loop import train
 from jaxmarl_fac.mixers import FOPMixer, MixerInputs, QattenMixer
 from tests.baselines.learners import randomised
 from tests.engine.memory.games import stages_at_random
-from tests.helpers import clock_at, first_observation
+from tests.helpers import but_slow, clock_at, first_observation
 
 
 def dense(layer, inputs):
@@ -34,7 +34,7 @@ def softmax(logits):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", but_slow(range(3), [0]))
 def test_the_mixer_is_its_formula(seed):
     n, count, heads, embed, kernels = 3, 2, 2, 4, 3
     rng = np.random.default_rng(seed)
@@ -44,8 +44,8 @@ def test_the_mixer_is_its_formula(seed):
         np.float32(rng.normal(size=4)),
     )  # fmt: skip
     mixer = FOPMixer(kernels, (6,), heads, embed, 7)
-    params = randomised(mixer.init(jax.random.key(seed), inputs), seed)
-    found = float(mixer.apply(params, inputs))
+    params = randomised(jax.eval_shape(mixer.init, jax.random.key(seed), inputs), seed)
+    found = float(jax.jit(mixer.apply)(params, inputs))
 
     own = jax.tree.map(np.asarray, params)["params"]
     state, views = inputs.global_state, np.concatenate([inputs.agents_view, np.eye(n)], axis=-1)

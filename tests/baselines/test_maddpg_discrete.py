@@ -163,6 +163,7 @@ def test_no_policy_learns_from_another_agents_critic(others_from):
     assert not any(leaf.any() for leaf in jax.tree.leaves(before["critics"]))  # critics learn to fit alone
 
 
+@pytest.mark.slow
 def test_what_comes_after_an_episodes_end_changes_nothing():
     """Neither parameters nor what is logged, to the bit; with standardised rewards too."""
     algorithm = small(**RECURRENT, standardise_rewards=True, batch_size=len(EPISODES), replay_size=100)

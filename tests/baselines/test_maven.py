@@ -63,7 +63,7 @@ def two_params(algorithm):
     "changes",
     [
         RECURRENT,
-        {**FEED_FORWARD, "mi_reward": 0.75},
+        pytest.param({**FEED_FORWARD, "mi_reward": 0.75}, marks=pytest.mark.slow),
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (
@@ -96,6 +96,7 @@ def test_the_loss_is_the_references(changes):
     np.testing.assert_allclose(metrics["mi_bound"], entropy - cross_entropy, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_along_the_loss_makes_latents_easier_to_tell_apart():
     """The cross-entropy is added: both the discriminator's step and the agents' own raise the bound."""
     algorithm = small(**FEED_FORWARD, **UNIFORM)
@@ -245,7 +246,7 @@ def test_agents_and_mixer_depend_on_the_latent_and_are_monotone_for_each():
 
 
 @pytest.mark.parametrize("changes", but_slow([{}, {"share_parameters": False, "agent_ids": False}], [{}]))
-@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("recurrent", but_slow([False, True], [True]))
 def test_an_unroll_is_acting_step_by_step(changes, recurrent):
     """The utilities of a stored episode are those by which it was played."""
     algorithm = small(recurrent=recurrent, epsilon_start=0.0, epsilon_end=0.0, **changes)
@@ -287,7 +288,7 @@ def test_what_probes_see_is_the_most_likely_latent():
 # Latents of episodes
 
 
-@pytest.mark.parametrize("policy", ["learned", "uniform"])
+@pytest.mark.parametrize("policy", but_slow(["learned", "uniform"], ["learned"]))
 def test_latents_are_drawn_by_the_policy_and_greedy_play_follows_the_best(policy):
     algorithm = small(latent_policy=policy, latent_hidden=(4,), hidden=(16,))
     params, observation = random_params(algorithm, STAGED, 7), at_stage(STAGED, 1)

@@ -198,9 +198,7 @@ UPDATES = {
 }
 
 
-@pytest.mark.parametrize(
-    "update", but_slow(UPDATES, {"reinforce-forward", "coma-recurrent", "vdac-mix-forward"})
-)
+@pytest.mark.parametrize("update", but_slow(UPDATES, {"coma-recurrent"}))
 def test_an_update(update):
     algorithm_id, recurrent = UPDATES[update]
     algorithm = small(algorithm_id, rollout_length=LENGTH, recurrent=recurrent)
@@ -345,7 +343,7 @@ def stacked_states(algorithm, env, count=6):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-COUNTS = [(3, 2), (2, 3, 2), pytest.param((4,), marks=pytest.mark.slow)]
+COUNTS = but_slow([(3, 2), (2, 3, 2), (4,)], [(3, 2)])
 #: One step along the score function: no entropy, and the critic's loss leaves the agents alone.
 ONE_STEP = {
     "rollout_length": 1,
@@ -370,7 +368,7 @@ FOLLOW_THE_REWARD = ("reinforce", "a2c", "ippo", "mappo", "ppo", "vdac-sum", "vd
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("algorithm_id", but_slow(FOLLOW_THE_REWARD, {"reinforce", "a2c"}))
+@pytest.mark.parametrize("algorithm_id", but_slow(FOLLOW_THE_REWARD, {"a2c"}))
 def test_the_mean_gradient_is_that_of_the_mean_reward(algorithm_id, counts):
     """Exactly: a baseline leaves it. PPO's first pass too, whose ratio is 1 (of each agent and of all)."""
     env, algorithm, states, batch = enumerated(algorithm_id, counts)
@@ -546,6 +544,7 @@ def test_where_the_clip_bites_there_is_no_gradient():
     np.testing.assert_allclose(slopes, [0, 1.3, -0.7, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_weight_of_the_divergence_follows_it():
     """Against the divergence of the policies before and after, in nats, by the mean over steps and agents."""
     env = matrix_game(np.random.default_rng(1).normal(size=(3, 2)))
@@ -643,8 +642,8 @@ def test_only_coma_and_its_kind_have_a_random_share():
     assert [name for name, has in shares.items() if has] == ["coma"]
 
 
-@pytest.mark.parametrize("recurrent", [False, True], ids=["feed-forward", "recurrent"])
-@pytest.mark.parametrize("algorithm_id", ["a2c", "coma"])
+@pytest.mark.parametrize("recurrent", but_slow([False, True], {True}), ids=["feed-forward", "recurrent"])
+@pytest.mark.parametrize("algorithm_id", but_slow(["a2c", "coma"], {"coma"}))
 def test_agents_sample_from_their_policies(algorithm_id, recurrent):
     """Frequencies of 20,000 draws within 5 standard errors; no action that is unavailable."""
     env, draws = GAME, 20_000
@@ -824,7 +823,7 @@ def test_what_cannot_be_is_one_line_of_the_script(capsys, tmp_path, monkeypatch,
 # One agent
 
 
-@pytest.mark.parametrize("algorithm_id", METHODS)
+@pytest.mark.parametrize("algorithm_id", but_slow(METHODS, {"ppo", "coma"}))
 def test_one_agent_is_a_team(algorithm_id):
     """All trace: joint and own ratios, critics of the others' actions, mixtures of one."""
     env = matrix_game([1.0, 3.0, 2.0])

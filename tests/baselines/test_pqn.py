@@ -94,10 +94,10 @@ def as_float64(tree):
 @pytest.mark.parametrize(
     ("algorithm_id", "recurrent", "settings"),
     [
-        ("pqn-vdn", False, {}),
+        pytest.param("pqn-vdn", False, {}, marks=pytest.mark.slow),
         pytest.param("pqn-vdn", True, {}, marks=pytest.mark.slow),
         pytest.param("pqn-iql", False, {"td_lambda": 1.0, "share_parameters": False}, marks=pytest.mark.slow),
-        ("pqn-iql", True, {"td_lambda": 0.3}),
+        pytest.param("pqn-iql", True, {"td_lambda": 0.3}, marks=pytest.mark.slow),
         ("pqn-qmix", False, {"td_lambda": 0.0, "epochs": 1, "minibatches": 5, "mixer_embed": 2}),
         pytest.param(
             "pqn-qmix", True, {"epochs": 1, "minibatches": 1, "mixer_embed": 2}, marks=pytest.mark.slow

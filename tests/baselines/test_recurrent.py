@@ -20,7 +20,7 @@ from jaxmarl_fac.settings import leaves
 from tests.baselines.episodes import EPISODES, LONGEST, batch_of, only, padded
 from tests.baselines.learners import GAMMA, STAGED, batch_loss, random_params
 from tests.baselines.recall import Recall
-from tests.helpers import but_slow, clock_at, flat
+from tests.helpers import but_slow, clock_at, flat, sets_but_slow
 from tests.reference import q_learners, recurrent
 
 RECURRENT = {"consumes": "episodes", "recurrent": True}
@@ -167,8 +167,8 @@ def check(algorithm, expected):
     ("algorithm_id", "mix", "lambda_", "double"),
     [
         ("vdn", q_learners.vdn_mix, 0.0, True),
-        ("vdn", q_learners.vdn_mix, 1.0, False),
-        ("qmix", q_learners.qmix_mix, 0.6, True),
+        pytest.param("vdn", q_learners.vdn_mix, 1.0, False, marks=pytest.mark.slow),
+        pytest.param("qmix", q_learners.qmix_mix, 0.6, True, marks=pytest.mark.slow),
         ("qmix", q_learners.qmix_mix, 0.6, False),
     ],
 )
@@ -182,7 +182,9 @@ def test_mixed(algorithm_id, mix, lambda_, double):
     )
 
 
-@pytest.mark.parametrize(("lambda_", "double"), [(0.0, True), (0.6, True), (0.6, False)])
+@pytest.mark.parametrize(
+    ("lambda_", "double"), sets_but_slow([(0.0, True), (0.6, True), (0.6, False)], [(0.6, True)])
+)
 def test_iql(lambda_, double):
     algorithm = small("iql", td_lambda=lambda_, double_q=double)
     online, target = random_params(algorithm, STAGED, 1), random_params(algorithm, STAGED, 2)
@@ -192,7 +194,10 @@ def test_iql(lambda_, double):
         np.testing.assert_allclose(row[: len(want)], want, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("lambda_", "double", "shared"), [(0.0, True, True), (0.6, False, False)])
+@pytest.mark.parametrize(
+    ("lambda_", "double", "shared"),
+    sets_but_slow([(0.0, True, True), (0.6, False, False)], [(0.6, False, False)]),
+)
 def test_qtran_base(lambda_, double, shared):
     """Features from the hidden states, whosever parameters these are from; TD(lambda) of the joint value."""
 
@@ -204,7 +209,7 @@ def test_qtran_base(lambda_, double, shared):
     check(small("qtran-base", **settings, nopt_weight=0.1), expected)
 
 
-@pytest.mark.parametrize("algorithm_id", but_slow(["iql", "qmix", "remix", "qtran-alt"], ["iql", "remix"]))
+@pytest.mark.parametrize("algorithm_id", but_slow(["iql", "qmix", "remix", "qtran-alt"], ["remix"]))
 def test_what_comes_after_an_episodes_end_changes_nothing(algorithm_id):
     """Neither the loss nor its gradient, to the bit."""
     algorithm = small(algorithm_id, td_lambda=0.6)
@@ -217,6 +222,7 @@ def test_what_comes_after_an_episodes_end_changes_nothing(algorithm_id):
     assert any(leaf.any() for leaf in jax.tree.leaves(one[1]))
 
 
+@pytest.mark.slow
 def test_recurrent_ow_with_alpha_1_has_qmixs_loss_bit_for_bit():
     """Where both have the same target: nothing to bootstrap from."""
     ow, qmix = small("ow-qmix", alpha=1.0), small("qmix")

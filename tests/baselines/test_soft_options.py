@@ -394,6 +394,7 @@ def test_an_option_is_held_until_it_is_ended(kind):
     assert (after == 1).all()
 
 
+@pytest.mark.slow
 def test_the_message_is_the_others_option_of_the_step_before():
     """An agent that does as it was told: its action is the other's option of one step earlier, exactly."""
     env = dataclasses.replace(PAIR, option_prior=np.full(PAIR.option_prior.shape, 1 / 3))

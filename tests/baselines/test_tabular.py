@@ -1,5 +1,7 @@
 """Tabular learners: beside plain NumPy, at their golden limits, and acting."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
-from tests.helpers import clock_at, first_observation, flat, transitions
+from tests.helpers import but_slow, clock_at, first_observation, flat, transitions
 from tests.reference import tabular as reference
 
 IDS = ("ltql-tabular", "hysteretic-tabular", "distributed-tabular", "iql-tabular")
@@ -26,14 +28,14 @@ RATE, GAMMA = 0.25, 0.5
 
 
 def as_step(step):
-    mask = jnp.arange(COUNTS.max()) < jnp.asarray(COUNTS)[:, None]
+    mask = np.arange(COUNTS.max()) < COUNTS[:, None]
     return TabularStep(
-        jnp.asarray(step["observed"]),
+        np.asarray(step["observed"]),
         mask,
-        jnp.asarray(step["actions"]),
-        jnp.full(len(COUNTS), step["reward"], jnp.float32),
-        jnp.float32(step["discount"]),
-        jnp.asarray(step["next"]),
+        np.asarray(step["actions"]),
+        np.full(len(COUNTS), step["reward"], np.float32),
+        np.float32(step["discount"]),
+        np.asarray(step["next"]),
         mask,
     )
 
@@ -41,15 +43,15 @@ def as_step(step):
 def learn_beside(algorithm, check, count=300):
     """Feeds random transitions to the algorithm, and its tables and each transition to `check`."""
     game = GameSpec.of(random_team_mdp(states=OBSERVATIONS, agents=3, actions=3))
-    tables = algorithm.bind(game).init(jax.random.key(0)).params
+    tables = jax.jit(algorithm.bind(game).init)(jax.random.key(0)).params
     learn = jax.jit(lambda tables, step, rate: algorithm.rule.learn(tables, step, rate, algorithm.gamma))
     for step in reference.draw_steps(1, count, OBSERVATIONS, COUNTS):
-        tables = learn(tables, as_step(step), jnp.float32(RATE))
+        tables = learn(tables, as_step(step), np.float32(RATE))
         check(tables, step)
 
 
 @pytest.mark.parametrize("second_if", ["elif", "if"])
-@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("alpha", but_slow([1.0, 0.5], [0.5]))
 def test_ltql_beside_plain_numpy(second_if, alpha):
     q_b = np.zeros((3, OBSERVATIONS, 3))
     q_u = q_b.copy()
@@ -323,8 +325,10 @@ def test_exploration_that_ends_leaves_no_action_out(epsilon_steps):
 NEGATIVE = np.asarray([[-5.0, -1, -9, -7], [-3, -8, -2, -6]])
 
 
-@pytest.mark.parametrize(("algorithm_id", "least"), [("distributed-tabular", 16), ("fmq", 8)])
-@pytest.mark.parametrize("raised", [0, 10])
+@pytest.mark.parametrize(
+    ("algorithm_id", "least"), [("distributed-tabular", 16), pytest.param("fmq", 8, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("raised", but_slow([0, 10], [0]))
 def test_optimists_are_not_misled_by_negative_rewards(algorithm_id, least, raised):
     """They find the best joint action as where 10 is added to every reward; random play gets -5.1."""
     experiment = Experiment(
@@ -348,9 +352,14 @@ def test_where_optimists_start():
     given = baselines.make("distributed-tabular", initial_value=-3).bind(game).init(jax.random.key(0)).params
     assert (np.asarray(given) == -3).all()
     available = np.asarray(observation.action_mask)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def first_utilities(algorithm, key):
+        return algorithm.utilities(game, algorithm.bind(game).init(key).params, observation)
+
     for settings in ({}, {"consumes": "episodes", "recurrent": True}):
         found, other = (
-            np.asarray(each.utilities(game, each.bind(game).init(jax.random.key(3)).params, observation))
+            np.asarray(first_utilities(each, jax.random.key(3)))
             for each in (baselines.make(name, hidden=(8,), **settings) for name in ("distributed", "iql"))
         )
         np.testing.assert_allclose(found[available], other[available] - 9, atol=1e-5)

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 import math
@@ -38,7 +39,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.saved import from_json, to_json
 from jaxmarl_fac.settings import replaced
-from tests.helpers import clock_at, first_observation, transitions
+from tests.helpers import but_slow, clock_at, first_observation, transitions
 from tests.reference import two_player as reference
 from tests.reference.equilibria import max_min_value
 
@@ -121,34 +122,42 @@ def exponential(time):
 @pytest.mark.parametrize(
     ("rule", "learner", "table"),
     [
-        (
+        pytest.param(
             SoftQRule(**{**SOFT, "other_prior": ()}),
             lambda: reference.SoftQ(*SIZE, order="", **PLAIN_SOFT),
             "values",
+            marks=pytest.mark.slow,
         ),
         (PR2Rule(**SOFT), lambda: reference.Soft(*SIZE, order="agent", **PLAIN_SOFT), "q"),
-        (RommeoThesisRule(**SOFT), lambda: reference.Soft(*SIZE, order="opponent", **PLAIN_SOFT), "q"),
+        pytest.param(
+            RommeoThesisRule(**SOFT),
+            lambda: reference.Soft(*SIZE, order="opponent", **PLAIN_SOFT),
+            "q",
+            marks=pytest.mark.slow,
+        ),
         *(
-            (
+            pytest.param(
                 kind(**SOFT, beta_other=beta_other),
                 lambda beta_other=beta_other: reference.Soft(
                     *SIZE, order="agent", **{**PLAIN_SOFT, "beta_other": beta_other}
                 ),
                 "q",
+                marks=() if kind is BalancingRule else pytest.mark.slow,
             )
             for kind, beta_other in ((BalancingRule, -0.5), (ProbabilisticBalancingRule, 0.9))
         ),
-        (
+        pytest.param(
             GR2Rule(**SOFT, mixture=True),
             lambda: reference.Levels(*SIZE, order="", weights=POISSON, **PLAIN_SOFT),
             "tables",
+            marks=pytest.mark.slow,
         ),
         (
             RommeoRule(**COMMON, initial_spread=0.0, temperature=0.8, window=7),
             lambda: reference.Rommeo(*SIZE, alpha=harmonic, empirical=False, window=7, **PLAIN),
             "q",
         ),
-        (
+        pytest.param(
             RommeoRule(
                 **COMMON,
                 initial_spread=0.0,
@@ -159,23 +168,31 @@ def exponential(time):
             ),
             lambda: reference.Rommeo(*SIZE, alpha=exponential, empirical=True, window=7, **PLAIN),
             "q",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             JointActionRule(**COMMON, initial_spread=0.0, window=7),
             lambda: reference.JointAction(*SIZE, window=7, **PLAIN),
             "q",
+            marks=pytest.mark.slow,
         ),
-        (FriendRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=False, **PLAIN), "q"),
+        pytest.param(
+            FriendRule(**COMMON),
+            lambda: reference.FriendOrFoe(*SIZE, foe=False, **PLAIN),
+            "q",
+            marks=pytest.mark.slow,
+        ),
         (FoeRule(**COMMON), lambda: reference.FriendOrFoe(*SIZE, foe=True, **PLAIN), "q"),
         (
             WoLFRule(**COMMON, initial_spread=0.0, step_winning=0.03, step_losing=0.07),
             lambda: reference.WoLF(*SIZE, winning=0.03, losing=0.07, **PLAIN),
             "values",
         ),
-        (
+        pytest.param(
             FMQRule(**COMMON, initial_spread=0.0, weight=2.0, temperature=5.0),
             lambda: reference.FMQ(*SIZE, weight=2.0, temperature=5.0, floor=0.0, **PLAIN),
             "values",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -264,7 +281,7 @@ def test_published_rommeo_takes_its_prior_from_what_it_saw(float64):
     np.testing.assert_allclose(model, (0.1, 0.2, 0.7), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [BalancingRule, ProbabilisticBalancingRule])
+@pytest.mark.parametrize("kind", but_slow([BalancingRule, ProbabilisticBalancingRule], [BalancingRule]))
 @pytest.mark.parametrize(
     ("beta", "beta_other", "value", "policy"),
     [
@@ -300,7 +317,11 @@ def test_temperatures_keep_their_sign_and_never_become_nan(beta):
 
 
 @pytest.mark.parametrize(
-    "kind", [PR2Rule, RommeoThesisRule, BalancingRule, ProbabilisticBalancingRule, SoftQRule, GR2Rule]
+    "kind",
+    but_slow(
+        [PR2Rule, RommeoThesisRule, BalancingRule, ProbabilisticBalancingRule, SoftQRule, GR2Rule],
+        [BalancingRule, GR2Rule],
+    ),
 )
 def test_policies_are_greedy_in_the_end(kind):
     """After ω has overflowed float32 they are distributions still, and learning leaves finite tables."""
@@ -318,7 +339,10 @@ def test_both_sides_of_a_tie_pick_the_same_joint_action():
     payoff = np.asarray(penalty_payoff(-10.0))
     friends = stage_policy(FriendRule(), payoff), stage_policy(FriendRule(), payoff.T, COLUMN)
     pair = {"q": jnp.asarray(np.stack([payoff, payoff]))[:, None]}
-    nash = [NashRule().policy(player, pair, jnp.asarray(0), jnp.asarray(0)) for player in (ROW, COLUMN)]
+    nash = [
+        jax.jit(functools.partial(NashRule().policy, player))(pair, jnp.asarray(0), jnp.asarray(0))
+        for player in (ROW, COLUMN)
+    ]
     for row, column in (friends, nash):
         np.testing.assert_array_equal(row, [1, 0, 0])
         np.testing.assert_array_equal(column, [1, 0, 0])
@@ -441,7 +465,10 @@ def test_learning_from_all_roll_outs_is_learning_one_by_one():
 
 @pytest.mark.parametrize(
     ("algorithm_id", "env_id"),
-    list(zip(IDS, itertools.cycle(["matrix-ltql", "matrix-pr2", "two-step", "team-mdp-line"]), strict=False)),
+    [
+        pytest.param(*each, marks=() if each[0] in ("soft-q", "gr2-q", "nash-q", "fmq") else pytest.mark.slow)
+        for each in zip(IDS, itertools.cycle(["matrix-ltql", "matrix-pr2", "two-step", "team-mdp-line"]))
+    ],
 )
 def test_every_id_takes_small_games(algorithm_id, env_id):
     """Shapes only, without running: one-shot and staged games, unequal actions, one reward or two."""

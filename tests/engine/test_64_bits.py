@@ -12,19 +12,14 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.settings import leaves
+from tests.helpers import but_slow
 
 #: One of each kind; the others are slow.
 FAMILIES = (
     "qtran-alt",
-    "remix",
-    "ltql",
-    "distributed-tabular",
     "coma",
-    "pqn-vdn",
-    "foe-q",
     "fmq",
     "rommeo-ac",
-    "delayed-options",
 )
 #: Games of algorithms that need options, or public observations.
 THEIR_GAMES = {
@@ -42,7 +37,11 @@ def in_64_bits():
         yield
 
 
-@pytest.mark.parametrize("env_id", [*ENVIRONMENTS, "jumanji:LevelBasedForaging-v0"])
+#: The first game of each family.
+GAMES = {entry.family: env_id for env_id, entry in reversed(ENVIRONMENTS.items())}.values()
+
+
+@pytest.mark.parametrize("env_id", [*but_slow(ENVIRONMENTS, GAMES), "jumanji:LevelBasedForaging-v0"])
 def test_environments_show_and_pay_in_single_precision_and_keep_their_states(env_id):
     env = envs.make(env_id)
     state, first = jax.eval_shape(env.reset, jax.random.key(0))
@@ -72,6 +71,7 @@ def cases():
         yield pytest.param(algorithm_id, env_id, {}, marks=marks)
         if "recurrent" in leaves(algorithm):
             settings = baselines.registry.own_settings(algorithm_id, RECURRENT)
+            marks = () if algorithm_id == "coma" else pytest.mark.slow
             yield pytest.param(algorithm_id, "two-step", settings, marks=marks)
 
 

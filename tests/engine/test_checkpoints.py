@@ -244,6 +244,7 @@ except BadInputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_makes_one_line_and_no_more(folder):
     """Orbax's unfinished reads complain when they are collected, up to the end of the process."""
     for path in files_of(folder):
@@ -309,10 +310,10 @@ def scored(*returns):
 @pytest.mark.parametrize(
     ("keep", "best", "left"),
     [
-        (1, False, ["40"]),
+        pytest.param(1, False, ["40"], marks=pytest.mark.slow),
         (3, False, ["25", "30", "40"]),
-        ("all", False, ["10", "20", "25", "30", "40"]),
-        (1, True, ["20", "40"]),
+        pytest.param("all", False, ["10", "20", "25", "30", "40"], marks=pytest.mark.slow),
+        pytest.param(1, True, ["20", "40"], marks=pytest.mark.slow),
         (2, True, ["20", "30", "40"]),
     ],
 )
@@ -491,7 +492,11 @@ def test_a_run_that_saves_faster_than_it_can_be_read(learned, monkeypatch, bad_i
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"kernel": jax.ShapeDtypeStruct((3, 4), jnp.float32)}, {**PARAMS, "bias": PARAMS["kernel"]}]
+    "wanted",
+    [
+        {"kernel": jax.ShapeDtypeStruct((3, 4), jnp.float32)},
+        pytest.param({**PARAMS, "bias": PARAMS["kernel"]}, marks=pytest.mark.slow),
+    ],
 )
 def test_parameters_of_other_shapes(learned, bad_input, wanted):
     """As if the code had changed in between."""

@@ -7,6 +7,7 @@ import pytest
 
 from envs.base import Observation
 from jaxmarl_fac.experience import Trajectory, over_batch
+from tests.helpers import but_slow
 
 B, N, FEATURES, ACTIONS = 5, 2, 3, 4
 
@@ -60,7 +61,7 @@ def everything(trajectory, *others):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("length", [1, 2, 6])
+@pytest.mark.parametrize("length", but_slow([1, 2, 6], [2]))
 def test_over_batch_is_one_trajectory_after_the_other(length, shared):
     rng = np.random.default_rng(length)
     batch, other = batch_of(length, shared, rng), jnp.arange(float(B))

@@ -138,6 +138,7 @@ def experiments_in(value):
             yield from experiments_in(item)
 
 
+@pytest.mark.slow
 def test_every_experiment_in_the_records_of_results_is_what_it_was():
     """Algorithms too, which were flat then: each setting has the value that is recorded."""
     count = 0

@@ -108,17 +108,15 @@ def test_an_unfinished_run_is_trained_longer_and_a_longer_one_not_shorter(tmp_pa
         train(BASE, tmp_path)
 
 
-def test_a_result_that_must_come_from_one_go_does_not_grow(tmp_path, bad_input):
-    train(BASE, tmp_path)
+def test_a_result_that_must_come_from_one_go_does_not_grow(folder, bad_input):
     for wanted, name in ((changed(env_steps=80), "env_steps"), (changed(seeds=(4, 5, 6)), "seeds")):
         with bad_input(f"holds another experiment (it differs in {name})"):
-            train(wanted, tmp_path, grow=False)
+            train(wanted, folder, grow=False)
 
 
-def test_killed_before_the_first_checkpoint_of_the_new_part_it_is_the_old_run(tmp_path):
-    old = train(BASE, tmp_path)
-    Checkpoints(tmp_path, changed(env_steps=80))
-    assert_same_result(train(BASE, tmp_path), old)
+def test_killed_before_the_first_checkpoint_of_the_new_part_it_is_the_old_run(finished, folder):
+    Checkpoints(folder, changed(env_steps=80))
+    assert_same_result(train(BASE, folder), finished[1])
 
 
 @pytest.mark.slow
@@ -259,10 +257,10 @@ def dropped_by_half(added, seeds):
 @pytest.mark.parametrize(
     ("where", "name", "how"),
     [
-        (checkpoints.ocp.CheckpointManager, "save", killed),
+        pytest.param(checkpoints.ocp.CheckpointManager, "save", killed, marks=pytest.mark.slow),
         (checkpoints, "save_experiment", killed),
-        (History, "save", killed),
-        (growth, "_drop_joined", not_dropped),
+        pytest.param(History, "save", killed, marks=pytest.mark.slow),
+        pytest.param(growth, "_drop_joined", not_dropped, marks=pytest.mark.slow),
         (growth, "_drop_joined", dropped_by_half),
     ],
 )

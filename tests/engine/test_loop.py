@@ -1,6 +1,7 @@
 """The loop on small experiments. All runs of one shape share a compiled program, through JAX's cache."""
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -32,6 +33,7 @@ from jaxmarl_fac.memory import Rollout
 from jaxmarl_fac.parallel import AXIS
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.saved import save_experiment
+from tests.helpers import but_slow
 
 SMALL = {
     "hidden": (8,),
@@ -183,6 +185,7 @@ def test_seeds_differ(whole):
             assert len(np.unique(leaf.reshape(64, -1), axis=0)) == 64
 
 
+@pytest.mark.slow
 def test_another_root_key_is_another_life(whole):
     other = train(changed(root_key=1))
     differing = [
@@ -192,6 +195,7 @@ def test_another_root_key_is_another_life(whole):
     assert all(differing)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(whole, monkeypatch):
     cut = []
     original = Program.chunk
@@ -236,9 +240,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", [kind if kind == "tabular" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", but_slow(KINDS, ["tabular"]))
 def test_bitwise_seeds_are_the_same_bits_alone_among_others_and_on_other_devices(kind, monkeypatch):
     """The default is only the same but for rounding: SAC's 60 steps already differ in the first digits."""
     base = changed(KINDS[kind], bitwise_seeds=True, evaluations=2)
@@ -366,7 +368,7 @@ def test_eight_devices_and_two(whole, tmp_path):
 # Interrupted and resumed
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", but_slow([signal.SIGTERM, signal.SIGINT], [signal.SIGTERM]))
 def test_stopped_by_a_signal_and_resumed(whole, tmp_path, number):
     first, second, third = Listener(52, number), Listener(154, number), Listener()
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -432,20 +434,6 @@ def test_killed_at_a_random_moment_and_resumed(whole, tmp_path):
 @pytest.mark.slow
 def test_killed_many_times_and_resumed(whole, tmp_path):
     kill_and_resume(tmp_path, kills=4, seed=0, whole=whole)
-
-
-def test_a_finished_run_is_not_run_again(whole, tmp_path, monkeypatch):
-    train(BASE, tmp_path)
-
-    def never(*args):
-        raise AssertionError("it trained again")
-
-    monkeypatch.setattr(Program, "chunk", never)
-    listener = Listener()
-    again = train(BASE, tmp_path, tracker=listener)
-    assert again.env_steps == 205
-    assert listener.heard == []
-    assert_same_result(again, whole)
 
 
 # When things happen
@@ -543,6 +531,7 @@ def test_epsilon_is_that_of_the_environment_steps():
     assert abs(is_greedy[:, 4:12].mean() - 1 / 9) < 5 * np.sqrt(8 / 81 / 512)
 
 
+@pytest.mark.slow
 def test_beyond_32_bits_exploration_stays_at_its_end_and_replay_in_its_rows():
     """From iteration 2^29 on the count of four environments' steps no longer fits into 32 bits."""
     settings = {**SMALL, "epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_steps": 4, "learning_rate": 1e-9}
@@ -625,7 +614,10 @@ def test_the_first_game_of_a_batch_equals_it_alone(several):
 
 @pytest.mark.parametrize(
     ("batch", "game"),
-    [((THIRD, OTHER, QTRAN_PAYOFF), 1), ((OTHER, QTRAN_PAYOFF, THIRD), 2)],
+    [
+        ((THIRD, OTHER, QTRAN_PAYOFF), 1),
+        pytest.param((OTHER, QTRAN_PAYOFF, THIRD), 2, marks=pytest.mark.slow),
+    ],
 )
 def test_no_game_depends_on_the_others_of_its_batch(several, batch, game):
     other = train(changed(SEVERAL, environment=games(*batch)))
@@ -635,6 +627,7 @@ def test_no_game_depends_on_the_others_of_its_batch(several, batch, game):
         assert_same(other.learner, several.learner, slice(0, 2), slice(0, 2))
 
 
+@pytest.mark.slow
 def test_equal_games_of_a_batch_live_different_lives():
     result = train(changed(SEVERAL, environment=games(THIRD, THIRD, THIRD)))
     kernels = np.asarray(jax.tree.leaves(result.learner.params)[-1]).reshape(6, -1)
@@ -662,6 +655,7 @@ def test_divergence_names_its_lanes_and_keeps_what_was_finished(several, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_divergence_does_not_poison_the_others(several):
     program = Program(changed(SEVERAL, environment=games(QTRAN_PAYOFF, EXPLOSIVE, THIRD)))
     lanes, healthy = program.chunk(program.initial_lanes(), 0, 205)
@@ -672,6 +666,7 @@ def test_divergence_does_not_poison_the_others(several):
     assert_same(learner, several.learner, [0, 1, 4, 5], [0, 1, 4, 5])
 
 
+@pytest.mark.slow
 def test_every_seed_that_diverges_is_named():
     explosive = changed(environment=matrix_game(EXPLOSIVE), seeds=(3, 11), algorithm=SEVERAL.algorithm)
     with pytest.raises(DivergedError) as caught:
@@ -735,21 +730,27 @@ CLERK = Experiment(
 )
 
 
+@functools.cache
+def clerks_program(clerk):
+    """Compiled once for all ways to cut it."""
+    return Program(changed(CLERK, algorithm=clerk))
+
+
 @pytest.mark.parametrize(
     ("settings", "updates", "copied"),
     [
         ({}, range(40), 0),
-        ({"learning_starts": 5}, range(5, 40), 0),
-        ({"update_period": 3}, range(0, 40, 3), 0),
-        ({"update_period": 3, "learning_starts": 5}, range(5, 40, 3), 0),
+        pytest.param({"learning_starts": 5}, range(5, 40), 0, marks=pytest.mark.slow),
+        pytest.param({"update_period": 3}, range(0, 40, 3), 0, marks=pytest.mark.slow),
+        pytest.param({"update_period": 3, "learning_starts": 5}, range(5, 40, 3), 0, marks=pytest.mark.slow),
         ({"update_period": 3, "learning_starts": 5, "target_period": 4}, range(5, 40, 3), 8),
-        ({"target_period": 7}, range(40), 35),
+        pytest.param({"target_period": 7}, range(40), 35, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("cuts", [(40,), (1, 2, 3, 7, 8, 20, 40)])
 def test_updates_and_copies_come_when_they_are_due(settings, updates, copied, cuts):
     """Whatever the chunks; each update sees the latest step; memory starts anew with every episode."""
-    program = Program(changed(CLERK, algorithm=Clerk(**settings)))
+    program = clerks_program(Clerk(**settings))
     lanes, start = program.initial_lanes(), 0
     for stop in cuts:
         lanes, healthy = program.chunk(lanes, start, stop)
@@ -845,9 +846,12 @@ def test_targets_are_not_copied_amid_the_updates_of_an_iteration(bad_input):
 # What a person sees meanwhile
 
 
+LOGGED = changed(CLERK, seeds=(0, 1), env_steps=205, evaluations=4)
+
+
 def test_a_log_gets_lines_with_steps_speed_return_and_time_left(monkeypatch, capsys):
     monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
-    train(changed(seeds=(0, 1)), title="vdn on two-step", show_progress=True)
+    train(LOGGED, title="vdn on two-step", show_progress=True)
     lines = capsys.readouterr().err.splitlines()
     pattern = (
         r"vdn on two-step: ([\d,]+) of 205 steps, [\d,]+ steps/s of 2 lane\(s\), "
@@ -859,7 +863,7 @@ def test_a_log_gets_lines_with_steps_speed_return_and_time_left(monkeypatch, cap
 
 
 def test_a_short_run_leaves_no_line_in_a_log(capsys):
-    train(changed(seeds=(0, 1)), show_progress=True)
+    train(LOGGED, show_progress=True)
     assert not capsys.readouterr().err
 
 
@@ -890,6 +894,16 @@ def test_a_short_run_needs_no_large_replay():
     assert lanes.buffer.size < 4e6  # bytes
 
 
-def test_a_finished_run_keeps_its_time(tmp_path):
+def test_a_finished_run_is_not_run_again_and_keeps_its_time(tmp_path, monkeypatch):
     first = train(CLERK, tmp_path)
-    assert train(CLERK, tmp_path).seconds == train(CLERK, tmp_path).seconds == first.seconds
+
+    def never(*args):
+        raise AssertionError("it trained again")
+
+    monkeypatch.setattr(Program, "chunk", never)
+    listener = Listener()
+    again = train(CLERK, tmp_path, tracker=listener)
+    assert again.env_steps == 40
+    assert listener.heard == []
+    assert_same_result(again, first)
+    assert train(CLERK, tmp_path).seconds == again.seconds == first.seconds

@@ -24,7 +24,7 @@ from jaxmarl_fac.mixers import (
     dueling_mix,
     monotone_mix,
 )
-from tests.helpers import first_observation
+from tests.helpers import but_slow, first_observation
 
 STATE, VIEW = 4, 3
 
@@ -197,7 +197,7 @@ def joint_values(module, n, seed, spread):
     return np.asarray(values), np.ravel_multi_index(tuple(best.T), (count,) * n)
 
 
-@pytest.mark.parametrize("name", IGM)
+@pytest.mark.parametrize("name", but_slow(IGM, ["qmix, two layers", "qatten", "qplex"]))
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(sorted(ACTIONS)), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0, 3.0]))
 def test_mixed_values_have_the_igm_property(name, n, seed, spread):

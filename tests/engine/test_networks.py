@@ -10,6 +10,7 @@ import pytest
 from envs.base import Observation
 from jaxmarl_fac.experience import Trajectory
 from jaxmarl_fac.networks import NO_ACTION, AgentMemory, AgentNetwork, RecurrentAgentNetwork
+from tests.helpers import but_slow, sets_but_slow
 from tests.reference import q_learners, recurrent
 
 T, N, FEATURES, ACTIONS, WIDTHS = 4, 3, 2, 5, (6, 4)
@@ -43,7 +44,9 @@ def with_memory(shared, ids, last_actions):
     return network, params
 
 
-@pytest.mark.parametrize(("shared", "ids"), [*itertools.product(EITHER, EITHER)])
+@pytest.mark.parametrize(
+    ("shared", "ids"), sets_but_slow(itertools.product(EITHER, EITHER), [(True, True), (False, False)])
+)
 def test_feed_forward_agents(shared, ids):
     network, params = feed_forward(shared, ids)
     found = network.apply(params, VIEWS[0])
@@ -60,7 +63,10 @@ def test_feed_forward_agents(shared, ids):
             np.testing.assert_allclose(got, jnp.stack(expected), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("shared", "ids", "last_actions"), [*itertools.product(EITHER, EITHER, EITHER)])
+@pytest.mark.parametrize(
+    ("shared", "ids", "last_actions"),
+    sets_but_slow(itertools.product(EITHER, EITHER, EITHER), [(True, True, True), (False, False, False)]),
+)
 def test_recurrent_agents(shared, ids, last_actions):
     network, params = with_memory(shared, ids, last_actions)
     episode = recurrent.Episode(VIEWS, None, np.ones((T + 1, N, ACTIONS)), PLAYED, None, None)
@@ -79,7 +85,7 @@ def test_recurrent_agents(shared, ids, last_actions):
     assert params["params"]["encoder"]["Dense_0"]["kernel"].shape == (*leading, width, WIDTHS[0])
 
 
-@pytest.mark.parametrize("starts", [(), (0,), (2,), (0, 3), (1, 4), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("starts", but_slow([(), (0,), (2,), (0, 3), (1, 4), (0, 1, 2, 3, 4)], [(0, 3)]))
 @pytest.mark.parametrize(("shared", "ids", "last_actions"), [(True, True, True), (False, False, True)])
 def test_recurrent_agents_across_the_borders_of_episodes(shared, ids, last_actions, starts):
     """A rollout unrolled again from what was stored at its start, against acting step by step.

@@ -13,6 +13,7 @@ from envs.matrix_games import matrix_game
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.play import load_player
+from tests.helpers import but_slow
 
 SEEDS = (3, 5, 8)
 TRAINED = Experiment(
@@ -42,7 +43,7 @@ def batch(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", but_slow(SEEDS, [5]))
 def test_a_player_has_its_seeds_parameters_and_plays_as_the_loop_evaluated(run, seed):
     folder, result = run
     player, place = load_player(folder, seed), SEEDS.index(seed)
@@ -62,6 +63,7 @@ def test_without_a_number_it_is_the_first_seed(run):
     )
 
 
+@pytest.mark.slow
 def test_a_game_of_a_batch(batch):
     assert load_player(batch, 1, game=0).returns(2).tolist() == [10, 10]
     assert load_player(batch, 0, game=1).returns(2).tolist() == [20, 20]

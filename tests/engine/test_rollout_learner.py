@@ -616,7 +616,9 @@ def test_what_agents_draw_at_the_start_is_independent_of_what_the_game_draws():
     env = guessing_game()
     guesser = Guesser((0.25,) * 4)
     bound = 5 * np.sqrt(1 / 4 * 3 / 4 / 4000)
-    returned = evaluate(guesser.bind(GameSpec.of(env)), env, (), jax.random.key(0), 4000)
+    returned = jax.jit(lambda key: evaluate(guesser.bind(GameSpec.of(env)), env, (), key, 4000))(
+        jax.random.key(0)
+    )
     assert float(returned["episode_return"]) == pytest.approx(1 / 4, abs=bound)
     experiment = Experiment(
         algorithm=guesser,
@@ -651,7 +653,7 @@ def test_a_stochastic_policy_can_be_played_greedily():
     "algorithm",
     [
         Guesser((0.2, 0.3, 0.5)),
-        Guesser((0.2, 0.3, 0.5), at_each_step=True),
+        pytest.param(Guesser((0.2, 0.3, 0.5), at_each_step=True), marks=pytest.mark.slow),
         pytest.param(LatentActorCritic(Rollout(8)), marks=pytest.mark.slow),
     ],
     ids=["drawn-at-the-start", "drawn-at-each-step", "latent"],

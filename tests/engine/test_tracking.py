@@ -257,6 +257,7 @@ def test_an_offline_run_can_be_synced(tmp_path):
         assert part in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["jaxmarl_fac.loop", "jaxmarl_fac.tracking", "experiments.train"])
 def test_wandb_is_not_imported_without_need(module):
     check = f"import sys, importlib; importlib.import_module({module!r}); sys.exit('wandb' in sys.modules)"

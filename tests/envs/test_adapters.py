@@ -46,6 +46,16 @@ every_game = pytest.mark.parametrize(
     ],
 )
 
+#: Without the warehouse, whose games take longest to compile.
+quick_games = pytest.mark.parametrize(
+    "env",
+    [
+        pytest.param(FORAGING, id="foraging"),
+        pytest.param(WAREHOUSE, id="warehouse", marks=pytest.mark.slow),
+        pytest.param(CONNECTOR, id="connector"),
+    ],
+)
+
 
 def start_of(env: JumanjiTeam, inner: Any) -> Any:
     """Jumanji's own start; in the warehouse with a requested shelf on a goal, where none gets by chance."""
@@ -105,7 +115,7 @@ def test_steps_as_jumanji(env: JumanjiTeam) -> None:
     chex.assert_trees_all_equal(seen, ours.observation)
 
 
-@every_game
+@quick_games
 def test_starts_as_jumanji(env: JumanjiTeam) -> None:
     ours, theirs, _ = both(env)
     assert (ours.step_type == 0).all() and (ours.reward == 0).all() and (ours.discount == 1).all()
@@ -114,7 +124,11 @@ def test_starts_as_jumanji(env: JumanjiTeam) -> None:
 
 
 @pytest.mark.parametrize(
-    "env", [pytest.param(FORAGING, id="foraging"), pytest.param(WAREHOUSE, id="warehouse")]
+    "env",
+    [
+        pytest.param(FORAGING, id="foraging"),
+        pytest.param(WAREHOUSE, id="warehouse", marks=pytest.mark.slow),
+    ],
 )
 def test_views_are_jumanjis(env: JumanjiTeam) -> None:
     first, their_first, (_, ours, theirs, _) = both(env)
@@ -143,7 +157,7 @@ def test_connector_shows_each_agent_which_line_is_its_own() -> None:
     assert CONNECTOR.fully_observable and not FORAGING.fully_observable
 
 
-@every_game
+@quick_games
 def test_the_end_and_the_clock_are_told_apart(env: JumanjiTeam) -> None:
     _, _, (_, ours, theirs, _) = both(env)
     last = until_over(theirs) & (theirs.step_type == 2)
@@ -174,7 +188,7 @@ def test_states_in_replay_are_small(env: JumanjiTeam) -> None:
     assert sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) == sizes[env]
 
 
-@every_game
+@quick_games
 def test_specs(env: JumanjiTeam) -> None:
     _, _, (_, ours, _, _) = both(env)
     one = jax.tree.map(lambda leaf: leaf[3, 5], ours)

@@ -225,6 +225,7 @@ def test_seeds_are_games() -> None:
     assert (GS.s != squeeze.gaussian_squeeze(seed=1).s).all()
 
 
+@pytest.mark.slow
 def test_does_not_smoke() -> None:
     for env in (GS, RELEASE):
         check_env_does_not_smoke(env)

@@ -14,6 +14,7 @@ from envs.matrix_games import matrix_game
 from envs.predator_prey import predator_prey
 from envs.stag_hunt import stag_hunt
 from envs.team_mdp import divergence_mmdp, draw_team_mdp, from_matrix_game, random_team_mdp, sample_index
+from tests.helpers import sets_but_slow
 
 KEY = jax.random.key(0)
 
@@ -55,12 +56,12 @@ def ends_in_time(env, states, over):
 @pytest.mark.parametrize(
     ("height", "width", "time_limit", "kinds"),
     [
-        (8, 16, 127, (jnp.int8, jnp.int8)),
+        pytest.param(8, 16, 127, (jnp.int8, jnp.int8), marks=pytest.mark.slow),
         (3, 43, 128, (jnp.int16, jnp.int16)),
-        (1, 32_768, 3, (jnp.int16, jnp.int8)),
-        (1, 32_769, 3, (jnp.int32, jnp.int8)),
+        pytest.param(1, 32_768, 3, (jnp.int16, jnp.int8), marks=pytest.mark.slow),
+        pytest.param(1, 32_769, 3, (jnp.int32, jnp.int8), marks=pytest.mark.slow),
         (1, 2**31 - 1, 3, (jnp.int32, jnp.int8)),
-        (3, 3, 32_767, (jnp.int8, jnp.int16)),
+        pytest.param(3, 3, 32_767, (jnp.int8, jnp.int16), marks=pytest.mark.slow),
     ],
 )
 def test_predator_prey(height, width, time_limit, kinds):
@@ -77,7 +78,10 @@ def test_predator_prey(height, width, time_limit, kinds):
 
 @pytest.mark.parametrize(
     ("height", "width", "time_limit", "kinds"),
-    [(8, 16, 127, (jnp.int8, jnp.int8)), (3, 43, 128, (jnp.int16, jnp.int16))],
+    [
+        pytest.param(8, 16, 127, (jnp.int8, jnp.int8), marks=pytest.mark.slow),
+        (3, 43, 128, (jnp.int16, jnp.int16)),
+    ],
 )
 def test_stag_hunt(height, width, time_limit, kinds):
     """Who has left the grid has the number -1 - cell."""
@@ -105,7 +109,11 @@ def test_catch_prey(bad_input):
 
 
 @pytest.mark.parametrize(
-    ("actions", "dtype"), [(127, jnp.int8), (128, jnp.int8), (129, jnp.int16), (200, jnp.int16)]
+    ("actions", "dtype"),
+    sets_but_slow(
+        [(127, jnp.int8), (128, jnp.int8), (129, jnp.int16), (200, jnp.int16)],
+        [(128, jnp.int8), (129, jnp.int16)],
+    ),
 )
 def test_actions(actions, dtype):
     """The last action of a squeeze, of a grid of points and of a team MDP, in what is kept of them."""

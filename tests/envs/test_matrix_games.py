@@ -34,6 +34,7 @@ from envs.matrix_games import (
     two_step_game,
     zero_sum_game,
 )
+from tests.helpers import but_slow
 from tests.reference import matrix_game as reference
 
 KEY = jax.random.key(0)
@@ -102,7 +103,11 @@ def test_penalty_is_a_parameter():
 
 
 @pytest.mark.parametrize(
-    "env_id", [name for name, entry in registry.ENVIRONMENTS.items() if entry.family == "matrix"]
+    "env_id",
+    but_slow(
+        [name for name, entry in registry.ENVIRONMENTS.items() if entry.family == "matrix"],
+        ["matrix-qtran", "matrix-pr2", "two-step", "random-state"],
+    ),
 )
 def test_jumanji_finds_nothing(env_id):
     env = registry.make(env_id)

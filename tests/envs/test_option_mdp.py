@@ -239,7 +239,9 @@ def test_bad_parameters(make, bad, says):
 # Pictures
 
 
-@pytest.mark.parametrize("env", [FOUR, DOORS], ids=["four-rooms", "doors"])
+@pytest.mark.parametrize(
+    "env", [pytest.param(FOUR, id="four-rooms", marks=pytest.mark.slow), pytest.param(DOORS, id="doors")]
+)
 def test_pictures_show_cells_and_options(env, tmp_path):
     state, _ = env.reset(jax.random.key(0))
     plain = np.array(env.render(state, str(tmp_path / "start.png")))

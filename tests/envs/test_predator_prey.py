@@ -114,9 +114,9 @@ def test_moves_on_a_square(cells: tuple[int, ...], moves: tuple[int, ...], expec
     "env",
     [
         pytest.param(SMALL, id="5x5"),
-        pytest.param(LARGE, id="7x7"),
+        pytest.param(LARGE, id="7x7", marks=pytest.mark.slow),
         pytest.param(CROWDED, id="crowded"),
-        pytest.param(CORRIDOR, id="corridor"),
+        pytest.param(CORRIDOR, id="corridor", marks=pytest.mark.slow),
     ],
 )
 def test_steps_as_the_reference(env: PredatorPrey) -> None:
@@ -372,6 +372,7 @@ def test_partial_view_is_the_full_view_where_it_reaches(view: int) -> None:
 # As a Jumanji environment, and for replay.
 
 
+@pytest.mark.slow
 def test_does_not_smoke() -> None:
     check_env_does_not_smoke(SMALL)
     check_env_specs_does_not_smoke(SMALL)

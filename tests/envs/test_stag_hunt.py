@@ -101,7 +101,7 @@ def random_run(env: StagHunt) -> Any:
     [
         pytest.param(PAPER, 20, id="10x10"),
         pytest.param(CROWDED, 20, id="crowded"),
-        pytest.param(CORRIDOR, 10, id="corridor"),
+        pytest.param(CORRIDOR, 10, id="corridor", marks=pytest.mark.slow),
     ],
 )
 def test_steps_as_the_reference(env: StagHunt, catches: int) -> None:

@@ -161,6 +161,7 @@ def two_step(tmp_path, monkeypatch):
     return SimpleNamespace(**runpy.run_path(str(path)))
 
 
+@pytest.mark.slow
 def test_the_guides_claim_is_made_and_judged(two_step, capsys):
     assert two_step.main(MAKE) == 0
     record = read_record(Path("runs/two-step/two-step.json"))

@@ -52,6 +52,7 @@ def test_bad_input(run, flags, said, bad_input):
         play.main([str(run) if flag == "RUN" else flag for flag in flags])
 
 
+@pytest.mark.slow
 def test_bad_input_leaves_with_status_2_and_one_line():
     command = [sys.executable, "experiments/play.py", "--run", "nowhere"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -380,6 +380,7 @@ def test_bad_settings_are_refused_before_any_run(sweeping, bad_input, parameters
         sweeping(f"method: grid\nparameters: {{{parameters}}}", [])
 
 
+@pytest.mark.slow
 def test_runs_are_checked_in_a_process_of_their_own():
     lines = [["--algo=vdn", "--env=matrix-qtran", "--hidden=[16, 16]", "--double_q=True"], ["--algo=x"]]
     fine, wrong = sweep.find_problems(lines)

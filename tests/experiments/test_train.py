@@ -134,6 +134,7 @@ def test_list_names_every_id(capsys):
         assert f"  {name} " in said
 
 
+@pytest.mark.slow
 def test_family_defaults_and_environment_parameters(tmp_path):
     flags = [
         "--algo",

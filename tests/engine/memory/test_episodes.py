@@ -13,6 +13,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Episodes
 from jaxmarl_fac.memory.packing import plain_step
 from tests.engine.memory.games import happened, names, record, stamped_step
+from tests.helpers import but_slow
 
 # Episodes
 
@@ -31,8 +32,8 @@ def sampled_names(batch, lengths):
     )
 
 
-@pytest.mark.parametrize("reset_rows", [False, True])
-@pytest.mark.parametrize("capacity", [1000, 6, 1])
+@pytest.mark.parametrize("reset_rows", but_slow([False, True], [True]))
+@pytest.mark.parametrize("capacity", but_slow([1000, 6, 1], [6]))
 @pytest.mark.parametrize(
     "env",
     [ragged_game(), PredatorPrey(jnp.float32(0.5), time_limit=7)],

@@ -1,6 +1,7 @@
 """What all memories have in common."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from envs.matrix_games import MatrixGame, general_sum_game, two_step_game
 from jaxmarl_fac.memory import Episodes, Newest, Rollout, Transitions
 from jaxmarl_fac.memory.packing import plain_step
 from tests.engine.memory.games import record, stamped_step
+from tests.helpers import but_slow
 
 MEMORIES = [Transitions(4, 3), Newest(3), Rollout(), Rollout(2), Episodes(4, 3)]
 every_memory = pytest.mark.parametrize("memory", MEMORIES, ids=repr)
@@ -28,29 +30,49 @@ class Halving(MatrixGame):
         return state, timestep.replace(discount=timestep.discount / 2)
 
 
-@every_memory
-def test_an_environments_own_discount_is_kept(memory):
+@functools.cache
+def two_halved_steps():
+    """The game, and two steps of one environment."""
     plain = two_step_game()
     game = Halving(**{field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)})
+
+    @jax.jit
+    def play(key):
+        state, steps = jax.vmap(game.reset)(key[None])[0], []
+        for _ in range(2):
+            actions = jnp.zeros((1, 2), jnp.int32)
+            after, timesteps = jax.vmap(game.step)(state, actions)
+            last = timesteps.last()
+            step = plain_step(game)._replace(
+                state=state,
+                actions=actions,
+                reward=timesteps.reward,
+                discount=timesteps.discount,
+                last=last,
+                mask=jnp.ones_like(last),
+                next_state=after,
+            )
+            steps.append(step)
+            state = after
+        return steps
+
+    return game, play(jax.random.key(0))
+
+
+@every_memory
+def test_an_environments_own_discount_is_kept(memory):
+    game, steps = two_halved_steps()
     store = memory.bind(game, plain_step(game), 1, 10)
-    state, _ = jax.vmap(game.reset)(jax.random.key(0)[None])
-    buffer = store.init()
-    for t in range(1 if memory == Rollout() else 2):
-        actions = jnp.zeros((1, 2), jnp.int32)
-        after, timesteps = jax.vmap(game.step)(state, actions)
-        last = timesteps.last()
-        step = plain_step(game)._replace(
-            state=state,
-            actions=actions,
-            reward=timesteps.reward,
-            discount=timesteps.discount,
-            last=last,
-            mask=jnp.ones_like(last),
-            next_state=after,
-        )
-        buffer = store.add(buffer, jnp.int32(t), step)
-        state = after
-    batch = store.sample(buffer, jnp.int32(t + 1), jax.random.key(0))
+    count = 1 if memory == Rollout() else 2
+
+    @jax.jit
+    def filled_and_drawn(steps, key):
+        buffer = store.init()
+        for t in range(count):
+            buffer = store.add(buffer, jnp.int32(t), steps[t])
+        return store.sample(buffer, jnp.int32(count), key)
+
+    batch = filled_and_drawn(steps, jax.random.key(0))
     whole = isinstance(memory, Episodes) or memory == Rollout(2)
     found = np.unique(batch.discount, axis=0)
     if whole:
@@ -62,14 +84,14 @@ def test_an_environments_own_discount_is_kept(memory):
 
 
 @every_memory
-@pytest.mark.parametrize("reset_rows", [False, True])
+@pytest.mark.parametrize("reset_rows", but_slow([False, True], [True]))
 def test_a_batch_has_the_shapes_of_a_trajectory(memory, reset_rows):
     """Also of a game with a reward per agent; whatever the memory, so that a loss can be fed from any."""
     env, num_envs = general_sum_game([np.eye(3), 1 - np.eye(3)], stages=2), 2
     store = memory.bind(env, stamped_step(env), num_envs, 10, reset_rows=reset_rows)
     actions = jnp.asarray(np.random.default_rng(0).integers(3, size=(10, num_envs, 2)))
     buffer, _, _ = record(env, store, 10, actions, jax.random.key(0), reset_rows=reset_rows)
-    batch = store.sample(buffer, jnp.int32(10), jax.random.key(1))
+    batch = jax.jit(store.sample)(buffer, jnp.int32(10), jax.random.key(1))
     size = num_envs if isinstance(memory, Rollout) else 3
     length = {Rollout(2): 2, Episodes(4, 3): 2}.get(memory, 1)
     assert batch.observation.agents_view.shape == (size, length + 1, 2, 2)

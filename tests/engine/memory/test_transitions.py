@@ -11,6 +11,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Newest, Transitions
 from jaxmarl_fac.memory.packing import plain_step, to_bytes
 from tests.engine.memory.games import NUMBERED, record, stages_at_random, stamped_step
+from tests.helpers import but_slow, sets_but_slow
 
 
 def flat(index):
@@ -23,6 +24,7 @@ def ring(memory, env, num_envs=1, iterations=10**6, **kwargs):
     return memory.bind(env, plain_step(env), num_envs, iterations, **kwargs)
 
 
+@jax.jit
 def one_step(env, actions):
     """A step of each environment `(E,)` from its start, as the loop gives it to a memory."""
     states, _ = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), len(actions)))
@@ -128,7 +130,9 @@ def test_different_keys_give_different_batches_and_the_same_key_the_same():
     assert (filler.rewards(seed=3) != filler.rewards(seed=4)).any()
 
 
-@pytest.mark.parametrize(("num_envs", "batch_size"), [(1, 5), (3, 5), (3, 2), (2, 4)])
+@pytest.mark.parametrize(
+    ("num_envs", "batch_size"), sets_but_slow([(1, 5), (3, 5), (3, 2), (2, 4)], [(3, 5), (3, 2)])
+)
 def test_the_newest_come_last_first_and_from_the_start_again_while_there_are_fewer(num_envs, batch_size):
     filler = Filler(Newest(batch_size), num_envs)
     assert filler.store.size < batch_size + num_envs  # it keeps no more than it gives
@@ -140,11 +144,15 @@ def test_the_newest_come_last_first_and_from_the_start_again_while_there_are_few
         np.testing.assert_array_equal(filler.rewards(draws=3), [newest] * 3)  # whatever the key
 
 
-@pytest.mark.parametrize("reset_rows", [False, True])
+@pytest.mark.parametrize("reset_rows", but_slow([False, True], [True]))
 @pytest.mark.parametrize(
     "env",
-    [two_step_game(), random_state_game(), stages_at_random(100), PredatorPrey(jnp.float32(0.5))],
-    ids=["two-step", "random-state", "five-stages", "predator-prey"],
+    [
+        pytest.param(two_step_game(), id="two-step"),
+        pytest.param(random_state_game(), id="random-state", marks=pytest.mark.slow),
+        pytest.param(stages_at_random(100), id="five-stages", marks=pytest.mark.slow),
+        pytest.param(PredatorPrey(jnp.float32(0.5)), id="predator-prey"),
+    ],
 )
 def test_recomputed_observations_are_what_was_seen(env, reset_rows):
     """Each sampled transition is, bit for bit and as a whole, one of those that happened.
@@ -187,7 +195,7 @@ def test_recomputed_observations_are_what_was_seen(env, reset_rows):
 def test_a_stateless_game_has_one_observation_for_the_whole_batch():
     filler = Filler(Transitions(capacity=8, batch_size=5))
     filler.add(42)
-    batch = filler.store.sample(filler.buffer, jnp.int32(1), jax.random.key(0))
+    batch = jax.jit(filler.store.sample)(filler.buffer, jnp.int32(1), jax.random.key(0))
     observation = NUMBERED.reset(jax.random.key(3))[1].observation
     for t in (0, 1):
         got = jax.tree.map(lambda leaf, t=t: leaf[t], batch.observation)
@@ -223,7 +231,7 @@ def test_a_million_steps_of_predator_prey_fit_in_32_mb():
 # Limits
 
 
-@pytest.mark.parametrize("num_envs", [1, 3, 4096])
+@pytest.mark.parametrize("num_envs", but_slow([1, 3, 4096], [3]))
 @pytest.mark.parametrize("newest", [0, 5])
 def test_the_count_of_steps_may_pass_32_bits(num_envs, newest):
     """Rows that hold their own number, sampled after so many additions that their product with E wraps."""
@@ -235,7 +243,7 @@ def test_the_count_of_steps_may_pass_32_bits(num_envs, newest):
     rows["extras"] = ()
     buffer = jax.vmap(to_bytes)(jax.tree.map(jnp.asarray, rows))
     additions = 2**31 - 9
-    batch = store.sample(buffer, jnp.int32(additions), jax.random.key(0))
+    batch = jax.jit(store.sample)(buffer, jnp.int32(additions), jax.random.key(0))
     reward = np.asarray(batch.reward)[:, 0]
     place = additions * num_envs % store.size  # of the next row, in Python's numbers
     if newest:
@@ -244,12 +252,16 @@ def test_the_count_of_steps_may_pass_32_bits(num_envs, newest):
         assert ((reward >= 0) & (reward < store.size)).all()
         assert len(np.unique(reward)) > 1
 
-    added = store.add(buffer, jnp.int32(additions), one_step(game, jnp.ones((num_envs, 2), jnp.int32)))
+    added = jax.jit(store.add)(
+        buffer, jnp.int32(additions), one_step(game, jnp.ones((num_envs, 2), jnp.int32))
+    )
     changed = np.flatnonzero((added != buffer).any(axis=1))
     np.testing.assert_array_equal(changed, np.arange(place, place + num_envs))
 
 
-@pytest.mark.parametrize(("actions", "width"), [(127, 1), (128, 1), (129, 2), (300, 2)])
+@pytest.mark.parametrize(
+    ("actions", "width"), sets_but_slow([(127, 1), (128, 1), (129, 2), (300, 2)], [(128, 1), (129, 2)])
+)
 def test_actions_are_kept_in_a_type_that_holds_them(actions, width):
     game = MatrixGame(
         payoff=jnp.zeros((1, actions, 2)),
@@ -260,8 +272,8 @@ def test_actions_are_kept_in_a_type_that_holds_them(actions, width):
     store = ring(Transitions(capacity=1, batch_size=1), game)
     assert store.bytes_per_transition == 2 * width + 4 + 1
     played = jnp.asarray([[actions - 1, 1]])
-    buffer = store.add(store.init(), jnp.int32(0), one_step(game, played))
-    batch = store.sample(buffer, jnp.int32(1), jax.random.key(0))
+    buffer = jax.jit(store.add)(store.init(), jnp.int32(0), one_step(game, played))
+    batch = jax.jit(store.sample)(buffer, jnp.int32(1), jax.random.key(0))
     assert batch.actions.tolist() == [[[actions - 1, 1]]]
     assert batch.actions.dtype == jnp.int32
 

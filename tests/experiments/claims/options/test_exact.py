@@ -10,6 +10,7 @@ import pytest
 from experiments.claims.options import degeneracy, delayed, games, lobo_jordan, single
 from jaxmarl_fac.report import script
 from jaxmarl_fac.soft import options
+from tests.helpers import but_slow
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -23,7 +24,7 @@ def test_printed_master_value():
     np.testing.assert_allclose(single.printed_master_value(alike), np.log(2), atol=1e-12)
 
 
-@pytest.mark.parametrize("equation", ["4.6", "4.8", "4.28"])
+@pytest.mark.parametrize("equation", but_slow(["4.6", "4.8", "4.28"], ["4.28"]))
 def test_fixed_points_of_printed_equations(equation):
     """They satisfy the equation, with loops."""
     game = games.single_example()
@@ -52,6 +53,7 @@ def test_the_printed_loss_of_two_agents():
     np.testing.assert_allclose(again, w, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_errata_have_numbers():
     game = games.delayed_example()
     found = delayed.errata(game, options.solve(game, options.DELAYED))
