@@ -275,6 +275,13 @@ def test_public_agents_play_games_with_public_observations_only(bad_input):
 # What they learn
 
 
+def test_the_value_of_greedy_play():
+    """By action 1 always, which earns 10 where the cards are the same and 0 elsewhere."""
+    algorithm = baselines.make("bad", hidden=(3,))
+    params = jax.tree.map(jnp.zeros_like, algorithm.bind(SPEC).init(jax.random.key(0)).params)
+    assert float(value_by_starts(algorithm, CARDS, params)["value"]) == PAYOFF[:, :, 0, 0].mean() == 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOTH)
 def test_public_agents_find_the_optimum_of_the_card_game(name):
