@@ -13,6 +13,7 @@ from experiments.claims.opponents import overview as opponents
 from experiments.claims.overview import TEAM_GAMES, overview, success, unplayable
 from experiments.claims.qtran import overview as qtran
 from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.report.claims import Workshop
 from jaxmarl_fac.report.figures import share_table
 from jaxmarl_fac.statistics import Interval
 from tests.helpers import but_slow
@@ -89,3 +90,15 @@ def test_a_table_of_shares():
     assert [text.get_text() for text in axes.texts] == ["25 %\n[10, 50]", "needs two agents"]
     with pytest.raises(BadInputError, match="row and 1 column labels"):
         share_table(axes, [[Interval(0.25, 0.1, 0.5), "needs two agents"]], ["a"], ["x"])
+
+
+@pytest.mark.slow
+def test_pairs_are_trained_at_smoke_scale(tmp_path):
+    """A tabular and a deep learner; policies, a mean return, and a game that is refused."""
+    players = {name: opponents.players()[name] for name in ("nash-q", "sac-discrete")}
+    games = {name: opponents.GAMES[name] for name in ("matrix-pr2", "random-state", "differential")}
+    outcome = overview(Workshop("smoke", None, tmp_path), players, games, "title")
+    assert len(outcome.measured) == 4
+    for row in _cells(outcome).values():
+        assert row["differential"] == "needs discrete actions"
+        assert all(0 <= row[game].value <= 1 for game in ("matrix-pr2", "random-state"))

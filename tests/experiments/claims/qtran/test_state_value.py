@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import jax
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from baselines.probes import tables_of_states
+from experiments import reproduce_qtran
 from experiments.claims.qtran.state_value import CLAIMS, LEARNERS, WITHOUT, WORTH, private_bits, state_value
 from jaxmarl_fac.game import GameSpec
 
@@ -80,3 +82,12 @@ def test_what_is_measured_of_made_up_networks():
     assert verdict == "reproduced"
     assert outcome.ours["qtran-alt"]["largest distance of V_jt"].value == 0
     assert outcome.ours[WITHOUT]["largest distance of V_jt"].value == pytest.approx(4)  # 2 - 6
+
+
+@pytest.mark.slow
+def test_the_figure_at_smoke_scale(tmp_path):
+    flags = ["--figures", "state_value", "--scale", "smoke", "--out", str(tmp_path)]
+    assert reproduce_qtran.main(flags) == 0
+    record = json.loads((tmp_path / "state_value.json").read_text(encoding="utf-8"))
+    assert record["ours"].keys() == LEARNERS.keys()
+    assert (tmp_path / "state_value.png").read_bytes().startswith(b"\x89PNG")
