@@ -85,6 +85,14 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
         """The tables of a finite game with hidden state, a `HiddenModel`; None for all others."""
         return None
 
+    def optimal_return(self) -> float | None:
+        """The largest expected return of an episode, undiscounted; None where it is not known.
+
+        It is that of a team that sees the whole state: agents that see less may be unable to reach it.
+        Comparisons of algorithms measure returns by it.
+        """
+        return None
+
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """The best noiseless reward `()` of an agent's worst action in any state; at most 0.
 

@@ -116,6 +116,14 @@ class DifferentialGame(TeamEnvironment):
         payoffs = jax.vmap(self.payoff_of)(actions.reshape(-1, self.num_agents))
         return payoffs.reshape(actions.shape[:-1])
 
+    def optimal_return(self) -> float | None:
+        """The greatest height, at its centre; None for a batch of games, or if it lies out of bounds."""
+        if np.ndim(self.heights) != 1:
+            return None
+        best = int(np.argmax(self.heights))
+        inside = np.all(np.abs(np.asarray(self.centres)[best]) <= self.bound)
+        return float(self.heights[best]) if inside else None
+
     def render(self, state: DifferentialGameState, save_path: str | None = None) -> Any:
         """Draw the reward of every joint action, the last one marked."""
         return self._viewer().render(state, save_path)

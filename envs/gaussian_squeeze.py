@@ -149,6 +149,10 @@ class GaussianSqueeze(TeamEnvironment):
         usage = best_usage(self.mu, self.sigma, s, self.num_actions)
         return float(squeeze_reward(usage, np.asarray(self.mu, float), np.asarray(self.sigma, float)))
 
+    def optimal_return(self) -> float | None:
+        """See `optimum`; None for a batch of games, or if s is redrawn in every episode."""
+        return None if self.redraw or np.ndim(self.s) != 1 else self.optimum()
+
     def render(self, state: GaussianSqueezeState, save_path: str | None = None) -> Any:
         """Draw the reward curve, the joint action's place on it, and each agent's share."""
         return self._viewer().render(state, save_path)

@@ -159,6 +159,17 @@ class MatrixGame(TeamEnvironment):
         longest = sum(gamma**step for step in range(self.time_limit))
         return jnp.minimum(jnp.min(self.payoff), 0) * longest
 
+    def optimal_return(self) -> float | None:
+        """By backward induction over stages; None for a batch of games, or with a payoff per agent."""
+        payoff, following = np.asarray(self.payoff, np.float64), np.asarray(self.next_stage)
+        if self.general_sum or payoff.ndim != 1 + self.num_agents:
+            return None
+        values = np.zeros(self.num_stages)  # (K,), of the steps that are left
+        for _ in range(self.time_limit):
+            rewards = payoff + np.where(following == END, 0, values[following])
+            values = rewards.reshape(self.num_stages, -1).max(axis=1)
+        return float(np.asarray(self.start, np.float64) @ values)
+
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """The best payoff of the agent's worst action in any stage, or 0 if that is positive."""
         rewards = self.payoff[..., agent] if self.general_sum else self.payoff  # (K, A_1, ..., A_n)

@@ -228,6 +228,12 @@ class StagHunt(TeamEnvironment):
             step_count=state.step_count.astype(jnp.int32),
         )
 
+    def optimal_return(self) -> float | None:
+        """Every prey that two agents can catch, and no punishment; None for a batch of games."""
+        if np.ndim(self.capture_reward) or np.ndim(self.punishment) or float(self.punishment) > 0:
+            return None
+        return max(0.0, float(self.capture_reward)) * min(self.num_prey, self.num_agents // 2)
+
     def render(self, state: StagHuntState, save_path: str | None = None) -> Any:
         """Draw the grid, the prey caught in the last step, and the entities that have left."""
         return self._viewer().render(state, save_path)

@@ -190,6 +190,17 @@ class TeamMDP(TeamEnvironment):
         values = jax.lax.fori_loop(0, steps, lambda _, values: worse(values), jnp.zeros(self.num_states))
         return 1.01 * jnp.min(values)
 
+    def optimal_return(self) -> float | None:
+        """By backward induction over the steps of an episode; None for a batch of games."""
+        tables = self.transition, self.reward, self.terminal
+        transition, reward, terminal = (np.asarray(table, np.float64) for table in tables)
+        if reward.ndim != 1 + self.num_agents:
+            return None
+        values = np.zeros(self.num_states)  # (S,), of the steps that are left
+        for _ in range(self.time_limit):
+            values = (reward + transition @ ((1 - terminal) * values)).reshape(len(values), -1).max(axis=1)
+        return float(np.asarray(self.start, np.float64) @ values)
+
     def best_reward_of_worst_action(self, agent: int) -> jax.Array:
         """The best reward of the agent's worst action in any non-terminal state, or 0 if positive."""
         never_paid = jnp.expand_dims(jnp.asarray(self.terminal), tuple(range(-self.num_agents, 0)))

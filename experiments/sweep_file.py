@@ -142,18 +142,27 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         BadInputError: if it cannot be read, or is not a sweep that can run locally.
     """
-    try:
-        content = yaml.load(path.read_bytes(), _Loader)
-    except OSError as error:
-        raise BadInputError(f"sweep file {path} cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise BadInputError(f"sweep file {path} is not valid YAML: it is nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: undecodable bytes, impossible dates
-        raise BadInputError(f"sweep file {path} is not valid YAML: {str(error).splitlines()[0]}") from error
+    content = read_yaml(path, "sweep file")
     try:
         return _sweep(content)
     except BadInputError as error:
         raise BadInputError(f"sweep file {path}: {error}") from error
+
+
+def read_yaml(path: Path, name: str) -> Any:
+    """The content of a YAML file; `name` says in messages what kind of file it is.
+
+    Raises:
+        BadInputError: if it cannot be read, or is not valid YAML.
+    """
+    try:
+        return yaml.load(path.read_bytes(), _Loader)
+    except OSError as error:
+        raise BadInputError(f"{name} {path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise BadInputError(f"{name} {path} is not valid YAML: it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: undecodable bytes, impossible dates
+        raise BadInputError(f"{name} {path} is not valid YAML: {str(error).splitlines()[0]}") from error
 
 
 def choices(sweep: Sweep, runs: int | None, seed: int) -> Iterator[dict[str, Any]]:

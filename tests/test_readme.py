@@ -27,6 +27,7 @@ SMALLER = {
     "reproduce_qtran.py": ["--figures", "fig5", "--scale", "smoke"],
     "benchmark.py": ["--algos", "iql", "--seeds", "1", "--seconds", "0.01"],
     "sweep.py": ["--runs", "1"],
+    "compare.py": ["--seeds", "2", "--env-steps", "40"],
     "results_page.py": [],
     "play.py": ["--episodes", "2"],
     "plot.py": [],
