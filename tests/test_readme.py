@@ -29,6 +29,7 @@ SMALLER = {
     "sweep.py": ["--runs", "1"],
     "compare.py": ["--seeds", "2", "--env-steps", "40"],
     "results_page.py": [],
+    "errata.py": [],
     "play.py": ["--episodes", "2"],
     "plot.py": [],
 }
@@ -64,8 +65,12 @@ def test_make_reproduce_makes_the_matrix_games_and_nothing_that_takes_hours():
     assert figures == [claim.id for module in (game_3x3, game_21x21, random_games) for claim in module.CLAIMS]
 
 
-#: These take half a minute each.
-COSTLY = [line for line in SHELL if line.startswith(("python experiments/sweep", "python experiments/bench"))]
+#: These take half a minute each, or are run elsewhere too.
+COSTLY = [
+    line
+    for line in SHELL
+    if line.startswith(tuple(f"python experiments/{name}.py" for name in ("sweep", "benchmark", "compare")))
+]
 SCRIPTS = [line for line in SHELL if not line.startswith("make")]
 
 

@@ -102,10 +102,18 @@ def test_what_is_written(done):
     assert len(run["step_20"]["return"]) == len(run["absolute_metrics"]["return"]) == 1
 
 
-def test_a_finished_comparison_is_only_read(done, monkeypatch, capsys):
+@pytest.fixture
+def compared(monkeypatch):
+    """The comparisons that would have been drawn and written."""
+    kept = []
+    monkeypatch.setattr(compare, "write_comparison", lambda comparison, *rest: kept.append(comparison))
+    return kept
+
+
+def test_a_finished_comparison_is_only_read(done, monkeypatch, capsys, compared):
     monkeypatch.setattr("experiments.compare_runs.train", None)
     assert compare.main([*RUN, "--out", str(done[0])]) == 0
-    assert capsys.readouterr().out.count("last return") == 4
+    assert capsys.readouterr().out.count("last return") == len(compared[0].runs) == 4
 
 
 def test_other_settings_in_its_folder_are_refused_before_training(done, monkeypatch):
@@ -275,7 +283,7 @@ def test_runs_that_only_share_a_name_are_refused(tmp_path):
         compare.main([*flags, "--from", str(one)])
 
 
-def test_a_pair_that_fails_does_not_stop_the_others(done, tmp_path, monkeypatch, capsys):
+def test_a_pair_that_fails_does_not_stop_the_others(done, tmp_path, monkeypatch, capsys, compared):
     def fail(*args, **options):
         raise BadInputError("a checkpoint cannot be written")
 
@@ -285,9 +293,8 @@ def test_a_pair_that_fails_does_not_stop_the_others(done, tmp_path, monkeypatch,
     monkeypatch.setattr("experiments.compare_runs.train", fail)
     assert compare.main([*RUN, "--out", str(out)]) == 1
     assert "iql-tabular on matrix-qtran: a checkpoint cannot be written" in capsys.readouterr().err
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert "a checkpoint cannot be written" in page
-    assert len(json.loads((out / "comparison.json").read_text())["last_returns"]) == 3
+    (comparison,) = compared
+    assert list(comparison.failed) == [("iql-tabular", "matrix-qtran")] and len(comparison.runs) == 3
 
 
 def test_folder_names_are_safe(tmp_path):
