@@ -71,8 +71,10 @@ def params_from(tables):
     layers = {
         name: {
             "Dense_0": {
-                "kernel": table.reshape(*table.shape[:2], -1),
-                "bias": jnp.zeros((table.shape[0], table[0, 0].size)),
+                "kernel": jax.device_put(np.asarray(table).reshape(*table.shape[:2], -1)),
+                "bias": jax.device_put(
+                    np.zeros((len(table), table.size // np.prod(table.shape[:2])), np.float32)
+                ),
             }
         }
         for name, table in tables.items()
@@ -102,14 +104,14 @@ def random_tables(algorithm, env, seed):
     rng = np.random.default_rng(seed)
     lead = (env.num_agents, env.num_states)
     return {
-        name: jnp.asarray(rng.normal(size=(*lead, *shape)), jnp.float32)
+        name: jax.device_put(rng.normal(size=(*lead, *shape)).astype(np.float32))
         for name, shape in shapes_of(algorithm, env).items()
     }
 
 
 def at_state(tables, agent, state):
     """As the reference takes them: q, values and logits of one agent in one state."""
-    own = {name: np.asarray(table[agent, state], np.float64) for name, table in tables.items()}
+    own = {name: np.asarray(table)[agent, state].astype(np.float64) for name, table in tables.items()}
     parts = {
         kind: {n[: -len(kind) - 1]: t for n, t in own.items() if n.endswith(kind)}
         for kind in ("value", "policy")
@@ -126,13 +128,13 @@ def random_batch(env, size, seed):
     n, m = env.num_agents, env.num_options
     states, after = rng.integers(env.num_states, size=(2, size))
     batch = transitions(
-        jax.tree.map(lambda leaf: leaf[states], observations(env)),
-        jnp.asarray(rng.integers(env.num_actions, size=(size, n)), jnp.int32),
-        jnp.asarray(rng.normal(size=size), jnp.float32),
-        jnp.asarray(rng.integers(2, size=size), jnp.float32),
-        jax.tree.map(lambda leaf: leaf[after], observations(env)),
+        jax.tree.map(lambda leaf: np.asarray(leaf)[states], observations(env)),
+        rng.integers(env.num_actions, size=(size, n)),
+        rng.normal(size=size),
+        rng.integers(2, size=size).astype(np.float32),
+        jax.tree.map(lambda leaf: np.asarray(leaf)[after], observations(env)),
     )
-    options, previous = (jnp.asarray(rng.integers(m, size=(size, 1, n)), jnp.int8) for _ in range(2))
+    options, previous = (jax.device_put(rng.integers(m, size=(size, 1, n)).astype(np.int8)) for _ in range(2))
     return batch._replace(extras=FollowedOptions(options, previous)), states, after
 
 
@@ -196,8 +198,9 @@ def test_one_update_is_the_references(kind, relabel):
     tables, targets = random_tables(algorithm, env, 1), random_tables(algorithm, env, 2)
     batch, states, after = random_batch(env, 7, 3)
     params = params_from(tables)
-    state = learner.init(jax.random.key(0)).replace(params=params, target_params=params_from(targets))
-    state = state.replace(opt_state=algorithm.optimiser.init(params))
+    state = jax.jit(learner.init)(jax.random.key(0)).replace(
+        params=params, target_params=params_from(targets), opt_state=jax.jit(algorithm.optimiser.init)(params)
+    )
     updated, metrics = jax.jit(learner.update)(state, batch, clock_at(), jax.random.key(0))
     losses, slopes = reference_update(algorithm, env, tables, targets, batch, states, after)
     assert set(metrics) == set(losses)
