@@ -84,12 +84,13 @@ def test_weights_are_positive_and_sum_to_one():
     env = stages_at_random()
     critic, observation = LinearCritic(4, (5,)), first_observation(env)
     inputs = CriticInputs(jnp.zeros((2, 4)), observation, jnp.zeros(2, jnp.int32))
+    read = jax.jit(lambda seed, inputs: critic.apply(critic.init(jax.random.key(seed), inputs), inputs))
     for seed in range(20):
-        values = critic.apply(critic.init(jax.random.key(seed), inputs), inputs)
-        assert float(jnp.sum(values.weights)) == pytest.approx(1, abs=1e-6)
+        values = read(seed, inputs)
+        assert np.sum(values.weights) == pytest.approx(1, abs=1e-6)
         assert (values.weights > 0).all()
         other = inputs._replace(actions=jnp.ones(2, jnp.int32))
-        again = critic.apply(critic.init(jax.random.key(seed), inputs), other)
+        again = read(seed, other)
         np.testing.assert_array_equal(values.utilities, again.utilities)  # it reads no actions
 
 
@@ -122,7 +123,7 @@ def test_the_mean_gradient_is_that_of_the_expected_critic(counts, seed):
         return bound.evaluate(bound.utilities(observation), observation, nobody).expected(policies(agent))
 
     agent = state.params["params"]["agent"]
-    exact, current = jax.grad(expected)(agent), policies(agent)
+    exact, current = jax.jit(jax.grad(expected))(agent), np.asarray(jax.jit(policies)(agent))
     joints = jnp.asarray(list(itertools.product(*map(range, counts))), jnp.int32)
 
     def step(joint):
@@ -136,8 +137,8 @@ def test_the_mean_gradient_is_that_of_the_expected_critic(counts, seed):
         return jax.tree.map(jnp.subtract, after.params["params"]["agent"], old)
 
     steps = jax.jit(jax.vmap(step))(joints)
-    weights = jnp.prod(jax.vmap(lambda joint: current[jnp.arange(len(counts)), joint])(joints), axis=1)
-    mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), steps)
+    weights = np.prod(current[np.arange(len(counts)), np.asarray(joints)], axis=1)
+    mean = jax.tree.map(lambda leaf: np.tensordot(weights, leaf, 1), steps)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), mean, exact)
 
 
