@@ -46,7 +46,7 @@ def chapter(workshop: Workshop) -> Outcome:
     low, high = Q.mean(), Q.max()
     measured = {statement: abs(printed - right) <= TOLERANCE for statement, (printed, right) in found.items()}
     measured[SOFT_VALUE] = bool(low <= found[SOFT_VALUE][0] <= high)
-    figure, axes = panels(1, 1, (11.0, 4.4), "Chapter 5 of the thesis: as printed, and as it should be")
+    figure, axes = panels(1, 1, (12.0, 4.4), "Chapter 5 of the thesis: as printed, and as it should be")
     labels = [f"({statement.rpartition('(')[2]}" for statement in found]
     bar_counts(
         axes[0, 0],
@@ -55,7 +55,7 @@ def chapter(workshop: Workshop) -> Outcome:
             "as printed": [printed for printed, _ in found.values()],
             "right": [right for _, right in found.values()],
         },
-        value_format="{:.3f}",
+        value_format="{:.2f}",
     )
     axes[0, 0].tick_params(axis="x", labelsize="small", labelrotation=12)
     wrong = [statement for statement in found if not measured[statement]]
