@@ -63,7 +63,7 @@ def test_records_of_games_and_without_a_decision(tmp_path):
     folder = copied(tmp_path)
     path = folder / "ltql" / "operators.json"
     record = json.loads(path.read_text(encoding="utf-8"))
-    del record["seeds"]
+    record.pop("seeds", None)
     record |= {"games": 500, "verdict": "undecided", "measured": {"score": 1.0}, "parts": {"a score": False}}
     path.write_text(json.dumps(record), encoding="utf-8")
     assert results_page.main(["--results", str(folder)]) == 0
