@@ -21,6 +21,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+import envs.registry as environments
+from baselines.families import FAMILY_ENV_STEPS
 from envs.errors import BadInputError
 from experiments.compare_plan import Plan, make_plan, read_overrides
 from experiments.compare_runs import (
@@ -166,9 +168,16 @@ def summary_of(found: Sequence[Found]) -> str:
     tasks = {each.run.task for each in found}
     lanes = sum(len(each.run.seeds) for each in found)
     steps = sum(len(each.run.seeds) * int(each.run.env_steps[-1]) for each in found)
+    shorter = {}
+    for each in found:
+        known = environments.ENVIRONMENTS.get(each.run.task)
+        length, whole = int(each.run.env_steps[-1]), FAMILY_ENV_STEPS[known.family] if known else 0
+        if length < whole:
+            shorter[each.run.task] = f"{each.run.task} ({length:,} of {whole:,})"
+    less = f" Trained for less than the paper of the game's family: {', '.join(shorter.values())}."
     return (
         f"{len(algorithms)} algorithm(s) on {len(tasks)} task(s): {lanes:,} training runs with {steps:,} "
-        "environment steps in all."
+        f"environment steps in all.{less if shorter else ''}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -140,9 +141,10 @@ def read_folders(folders: Sequence[Path], modules: Collection[str] = ()) -> list
     found = []
     for folder in folders:
         records = sorted(
-            path
-            for path in folder.rglob("experiment.json")
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+            Path(place, "experiment.json")
+            for place, _, files in os.walk(folder)  # which passes over what cannot be read
+            if "experiment.json" in files
+            and not any(part.startswith(".") for part in Path(place).relative_to(folder).parts)
         )
         if not records:
             raise BadInputError(f"there is no run in {folder}: give the --out of train.py or of compare.py")

@@ -13,6 +13,7 @@ import envs
 from baselines.registry import ALGORITHMS
 from experiments import (
     benchmark,
+    compare,
     play,
     plot,
     reproduce_belief,
@@ -51,9 +52,11 @@ SCRIPTS = {
     "sweep": sweep,
     "benchmark": benchmark,
     "plot": plot,
+    "compare": compare,
     "results_page": results_page,
     **REPRODUCTIONS,
 }
+COMPARISON = ["compare", "--algos", "iql-tabular", "--envs", "matrix-qtran"]
 RUN = Experiment(
     algorithm=baselines.make("iql-tabular"), environment=envs.make("matrix-qtran"), seeds=(0, 1), env_steps=30
 )
@@ -385,6 +388,10 @@ def cases():
         yield ["play", "--run", f"@/records/{name}"], f"@/records/{name}/experiment.json holds no experiment"
         yield ["plot", f"@/records/{name}"], f"@/records/{name}/experiment.json holds no experiment"
         yield trains("--out", f"@/records/{name}"), f"@/records/{name}"
+        yield (
+            ["compare", "--from", f"@/records/{name}"],
+            f"@/records/{name}/experiment.json holds no experiment",
+        )
 
     # Folders
     for out, said in {
@@ -397,6 +404,7 @@ def cases():
             trains(),
             ["sweep", "@/sweep.yaml"],
             ["benchmark"],
+            COMPARISON,
             ["qtran", "--figures", "table1", "--scale", "smoke"],
         ):
             yield [*command, "--out", out], "cannot be written", said
@@ -446,6 +454,22 @@ def cases():
     yield ["plot", "@/run", "--smooth", "0"], "--smooth must be at least 1, not 0"
     yield ["plot", "@/nothing"], "there is no @/nothing/experiment.json"
     yield ["plot", BYTES], r"there is no \udcff/experiment.json"
+
+    # Comparisons
+    yield ["compare"], "give at least one id with --algos and one with --envs"
+    yield [*COMPARISON, "--algos", "chess"], "unknown algorithm 'chess'"
+    yield [*COMPARISON, "--envs", "chess"], "unknown environment 'chess'"
+    yield [*COMPARISON, "--envs", "differential"], "no pair works: iql-tabular on differential: "
+    yield [*COMPARISON, "--seeds", "0"], "the number of seeds must be at least 1, not 0"
+    yield [*COMPARISON, "--env-steps", "0"], "env_steps must be at least 1, not 0"
+    yield [*COMPARISON, "--scale", "huge"], "huge"
+    yield [*COMPARISON, "--scale", "smoke", "--env-steps", "99"], "give either --scale or --env-steps"
+    yield [*COMPARISON, "--from", "@/run"], "@/run holds a run at 0 of 30 environment steps: finish it first"
+    yield [*COMPARISON, "--overrides", "@/sweep.yaml"], "'method' is not a part of it"
+    for path in ("@/nothing", "@", LONG, BYTES):
+        yield [*COMPARISON, "--overrides", path], "cannot be read"
+    for path in ("@/nothing", "@/file", "@/folder.png", LONG, BYTES):
+        yield ["compare", "--from", path], "there is no run in"
 
     # Sweeps and benchmarks
     for runs in ("0", "-1", "1" + "0" * 15):

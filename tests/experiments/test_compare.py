@@ -86,6 +86,7 @@ def test_what_is_written(done):
     out = done[0]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 5 and "http" not in page.split("<body>")[1].split("img")[0]
+    assert "less than the paper of the game" in page and "matrix-qtran (200 of 20,000)" in page
     for words in ("IQM", "optimality gap", "average rank", "Probability of improvement", "Wall-clock"):
         assert words in page
     numbers = json.loads((out / "comparison.json").read_text())
