@@ -29,8 +29,8 @@ NEAR = f"mean error of {JUDGED:,} particles"
 TAIL = f"95 % of {JUDGED:,} particles"
 #: The rule is not the first one.
 DISCLOSED = (
-    "The rule says the mean since a number was seen: at first 19 of 20 filters had to be within .05, which "
-    "1,000 particles cannot do for the tiger. The 95 % points"
+    "The rule says the mean since a number was seen: at first it said the 95 % point, which 1,000 particles "
+    "cannot bring below .05 for the tiger. The 95 % points"
 )
 
 
