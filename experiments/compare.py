@@ -15,7 +15,7 @@ import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is 
 # isort: split
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,7 +39,7 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError
-from jaxmarl_fac.report.comparison import Comparison
+from jaxmarl_fac.report.comparison import Comparison, FinishedRun
 from jaxmarl_fac.report.comparison_page import write_comparison
 from jaxmarl_fac.statistics import bootstrap_interval
 
@@ -54,7 +54,7 @@ class Options:
     Attributes:
         algos: ids of algorithms, or module:name for your own; `train.py --list` shows all.
         envs: ids of games, likewise.
-        seeds: number of seeds of each pair; more can be added later.
+        seeds: number of seeds of each pair, 10 if not given; more can be added later.
         scale: smoke learns hardly anything, in seconds; quick, if not given, trains 20,000 environment steps;
             paper as many as the paper of the game's family.
         env_steps: environment steps of every pair, instead of a scale.
@@ -67,7 +67,7 @@ class Options:
 
     algos: tuple[str, ...] = ()
     envs: tuple[str, ...] = ()
-    seeds: int = SEEDS
+    seeds: int | None = None
     scale: Literal["smoke", "quick", "paper"] | None = None
     env_steps: int | None = None
     overrides: Path | None = None
@@ -103,8 +103,9 @@ def main(argv: Sequence[str]) -> int:
         print(line_of(title, done), flush=True)
     if not found:
         raise BadInputError(f"no pair could be trained: {next(iter(failed.values()))}")
+    comparison = comparison_of(found, plan, failed)
     report = write_comparison(
-        comparison_of(found, plan, failed), "Comparison of algorithms", summary_of(found), options.out
+        comparison, "Comparison of algorithms", summary_of(comparison.runs.values()), options.out
     )
     print(f"report: {report}")
     return cli.FAILED if failed else cli.DONE
@@ -120,13 +121,19 @@ def plan_of(options: Options) -> Plan:
         raise BadInputError("give either --scale or --env-steps")
     overrides = read_overrides(options.overrides)
     if not options.algos and not options.envs and options.others:
+        for flag in ("seeds", "scale", "env_steps", "overrides"):
+            if getattr(options, flag) is not None:
+                name = flag.replace("_", "-")
+                raise BadInputError(
+                    f"--{name} is for pairs to train: give --algos and --envs, or leave it out"
+                )
         return Plan((), {})
     if not options.algos or not options.envs:
         raise BadInputError("give at least one id with --algos and one with --envs, or runs with --from")
     return make_plan(
         tuple(dict.fromkeys(options.algos)),
         tuple(dict.fromkeys(options.envs)),
-        options.seeds,
+        SEEDS if options.seeds is None else options.seeds,
         options.scale or "quick",
         options.env_steps,
         overrides,
@@ -162,19 +169,23 @@ def line_of(title: str, done: Found) -> str:
     return f"{title}: last return {score.value:.4g} [{score.low:.4g}, {score.high:.4g}]{seconds}"
 
 
-def summary_of(found: Sequence[Found]) -> str:
+def summary_of(runs: Iterable[FinishedRun]) -> str:
     """What was compared, as a sentence."""
-    algorithms = {each.run.algorithm for each in found}
-    tasks = {each.run.task for each in found}
-    lanes = sum(len(each.run.seeds) for each in found)
-    steps = sum(len(each.run.seeds) * int(each.run.env_steps[-1]) for each in found)
-    shorter = {}
-    for each in found:
-        known = environments.ENVIRONMENTS.get(each.run.task)
-        length, whole = int(each.run.env_steps[-1]), FAMILY_ENV_STEPS[known.family] if known else 0
-        if length < whole:
-            shorter[each.run.task] = f"{each.run.task} ({length:,} of {whole:,})"
-    less = f" Trained for less than the paper of the game's family: {', '.join(shorter.values())}."
+    runs = tuple(runs)
+    algorithms = {run.algorithm for run in runs}
+    tasks = {run.task for run in runs}
+    lanes = sum(len(run.seeds) for run in runs)
+    steps = sum(len(run.seeds) * int(run.env_steps[-1]) for run in runs)
+    shorter = []
+    for task in dict.fromkeys(run.task for run in runs):
+        known = environments.ENVIRONMENTS.get(task)
+        whole = FAMILY_ENV_STEPS[known.family] if known else 0
+        lengths = {int(run.env_steps[-1]) for run in runs if run.task == task}
+        least, most = min(lengths), max(lengths)
+        if least < whole:
+            given = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+            shorter.append(f"{task} ({given} of {whole:,})")
+    less = f" Trained for less than the paper of the game's family: {', '.join(shorter)}."
     return (
         f"{len(algorithms)} algorithm(s) on {len(tasks)} task(s): {lanes:,} training runs with {steps:,} "
         f"environment steps in all.{less if shorter else ''}"

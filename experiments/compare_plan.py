@@ -139,7 +139,7 @@ def read_overrides(path: Path | None) -> OverridesFile:
         raise empty.error(f"{unknown[0]!r} is not a part of it: choose from algos, envs, pairs")
 
     def read(part: Any, name: str, lookup: Any) -> dict[str, Any]:
-        found = _mapping(part or {}, empty, name)
+        found = _mapping({} if part is None else part, empty, name)
         for each in found:
             try:
                 lookup(each)
@@ -170,10 +170,10 @@ def _mapping(value: Any, file: OverridesFile, name: str) -> dict[str, Any]:
 
 def _settings(value: Any, file: OverridesFile, name: str) -> dict[str, Any]:
     found = {}
-    for key, each in _mapping(value or {}, file, name).items():
+    for key, each in _mapping({} if value is None else value, file, name).items():
         plain = [*each] if isinstance(each, list) else [each]
-        if not plain or not all(isinstance(item, bool | int | float | str) for item in plain):
-            raise file.error(f"{name}: {key} must be a number, text, true, false or a list of these")
+        if not plain or not all(isinstance(item, bool | int | float | str | None) for item in plain):
+            raise file.error(f"{name}: {key} must be a number, text, true, false, null or a list of these")
         found[key.replace("-", "_")] = each
     return found
 

@@ -60,13 +60,13 @@ class Options:
         ids: of the errata to compute; all if none is given.
         list: only list them.
         write: write the page of all of them.
-        out: the page.
+        out: the page, docs/errata.md if not given.
     """
 
     ids: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     list: bool = False
     write: bool = False
-    out: Path = Path("docs/errata.md")
+    out: Path | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,14 +81,21 @@ def main(argv: Sequence[str]) -> int:
             near = difflib.get_close_matches(wanted, BY_ID, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise BadInputError(f"unknown erratum {wanted!r}: {hint}--list shows all {len(BY_ID)}")
+    if options.list and (options.ids or options.write):
+        raise BadInputError("--list lists all errata and computes none: leave out the ids and --write")
+    if options.out is not None and not options.write:
+        raise BadInputError("--out is for the page: add --write")
     if options.list:
         for erratum in ERRATA:
             print(f"{erratum.id}: {erratum.source}, {erratum.place}")
         return cli.DONE
     if options.write and options.ids:
         raise BadInputError("--write writes all errata: leave out the ids")
+    out = options.out or Path("docs/errata.md")
     if options.write:
-        prepare_folder(options.out.parent)
+        prepare_folder(out.parent)
+        if out.is_dir():
+            raise BadInputError(f"{out} is a folder: give the path of the page, such as {out / 'errata.md'}")
     found = {}
     for erratum in [BY_ID[wanted] for wanted in options.ids] or ERRATA:
         result = found[erratum] = compute(erratum)
@@ -99,8 +106,8 @@ def main(argv: Sequence[str]) -> int:
         )
     unshown = [erratum.id for erratum, result in found.items() if not result.shown]
     if options.write and not unshown:
-        write_text(options.out, page(found, COMMAND, HEAD))
-        print(f"written: {options.out}")
+        write_text(out, page(found, COMMAND, HEAD))
+        print(f"written: {out}")
     elif options.write:
         print(f"not written: {', '.join(unshown)}")
     return cli.FAILED if unshown else cli.DONE

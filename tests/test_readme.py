@@ -70,6 +70,7 @@ COSTLY = [
     line
     for line in SHELL
     if line.startswith(tuple(f"python experiments/{name}.py" for name in ("sweep", "benchmark", "compare")))
+    or "--out runs/first" in line  # see `first`
 ]
 SCRIPTS = [line for line in SHELL if not line.startswith("make")]
 

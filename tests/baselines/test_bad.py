@@ -195,6 +195,7 @@ def test_the_gradient_is_that_of_the_expected_return(tremble):
 # Particles
 
 
+@pytest.mark.slow
 def test_many_particles_believe_what_the_exact_belief_does():
     """Under the same probabilistic partial policies, of two agents and a tiger over three steps."""
     env = two_agent_tiger(time_limit=9)
@@ -222,7 +223,7 @@ def test_many_particles_believe_what_the_exact_belief_does():
     assert exact.features[-2] > 0.9  # the tiger is on the left
 
 
-@pytest.mark.parametrize("name", but_slow(BOTH, {"bad-particles"}))
+@pytest.mark.parametrize("name", but_slow(BOTH, {"bad"}))
 def test_the_update_sees_what_was_seen_in_play(name):
     """Across the borders of episodes, whose first beliefs are drawn anew from the stored seeds."""
     env = two_agent_tiger(time_limit=2)
@@ -275,6 +276,7 @@ def test_public_agents_play_games_with_public_observations_only(bad_input):
 # What they learn
 
 
+@pytest.mark.slow
 def test_the_value_of_greedy_play():
     """By action 1 always, which earns 10 where the cards are the same and 0 elsewhere."""
     algorithm = baselines.make("bad", hidden=(3,))

@@ -23,7 +23,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.soft import belief
 from jaxmarl_fac.soft.particles import Particles
 from tests.baselines.learners import randomised
-from tests.helpers import clock_at
+from tests.helpers import but_slow, clock_at
 
 SMALL = {"hidden": (5,), "latent_size": 2, "particles": 3}
 TIGERS = envs.make("two-agent-tiger", public_actions=False)
@@ -83,7 +83,7 @@ def played(readout):
     return algorithm, learner, network, params, trajectory, jnp.stack(outputs)
 
 
-@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("readout", but_slow(READOUTS, {"average"}))
 def test_what_has_acted_is_unrolled_again(readout):
     """The same draws and ancestors, across the border of two episodes."""
     *_, network, params, trajectory, outputs = played(readout)
@@ -181,6 +181,7 @@ def test_the_second_rnn_reads_the_weights():
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_bound_is_that_of_finite_differences():
     """Resampling off, where nothing is left out: along five directions, of all networks of the model."""
     env = envs.make("hmm")

@@ -198,7 +198,7 @@ UPDATES = {
 }
 
 
-@pytest.mark.parametrize("update", but_slow(UPDATES, {"coma-recurrent"}))
+@pytest.mark.parametrize("update", but_slow(UPDATES, {"coma-forward"}))
 def test_an_update(update):
     algorithm_id, recurrent = UPDATES[update]
     algorithm = small(algorithm_id, rollout_length=LENGTH, recurrent=recurrent)
@@ -683,6 +683,7 @@ def test_agents_sample_from_their_policies(algorithm_id, recurrent):
         np.testing.assert_array_equal(decisions.carry.last_actions, decisions.actions)
 
 
+@pytest.mark.slow
 def test_the_entropys_weight_falls_linearly():
     """From .5 to .1: .4 after a quarter of the training."""
 

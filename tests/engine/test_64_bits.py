@@ -16,10 +16,8 @@ from tests.helpers import but_slow
 
 #: One of each kind; the others are slow.
 FAMILIES = (
-    "qtran-alt",
     "coma",
     "fmq",
-    "rommeo-ac",
 )
 #: Games of algorithms that need options, or public observations.
 THEIR_GAMES = {

@@ -175,6 +175,7 @@ def assert_joined(folder, result, together):
     assert len(list((folder / "checkpoints").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_seeds_are_added_to_a_finished_run(finished, folder, together):
     result = train(MORE, folder)
     assert_joined(folder, result, together)

@@ -381,6 +381,7 @@ def test_stopped_by_a_signal_and_resumed(whole, tmp_path, number):
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
 
 
+@pytest.mark.slow
 def test_stopped_between_evaluations_and_resumed(whole, tmp_path, monkeypatch):
     """In the middle of episodes, of a target period and of an interval of metrics."""
     original = Program.chunk
@@ -518,6 +519,7 @@ def stored_actions(program, buffer):
     return np.asarray(jax.jit(jax.vmap(jax.vmap(store.unpack)))(buffer)["actions"])
 
 
+@pytest.mark.slow
 def test_epsilon_is_that_of_the_environment_steps():
     """MANY's goes from 0 to 1 in 4 steps, which are its first iteration: greedy there, then uniform."""
     program = Program(MANY)

@@ -114,7 +114,7 @@ def test_recurrent_agents_across_the_borders_of_episodes(shared, ids, last_actio
     np.testing.assert_array_equal(changed, np.arange(T + 1) < min(starts, default=T + 1))
 
 
-@pytest.mark.parametrize("memory", EITHER)
+@pytest.mark.parametrize("memory", but_slow(EITHER, [False]))
 def test_an_agents_utilities_depend_on_its_own_parameters_alone(memory):
     network, params = with_memory(False, True, True) if memory else feed_forward(False, True)
     derivatives = jax.jacrev(lambda params: network.apply(params, VIEWS[0])[0])(params)

@@ -502,23 +502,14 @@ def updates_one_by_one(experiment):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "fields", "first"),
     [
-        pytest.param(Counter(Rollout(4)), {}, 4, marks=pytest.mark.slow),
+        (Counter(Rollout(4)), {}, 4),
         (Counter(Rollout(4), 2, 50), {"num_envs": 3, "updates_per_step": 2}, 20),
-        pytest.param(
-            Counter(Together(fresh=Rollout(4), replay=Transitions(50, 4)), 1, 30),
-            {"num_envs": 2},
-            16,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            Counter(Together(fresh=Rollout(5), replay=Episodes(50, 4))),
-            {"updates_per_step": 3},
-            10,
-            marks=pytest.mark.slow,
-        ),
+        (Counter(Together(fresh=Rollout(4), replay=Transitions(50, 4)), 1, 30), {"num_envs": 2}, 16),
+        (Counter(Together(fresh=Rollout(5), replay=Episodes(50, 4))), {"updates_per_step": 3}, 10),
     ],
 )
 def test_updates_are_counted(algorithm, fields, first):
@@ -611,6 +602,7 @@ def guessing_game(stages=4):
     return staged_game(payoff, np.full(payoff.shape, -1), np.full(stages, 1 / stages), time_limit=1)
 
 
+@pytest.mark.slow
 def test_what_agents_draw_at_the_start_is_independent_of_what_the_game_draws():
     """In greedy play and in training: keys that are the same, or made in the same way, would guess it."""
     env = guessing_game()

@@ -1,5 +1,6 @@
 """Comparisons from the command line: plans, bad input, merged folders, a killed run, and what is written."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -218,9 +219,38 @@ def test_bad_flags(flags, message, tmp_path, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("flags", [["--seeds", "3"], ["--env-steps", "9"], ["--scale", "smoke"]])
+def test_flags_of_training_without_pairs_to_train(flags, tmp_path):
+    kept(tmp_path / "a")
+    with pytest.raises(BadInputError, match=f"{flags[0]} is for pairs to train: give --algos and --envs"):
+        compare.main(["--from", str(tmp_path / "a"), *flags, "--out", str(tmp_path / "out")])
+
+
+def test_the_summary_counts_a_seed_once_and_names_every_length(tmp_path):
+    kept(tmp_path / "a" / "one", seeds=(0, 1))
+    kept(tmp_path / "a" / "two", seeds=(1, 2))
+    kept(tmp_path / "a" / "qmix", "qmix", seeds=(0,))
+    found = merged(read_folders((tmp_path / "a", tmp_path / "a"), ())).values()
+    runs = sorted(found, key=lambda run: len(run.seeds))
+    assert [len(run.seeds) for run in runs] == [1, 3]
+    longer = [dataclasses.replace(run, env_steps=run.env_steps * (1 + i)) for i, run in enumerate(runs)]
+    last = int(longer[0].env_steps[-1])
+    told = compare.summary_of(longer)
+    assert f"4 training runs with {last + 3 * 2 * last:,} environment steps in all" in told
+    assert f"matrix-qtran ({last:,} to {2 * last:,} of" in told
+
+
+def test_an_override_can_be_none(tmp_path):
+    path = written(tmp_path / "o.yaml", "algos: {qmix: {max_grad_norm: null}}\nenvs: null")
+    assert read_overrides(path).algos == {"qmix": {"max_grad_norm": None}}
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
+        ("algos: []", "algos must be names with what belongs to them"),
+        ("envs: false", "envs must be names"),
+        ("algos: {qmix: []}", "qmix must be names"),
         ("algos: {qmix: {colour: 3}}", "qmix: it has no setting 'colour'"),
         (
             "envs: {two-step: {colour: 3}}",

@@ -157,6 +157,10 @@ def test_what_is_not_shown_is_said_and_not_written(tmp_path, capsys, monkeypatch
         ),
         (["xyz"], "unknown erratum 'xyz': --list shows all"),
         (["remix-jensen", "--write"], "--write writes all errata: leave out the ids"),
+        (["--list", "--write"], "--list lists all errata and computes none: leave out the ids and --write"),
+        (["--list", "remix-jensen"], "--list lists all errata and computes none: leave out the ids"),
+        (["--out", "page.md"], "--out is for the page: add --write"),
+        (["--write", "--out", "/tmp"], "/tmp is a folder: give the path of the page, such as /tmp/errata.md"),
     ],
 )
 def test_bad_input_is_one_line(argv, message):

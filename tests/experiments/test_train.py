@@ -193,6 +193,7 @@ def test_from_the_shell_bad_input_is_one_line_and_status_2():
     assert not done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_without_tracking_never_imports_wandb():
     code = (
         "import sys; sys.argv = ['train.py', '--list']\n"
@@ -230,6 +231,7 @@ def test_where_a_run_is_kept_and_tracked(fake_wandb, monkeypatch, bad_input, fla
         assert train.folder_and_mode(parsed) == (Path(wanted[0]), wanted[1])
 
 
+@pytest.mark.slow
 def test_as_wandb_agent_runs_it(fake_wandb, tmp_path, monkeypatch):
     """A folder of its own, all settings; resumed it is the same run."""
     monkeypatch.chdir(tmp_path)

@@ -189,9 +189,11 @@ def elbo(workshop: Workshop) -> Outcome:
                 measured[LEARNED] = (evidence - after) / (evidence - before)
                 ours[name] |= {"one particle, bootstrap": before, "one particle, learned": after}
                 names = ["bootstrap", "learned", "exact"]
-                axes[0, 1].bar(names, [evidence - before, evidence - after, 0], color=colour)
+                bars = axes[0, 1].bar(names, [evidence - before, evidence - after, 0], color=colour)
+                axes[0, 1].bar_label(bars, fmt="%.4f", padding=2)
     axes[0, 0].set(xscale="log", xlabel="particles K", ylabel="E of the estimate of log p(o)")
-    axes[0, 1].set(ylabel="log p(o) minus the ELBO of one particle", title=f"proposals on the {WEATHER}")
+    axes[0, 1].set(ylabel="log p(o) minus the ELBO", title=f"proposals of one particle, {WEATHER}")
+    axes[0, 1].margins(y=0.1)
     axes[0, 0].legend(frameon=False, fontsize="small", title="dashed: log p(o)")
     for each in axes[0]:
         each.grid(alpha=0.25)

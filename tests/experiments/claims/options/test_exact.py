@@ -62,6 +62,7 @@ def test_errata_have_numbers():
     assert min(sizes) > 0.1
 
 
+@pytest.mark.slow
 def test_random_games():
     drawn = games.random_games(jax.random.key(0), 5, 2, np.array([0, 0, 0, 1, 1]))
     own, other = (np.asarray(prior) for prior in drawn.action_priors)
