@@ -71,32 +71,16 @@ def joint_tables(algorithm: QLearner, env: TeamEnvironment, params: Params) -> M
     `utilities (n, A)`, `greedy_actions (n,)`, and every joint value that the algorithm has (`q_tot`, or
     `q_jt` and `q_prime`) for every joint action, `(A, ..., A)`.
     """
-    game, observation = GameSpec.of(env), _first_observation(env)
-    shape = (game.num_actions,) * game.num_agents
-    joint_actions = jnp.indices(shape).reshape(game.num_agents, -1).T  # (A^n, n)
-    values = jax.vmap(lambda actions: algorithm.joint_values(game, params, observation, actions))(
-        joint_actions
-    )
-    utilities = algorithm.utilities(game, params, observation)
-    return {
-        "utilities": utilities,
-        "greedy_actions": jnp.argmax(utilities, axis=-1),
-        **{name: table.reshape(shape) for name, table in values.items()},
-    }
+    return _tables_at(algorithm, GameSpec.of(env), params, _first_observation(env))
 
 
 def tables_of_states(algorithm: QLearner, env: Any, params: Params) -> Metrics:
     """`joint_tables` in every state of a `TeamMDP`, terminal ones too, with a leading axis `(S,)`."""
     game, first = GameSpec.of(env), env.reset(jax.random.key(0))[0]
-    shape = (game.num_actions,) * game.num_agents
-    joint_actions = jnp.indices(shape).reshape(game.num_agents, -1).T  # (A^n, n)
 
     def of_state(state: jax.Array) -> Metrics:
         observation = env.observe(first.replace(state=state.astype(first.state.dtype)))
-        values = jax.vmap(lambda actions: algorithm.joint_values(game, params, observation, actions))
-        utilities = algorithm.utilities(game, params, observation)
-        tables = {name: table.reshape(shape) for name, table in values(joint_actions).items()}
-        return {"utilities": utilities, "greedy_actions": jnp.argmax(utilities, axis=-1), **tables}
+        return _tables_at(algorithm, game, params, observation)
 
     return jax.vmap(of_state)(jnp.arange(len(env.terminal)))
 
@@ -145,6 +129,21 @@ def start_policies(algorithm: Algorithm, env: TeamEnvironment, params: Params) -
 
     actions = jax.vmap(draw)(jax.random.split(jax.random.key(0), POLICY_DRAWS))  # (draws, n)
     return {"start_policies": jnp.mean(jax.nn.one_hot(actions, game.num_actions), axis=0)}
+
+
+def _tables_at(algorithm: QLearner, game: GameSpec, params: Params, observation: Any) -> Metrics:
+    """What `joint_tables` gives, at one observation."""
+    shape = (game.num_actions,) * game.num_agents
+    joint_actions = jnp.indices(shape).reshape(game.num_agents, -1).T  # (A^n, n)
+    values = jax.vmap(lambda actions: algorithm.joint_values(game, params, observation, actions))(
+        joint_actions
+    )
+    utilities = algorithm.utilities(game, params, observation)
+    return {
+        "utilities": utilities,
+        "greedy_actions": jnp.argmax(utilities, axis=-1),
+        **{name: table.reshape(shape) for name, table in values.items()},
+    }
 
 
 def _first_observation(env: TeamEnvironment) -> Any:
