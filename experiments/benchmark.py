@@ -42,7 +42,7 @@ from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
 from jaxmarl_fac.loop import train
 from jaxmarl_fac.memory import Transitions
-from jaxmarl_fac.memory.packing import plain_step
+from jaxmarl_fac.memory.packing import plain_step, tree_bytes
 from jaxmarl_fac.parallel import PER_LANE, REPLICATED, lane_mesh, per_device
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.report.figures import panels, save
@@ -412,11 +412,11 @@ def measure_environment(env_id: str, seconds: float) -> dict[str, float]:
     games = jax.jit(every)
     keys = jax.random.split(jax.random.key(0), mesh.size)
     taken = fastest(lambda count: jax.block_until_ready(games(keys, jnp.int32(count))), seconds)
-    kept = Transitions(1, 1).bind(env, plain_step(env), num_envs=1, iterations=1).bytes_per_transition
+    store = Transitions(1_000_000, 1).bind(env, plain_step(env), num_envs=1, iterations=1_000_000)
     return {
         "env_steps_per_s": mesh.size * PARALLEL_ENVS / taken,
-        "bytes_per_transition": kept,
-        "replay_mb_per_million": kept,  # bytes per transition equal megabytes per million transitions
+        "bytes_per_transition": store.bytes_per_transition,
+        "replay_mb_per_million": tree_bytes(jax.eval_shape(store.init)) / 1e6,
     }
 
 
@@ -453,7 +453,7 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
             "The environment alone, with observations and a random policy: "
             f"{machine['env_steps_per_s']:,.0f} steps/s. "
             f"Replay keeps {machine['bytes_per_transition']} bytes per transition, "
-            f"{machine['replay_mb_per_million']} MB per million.",
+            f"{machine['replay_mb_per_million']:.1f} MB per million.",
             "",
         ]
     if machine["peers"]:

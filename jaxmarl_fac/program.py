@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
 from envs.base import TeamEnvironment
 from envs.memory import check_fits
@@ -20,7 +21,7 @@ from jaxmarl_fac.memory.packing import plain_step, tree_bytes
 from jaxmarl_fac.parallel import (
     PER_LANE,
     REPLICATED,
-    block_size,
+    block_sizes,
     cheap_compile,
     each_lane_alone,
     free_on_devices,
@@ -62,23 +63,32 @@ class LaneConstants:
 
 
 class Program:
-    """The compiled functions of an experiment over all its lanes."""
+    """The compiled functions of an experiment over all its lanes.
 
-    def __init__(self, experiment: Experiment):
+    Args:
+        experiment: what to run.
+        mesh: the devices; `lane_mesh` if not given. For those of a topology, which nothing can run on, the
+            functions can be compiled.
+    """
+
+    def __init__(self, experiment: Experiment, mesh: Mesh | None = None):
         self.experiment = experiment
-        self.mesh = lane_mesh(experiment.lanes)
+        self.mesh = lane_mesh(experiment.lanes) if mesh is None else mesh
         constants = self._lane_constants()
         env = jax.tree.map(lambda leaf: leaf[0], constants.environment)
         bound = experiment.bind(env)
         learner = jax.eval_shape(bound.init, constants.key[0])
         self._example = step_example(env, bound)
-        #: Lanes that one device runs at a time.
-        self.block = (
-            1 if experiment.bitwise_seeds else block_size(experiment.lanes, self.mesh, tree_bytes(learner))
-        )
+        #: Lanes that one device runs at a time, and those among them that it updates at a time.
+        self.block, self.updating = 1, 1
+        if not experiment.bitwise_seeds:
+            batch = jax.eval_shape(self._batch, jax.tree.map(lambda leaf: leaf[0], constants))
+            self.block, self.updating = block_sizes(
+                experiment.lanes, self.mesh, tree_bytes(learner), tree_bytes(batch)
+            )
         #: Gather index that pads the lanes to a multiple of the device count by repeating the first ones.
         self.pad_index = np.arange(padded_count(experiment.lanes, self.mesh, self.block)) % experiment.lanes
-        self.constants = shard(jax.tree.map(lambda leaf: leaf[self.pad_index], constants), self.mesh)
+        self._padded = jax.tree.map(lambda leaf: leaf[self.pad_index], constants)
         self.schedule = experiment.schedule
 
         lanes, shared = PER_LANE, REPLICATED
@@ -102,16 +112,25 @@ class Program:
 
     # --- on the host ---
 
+    @functools.cached_property
+    def constants(self) -> LaneConstants:
+        """What distinguishes the lanes, on the devices."""
+        constants: LaneConstants = shard(self._padded, self.mesh)
+        return constants
+
     def initial_lanes(self) -> Lane:
         """All lanes at iteration 0."""
         return self._start(self.constants)
 
     def abstract_lanes(self) -> Lane:
         """Shapes, dtypes and shardings of the lanes, for restoring a checkpoint."""
+        return self._abstract(jax.eval_shape(self._init, self._padded))
+
+    def _abstract(self, tree: Any) -> Any:
+        """Shapes, dtypes and shardings of a tree with a leading lane axis."""
         sharding = lane_sharding(self.mesh)
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self._init, self.constants),
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
         )
 
     def check_memory(self) -> None:
@@ -228,6 +247,11 @@ class Program:
         waiting = jnp.zeros((self.experiment.num_envs,), bool) if takes_a_row else None
         return Lane(state, buffer, env_states, carries, sums, waiting)
 
+    def _batch(self, constants: LaneConstants) -> Any:
+        """A batch, for its shapes."""
+        _, store = self.bind(constants.environment)
+        return store.sample(store.init(), jnp.int32(1), constants.key)
+
     def _clock(self, iteration: jax.Array, updates: int) -> Clock:
         """The clock at the start of an iteration, after `updates` of its updates."""
         experiment, schedule = self.experiment, self.schedule
@@ -244,6 +268,14 @@ class Program:
 
     def _iteration(self, lane: Lane, constants: LaneConstants, iteration: jax.Array, learn: bool) -> Lane:
         """Act in every environment, store the steps and, if `learn`, update."""
+        lane, sample_key = self._act(lane, constants, iteration)
+        if not learn:
+            return lane
+        state, sums = self._learn(lane, constants, iteration, sample_key)
+        return lane.replace(learner=state, sums=sums)  # type: ignore[attr-defined,no-any-return]
+
+    def _act(self, lane: Lane, constants: LaneConstants, iteration: jax.Array) -> tuple[Lane, jax.Array]:
+        """Act in every environment and store the steps; also the key that draws this iteration's batches."""
         experiment, env = self.experiment, constants.environment
         learner, store = self.bind(env)
         params, clock = lane.learner.params, self._clock(iteration, 0)
@@ -276,15 +308,22 @@ class Program:
         buffer = store.add(lane.buffer, iteration, steps)
         begun = _begin(learner, env, params, fresh, reset_keys)
         env_states, carries = _where(over, (fresh, begun), (after, decisions.carry))
+        waiting = None if waiting is None else last
+        return Lane(lane.learner, buffer, env_states, carries, lane.sums, waiting), sample_key
+
+    def _learn(
+        self, lane: Lane, constants: LaneConstants, iteration: jax.Array, sample_key: jax.Array
+    ) -> tuple[LearnerState, dict[str, jax.Array]]:
+        """Update with the batches of an iteration; returns the learner and the sums of metrics."""
+        learner, store = self.bind(constants.environment)
         state, sums = lane.learner, lane.sums
-        if learn:
-            for place, key in enumerate(_split(sample_key, experiment.updates_per_step)):
-                batch = store.sample(buffer, iteration + 1, key)
-                time = self._clock(iteration + 1, 0)._replace(updates=self._clock(iteration, place).updates)
-                update_key = jax.random.fold_in(key, 1)  # XLA drops it where it is not used
-                state, metrics = learner.update(state, batch, time, update_key)
-                sums = jax.tree.map(jnp.add, sums, metrics)
-        return Lane(state, buffer, env_states, carries, sums, None if waiting is None else last)
+        for place, key in enumerate(_split(sample_key, self.experiment.updates_per_step)):
+            batch = store.sample(lane.buffer, iteration + 1, key)
+            time = self._clock(iteration + 1, 0)._replace(updates=self._clock(iteration, place).updates)
+            update_key = jax.random.fold_in(key, 1)  # XLA drops it where it is not used
+            state, metrics = learner.update(state, batch, time, update_key)
+            sums = jax.tree.map(jnp.add, sums, metrics)
+        return state, sums
 
     def _evaluate_lane(
         self, lane: Lane, constants: LaneConstants, iteration: jax.Array
@@ -333,13 +372,26 @@ class Program:
         lane = self._run_block(lane, of_lane, start, stop)
         return jax.tree.map(lambda leaf: leaf[None], lane)  # type: ignore[no-any-return]
 
+    def _iteration_by_groups(self, lanes: Lane, constants: LaneConstants, iteration: jax.Array) -> Lane:
+        """An iteration with an update: all lanes act at once, and `updating` of them at a time update."""
+        lanes, keys = jax.vmap(self._act, (0, 0, None))(lanes, constants, iteration)
+
+        def learn(place: jax.Array) -> Any:
+            lane, of_lane, key = jax.tree.map(lambda leaf: leaf[place], (lanes, constants, keys))
+            return self._learn(lane, of_lane, iteration, key)
+
+        learners, sums = jax.lax.map(learn, jnp.arange(self.block), batch_size=self.updating)
+        return lanes.replace(learner=learners, sums=sums)  # type: ignore[attr-defined,no-any-return]
+
     def _run_block(self, lanes: Lane, constants: LaneConstants, start: jax.Array, stop: jax.Array) -> Lane:
         """Iterations `start` to `stop`; the schedule is applied outside the vmap, the same for all lanes."""
         schedule = self.schedule
 
         def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
             step = functools.partial(self._iteration, learn=learn)
-            of_block = step if self.block == 1 else jax.vmap(step, (0, 0, None))
+            of_block: Callable[..., Lane] = step if self.block == 1 else jax.vmap(step, (0, 0, None))
+            if learn and self.updating < self.block:
+                of_block = self._iteration_by_groups
             return lambda iteration, lanes: of_block(lanes, constants, iteration)
 
         # Compares differences: the next multiple of a long period may overflow int32.

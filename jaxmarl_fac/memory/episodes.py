@@ -1,6 +1,7 @@
 """Whole episodes, drawn uniformly from the last ones."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ from flax import struct
 
 from envs.base import TeamEnvironment
 from jaxmarl_fac.experience import Step, Trajectory
-from jaxmarl_fac.memory.packing import from_bytes, pack, to_bytes, tree_bytes, widen
+from jaxmarl_fac.memory.packing import pack, widen
+from jaxmarl_fac.memory.rows import Rows, in_place
 from jaxmarl_fac.memory.transitions import check_replay
 
 
@@ -56,7 +58,7 @@ class Episodes:
 class EpisodeBuffer:
     """A slot holds one episode; every environment has slots of its own, one of which is being written."""
 
-    rows: jax.Array  # (E, slots, T + 1, bytes) uint8: one step each; the last one's state ends the episode
+    rows: jax.Array  # (E, R, 128), T + 1 steps in each slot; the last one's state ends the episode
     lengths: jax.Array  # (E, slots) int32, steps of the episode in each slot
     steps: jax.Array  # (E,) int32, steps so far of the episode that each environment is in
     finished: jax.Array  # (E,) int32, episodes that each environment has ended
@@ -79,14 +81,15 @@ class EpisodeRing:
     def __init__(self, env: TeamEnvironment, example: Step, num_envs: int, slots: int, memory: Episodes):
         self._env, self._num_envs, self.slots, self._memory = env, num_envs, slots, memory
         self._time_limit = env.time_limit
-        self._example = jax.eval_shape(lambda step: pack(env, step), example)
+        self.rows = Rows(jax.eval_shape(lambda step: pack(env, step), example))
+        #: Steps that a slot has room for.
+        self._room = self.rows.count(self._time_limit + 1) * self.rows.per_row // self.rows.height
 
     def init(self) -> EpisodeBuffer:
         """Nothing stored."""
         nothing = jnp.zeros((self._num_envs,), jnp.int32)
-        shape = (self._num_envs, self.slots, self._time_limit + 1, tree_bytes(self._example))
         return EpisodeBuffer(
-            rows=jnp.zeros(shape, jnp.uint8),
+            rows=self.rows.init(self._num_envs, steps=self.slots * self._room),
             lengths=jnp.zeros((self._num_envs, self.slots), jnp.int32),
             steps=nothing,
             finished=nothing,
@@ -95,20 +98,18 @@ class EpisodeRing:
     def add(self, buffer: EpisodeBuffer, additions: jax.Array, steps: Step) -> EpisodeBuffer:
         """Store one step of each environment; resets leave the buffer as it is."""
 
-        def rows_of(step: Step) -> jax.Array:
-            ending = step._replace(state=step.next_state)
-            return jnp.stack([to_bytes(pack(self._env, each)) for each in (step, ending)])  # (2, bytes)
+        def write(rows: jax.Array, place: jax.Array, step: Step) -> jax.Array:
+            # The state after the step is written too, and overwritten by the next step if there is one. A
+            # reset's row is overwritten by the first step of the episode.
+            rows = self.rows.write(rows, place, pack(self._env, step))
+            return self.rows.write(rows, place + 1, pack(self._env, step._replace(state=step.next_state)))
 
-        rows = jax.vmap(rows_of)(steps)  # (E, 2, bytes)
         slot = buffer.finished % self.slots  # (E,)
-        # The state after the step is written too, and overwritten by the next step if there is one. A reset's
-        # row is overwritten by the first step of the episode.
-        place = jnp.stack([buffer.steps, buffer.steps + 1], axis=1)  # (E, 2)
         each = jnp.arange(self._num_envs)
         taken = buffer.steps + steps.mask  # (E,)
         over = steps.last & steps.mask
         return EpisodeBuffer(
-            rows=buffer.rows.at[each[:, None], slot[:, None], place].set(rows),
+            rows=in_place(jax.vmap(write)(in_place(buffer.rows), slot * self._room + buffer.steps, steps)),
             lengths=buffer.lengths.at[each, slot].set(taken),
             steps=jnp.where(over, 0, taken),
             finished=buffer.finished + over,
@@ -128,15 +129,16 @@ class EpisodeRing:
             each = jnp.searchsorted(ends, index, side="right")
             back = ends[each] - index  # 1 is this environment's last finished episode
             slot = (buffer.finished[each] - back) % self.slots
-            return self._trajectory(buffer.rows[each, slot], buffer.lengths[each, slot])
+            items = self.rows.read_range(buffer.rows, each, slot * self._room, self._time_limit + 1)
+            return self._trajectory(items, buffer.lengths[each, slot])
 
         return jax.vmap(draw)(bits, recent)
 
-    def _trajectory(self, rows: jax.Array, length: jax.Array) -> Trajectory:
-        """The episode in the rows `(T + 1, bytes)`, of which `length` are steps."""
+    def _trajectory(self, items: dict[str, Any], length: jax.Array) -> Trajectory:
+        """The episode in the items `(T + 1, ...)`, of which `length` are steps."""
         # What lies behind the end is left from an older episode: the last state stands in for it.
         places = jnp.arange(self._time_limit + 1)
-        items = jax.vmap(lambda row: from_bytes(row, self._example))(rows[jnp.minimum(places, length)])
+        items = jax.tree.map(lambda leaf: leaf[jnp.minimum(places, length)], items)
         mask = places[:-1] < length  # (T,)
 
         def steps(leaf: jax.Array) -> jax.Array:

@@ -14,15 +14,8 @@ import jax.numpy as jnp
 from envs.base import TeamEnvironment
 from envs.errors import BadInputError
 from jaxmarl_fac.experience import Step, Trajectory
-from jaxmarl_fac.memory.packing import (
-    discounts,
-    from_bytes,
-    only_observation,
-    pack,
-    to_bytes,
-    tree_bytes,
-    widen,
-)
+from jaxmarl_fac.memory.packing import discounts, only_observation, pack, widen
+from jaxmarl_fac.memory.rows import Rows, in_place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +77,7 @@ class Newest:
 
 
 class Ring:
-    """A buffer `(slots * E, bytes)` uint8 of transitions; see `memory.base.Store`.
+    """A buffer `(E, R, 128)` of transitions, see `Rows`; and functions over it, see `memory.base.Store`.
 
     Stored of a step are the state before it, the actions, what came with them, the reward, the discount and
     the state after it (before any reset). For a stateless game no states are stored at all.
@@ -112,7 +105,7 @@ class Ring:
     ):
         self._env, self._num_envs, self.slots = env, num_envs, slots
         self._batch_size, self._newest, self._reset_rows = batch_size, newest, reset_rows
-        self._example = jax.eval_shape(self._pack, example)
+        self.rows = Rows(jax.eval_shape(self._pack, example))
 
     @property
     def size(self) -> int:
@@ -121,18 +114,17 @@ class Ring:
 
     @property
     def bytes_per_transition(self) -> int:
-        """Bytes that one transition takes."""
-        return tree_bytes(self._example)
+        """Bytes of what is kept of one transition."""
+        return self.rows.step_bytes
 
     def init(self) -> jax.Array:
         """Nothing stored."""
-        return jnp.zeros((self.size, self.bytes_per_transition), jnp.uint8)
+        return self.rows.init(self._num_envs, steps=self.slots)
 
     def add(self, buffer: jax.Array, additions: jax.Array, steps: Step) -> jax.Array:
         """Store one step of each environment over the oldest ones."""
-        rows = jax.vmap(lambda step: to_bytes(self._pack(step)))(steps)
-        place = additions % self.slots * self._num_envs  # the product alone could wrap
-        return jax.lax.dynamic_update_slice_in_dim(buffer, rows, place, 0)
+        write = jax.vmap(self.rows.write, (0, None, 0))
+        return in_place(write(in_place(buffer), additions % self.slots, jax.vmap(self._pack)(steps)))
 
     def sample(self, buffer: jax.Array, additions: jax.Array, key: jax.Array) -> Trajectory:
         """B transitions as trajectories with T = 1."""
@@ -144,12 +136,17 @@ class Ring:
             # Reducing 32 random bits modulo at most a million favours some items by less than 1 in 4,000.
             bits = jax.random.bits(key, (self._batch_size,))
             places = (bits % filled.astype(jnp.uint32)).astype(jnp.int32)
-        return self._trajectories(jax.vmap(self.unpack)(buffer[places]))
+        return self._trajectories(self.transitions(buffer, places))
 
-    def unpack(self, row: jax.Array) -> dict[str, Any]:
-        """What a row `(bytes,)` holds, by name."""
-        unpacked: dict[str, Any] = from_bytes(row, self._example)
-        return unpacked
+    def transitions(self, buffer: jax.Array, places: jax.Array) -> dict[str, Any]:
+        """What is stored in places `(B,)`, of `slot * E + e` for environment e, by name."""
+
+        def read(place: jax.Array) -> Any:
+            slot = jax.lax.div(place, self._num_envs)
+            return self.rows.read(buffer, place - slot * self._num_envs, slot)
+
+        read_all: dict[str, Any] = jax.vmap(read)(places)
+        return read_all
 
     def _pack(self, step: Step) -> dict[str, Any]:
         states = not self._env.stateless

@@ -454,7 +454,7 @@ def test_options_are_stored_with_the_steps_of_the_loop():
     lanes, _ = program.chunk(program.initial_lanes(), 0, 100)
     env = jax.tree.map(operator.itemgetter(0), program.constants.environment)
     _, store = program.bind(env)
-    rows = jax.vmap(store.unpack)(lanes.buffer[0])
+    rows = store.transitions(lanes.buffer[0], jnp.arange(100))
     options, previous = (np.asarray(each) for each in rows["extras"])
     assert options.dtype == np.int8 and options.shape == (100, 2)
     np.testing.assert_array_equal(previous[1:], options[:-1])

@@ -281,6 +281,14 @@ def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
 
 
 @pytest.mark.slow
+def test_lanes_that_update_by_groups_change_nothing(whole, monkeypatch):
+    """As on an accelerator with large batches: all act at once, 16 in a block, and 5 at a time update."""
+    monkeypatch.setattr("jaxmarl_fac.program.block_sizes", lambda *_: (16, 5))
+    assert (Program(BASE).block, Program(BASE).updating) == (16, 5)
+    assert_same_result(train(BASE), whole, tolerance=TOLERANCE)
+
+
+@pytest.mark.slow
 def test_one_device_and_two(whole, monkeypatch, tmp_path):
     """One device for the first half, two for the second: the numbers of two from start to end."""
     assert Program(BASE).mesh.size == 2
@@ -514,9 +522,10 @@ def greedy_actions(experiment, params):
 
 
 def stored_actions(program, buffer):
-    """The joint actions in every row of replay, `(lanes, size, n)`."""
+    """The joint actions in every place of replay, `(lanes, size, n)`."""
     _, store = program.bind(program.experiment.environment)
-    return np.asarray(jax.jit(jax.vmap(jax.vmap(store.unpack)))(buffer)["actions"])
+    places = jnp.arange(store.size)
+    return np.asarray(jax.jit(jax.vmap(store.transitions, (0, None)))(buffer, places)["actions"])
 
 
 @pytest.mark.slow
@@ -542,7 +551,7 @@ def test_beyond_32_bits_exploration_stays_at_its_end_and_replay_in_its_rows():
     program = Program(far)
     lanes, _ = program.chunk(program.initial_lanes(), 0, 4)
     start = 2**29 + 5
-    lanes = lanes.replace(buffer=jnp.zeros_like(lanes.buffer).at[..., :2].set(2))  # the joint action (2, 2)
+    lanes = lanes.replace(buffer=jnp.full_like(lanes.buffer, 2))  # the joint action (2, 2)
     lanes, healthy = program.chunk(lanes, start, start + 3)
     assert healthy.all()
     best = greedy_actions(far, lanes.learner.params)  # (lanes, n)
@@ -567,12 +576,12 @@ def test_the_newest_step_is_sampled_too():
     observation, game = env.observe(env.reset(jax.random.key(0))[0]), GameSpec.of(env)
     _, store = program.bind(env)
 
-    def loss(params, row):
-        item = store.unpack(row)
+    def loss(params, item):
         value = algorithm.joint_values(game, params, observation, item["actions"].astype(jnp.int32))["q_tot"]
         return jnp.square(value - item["reward"])
 
-    both = np.asarray(jax.jit(jax.vmap(jax.vmap(loss, (None, 0))))(params, lanes.buffer[:, :2]))  # (lanes, 2)
+    steps = jax.vmap(store.transitions, (0, None))(lanes.buffer, jnp.arange(2))  # (lanes, 2, ...)
+    both = np.asarray(jax.jit(jax.vmap(jax.vmap(loss, (None, 0))))(params, steps))  # (lanes, 2)
     first, newest = both.T
     apart = np.abs(newest - first) > 1
     share = ((np.asarray(lanes.sums["loss"]) - first) / (newest - first))[apart]
@@ -892,7 +901,7 @@ def test_a_short_run_needs_no_large_replay():
         env_steps=200,
     )
     lanes = Program(short).abstract_lanes()
-    assert lanes.buffer.shape[1] == 200
+    assert lanes.buffer.shape[1:] == (1, 29, 128)  # 7 transitions to a row
     assert lanes.buffer.size < 4e6  # bytes
 
 

@@ -9,7 +9,7 @@ from envs.matrix_games import MatrixGame, matrix_game, random_state_game, two_st
 from envs.predator_prey import PredatorPrey
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Newest, Transitions
-from jaxmarl_fac.memory.packing import plain_step, to_bytes
+from jaxmarl_fac.memory.packing import plain_step, tree_bytes
 from tests.engine.memory.games import NUMBERED, record, stages_at_random, stamped_step
 from tests.helpers import but_slow, sets_but_slow
 
@@ -99,7 +99,9 @@ def test_several_environments_fill_it_together():
 def test_size(capacity, num_envs, size):
     store = ring(Transitions(capacity, 1), NUMBERED, num_envs)
     assert store.size == size
-    assert store.init().shape == (size, store.bytes_per_transition)
+    (each, rows, width), per_row = store.init().shape, 128 // store.bytes_per_transition
+    assert (each, width) == (num_envs, 128)
+    assert 0 <= rows * per_row - size // num_envs < 32 * per_row
 
 
 def test_no_more_rows_than_steps_to_come():
@@ -225,7 +227,7 @@ def test_a_million_steps_of_predator_prey_fit_in_32_mb():
     small = PredatorPrey(jnp.float32(0.5))
     large = small.replace(num_agents=4, num_prey=2, height=7, width=7)
     for env in (small, large):
-        assert ring(Transitions(1_000_000, 32), env).bytes_per_transition <= 32
+        assert tree_bytes(jax.eval_shape(ring(Transitions(1_000_000, 32), env).init)) <= 32e6
 
 
 # Limits
@@ -238,10 +240,15 @@ def test_the_count_of_steps_may_pass_32_bits(num_envs, newest):
     game = matrix_game(np.zeros((2, 2)))
     memory = Newest(newest) if newest else Transitions(capacity=max(2 * num_envs, 50), batch_size=50)
     store = ring(memory, game, num_envs)
-    rows = {"actions": np.zeros((store.size, 2), np.int8), "discount": np.zeros(store.size, np.int8)}
-    rows["reward"] = np.arange(store.size, dtype=np.float32)
-    rows["extras"] = ()
-    buffer = jax.vmap(to_bytes)(jax.tree.map(jnp.asarray, rows))
+    rewards = jnp.arange(store.size, dtype=jnp.float32).reshape(-1, num_envs)
+    played = one_step(game, jnp.zeros((num_envs, 2), jnp.int32))
+
+    @jax.jit
+    def filled():
+        add = lambda i, buffer: store.add(buffer, i, played._replace(reward=rewards[i]))  # noqa: E731
+        return jax.lax.fori_loop(0, store.slots, add, store.init())
+
+    buffer = filled()
     additions = 2**31 - 9
     batch = jax.jit(store.sample)(buffer, jnp.int32(additions), jax.random.key(0))
     reward = np.asarray(batch.reward)[:, 0]
@@ -255,7 +262,9 @@ def test_the_count_of_steps_may_pass_32_bits(num_envs, newest):
     added = jax.jit(store.add)(
         buffer, jnp.int32(additions), one_step(game, jnp.ones((num_envs, 2), jnp.int32))
     )
-    changed = np.flatnonzero((added != buffer).any(axis=1))
+    before, after = (store.transitions(each, jnp.arange(store.size)) for each in (buffer, added))
+    np.testing.assert_array_equal(before["reward"], np.arange(store.size))
+    changed = np.flatnonzero((before["actions"] != after["actions"]).any(axis=1))
     np.testing.assert_array_equal(changed, np.arange(place, place + num_envs))
 
 
