@@ -28,7 +28,7 @@ from envs.matrix_games import MatrixGame, load_game
 from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import Experiment, seed_numbers
+from jaxmarl_fac.experiment import Experiment, MatmulPrecision, seed_numbers
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.saved import to_json
@@ -69,6 +69,7 @@ class Run:
         seeds: number of seeds; more can be added to a finished run.
         first_seed: number of the first seed; a seed's results do not depend on the others, up to rounding.
         bitwise_seeds: make them bitwise independent, by running every seed in a program of its own (slower).
+        matmul_precision: of float32 products on TPUs and GPUs, which round the factors if it is "default".
         env_steps: environment steps of each seed; the paper's number if not given. A higher number extends a
             run; schedules that span training, such as a linear learning rate, then stretch to the new end.
         num_envs: parallel environments of each seed.
@@ -97,6 +98,7 @@ class Run:
     evaluation_episodes: int = 32
     root_key: int = 0
     bitwise_seeds: bool = False
+    matmul_precision: MatmulPrecision = "highest"
     out: Path | None = None
     checkpoint_seconds: float = 60.0
     keep: int | Literal["all"] = 1
@@ -182,6 +184,7 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         evaluation_episodes=run.evaluation_episodes,
         root_key=run.root_key,
         bitwise_seeds=run.bitwise_seeds,
+        matmul_precision=run.matmul_precision,
     )
     return options, experiment
 

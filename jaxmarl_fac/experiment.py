@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -29,6 +29,9 @@ UPDATES = Constraint(
     lambda number: number <= MAX_UPDATES_PER_STEP,
 )
 
+#: Of float32 products on accelerators.
+MatmulPrecision = Literal["default", "high", "highest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32"]
+
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
 
@@ -53,6 +56,9 @@ class Experiment(Settings):
         root_key: from which every seed's key is folded.
         bitwise_seeds: run every lane by itself, one after the other on each device, so that a seed gives the
             same bits alone or among others, on any number of devices of one kind.
+        matmul_precision: how an accelerator rounds the factors of float32 products, as
+            `jax.default_matmul_precision` takes it. By default not at all: small learners are not faster for
+            the bfloat16 that TPUs take by themselves, or the TensorFloat-32 of GPUs. CPUs never round.
         probe: more to record at every evaluation: a function at the top level of a module.
 
     Raises:
@@ -84,6 +90,7 @@ class Experiment(Settings):
     evaluation_episodes: Count = 32
     root_key: Seed = 0
     bitwise_seeds: bool = False
+    matmul_precision: MatmulPrecision = "highest"
     probe: Probe | None = None
 
     def __post_init__(self) -> None:

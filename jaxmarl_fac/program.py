@@ -93,8 +93,9 @@ class Program:
 
         lanes, shared = PER_LANE, REPLICATED
         chunk_specs, eval_specs = (lanes, lanes, shared, shared), (lanes, lanes, shared)
-        start = over_lanes(self._init_lane, self.mesh)
-        evaluate_lanes = jax.vmap(self._evaluate_lane, (0, 0, None))
+        start = over_lanes(self._precisely(self._init_lane), self.mesh)
+        evaluate_lanes = jax.vmap(self._precisely(self._evaluate_lane), (0, 0, None))
+        run = self._precisely(self._run)
         #: Traced once, both for the shapes of the lanes and for the lanes themselves.
         self._init = jax.jit(
             per_device(start, self.mesh, lanes, lanes), compiler_options=cheap_compile(self.mesh)
@@ -103,11 +104,10 @@ class Program:
         self._chunk: Any
         if experiment.bitwise_seeds:
             self._start = each_lane_alone(start, self.mesh, (lanes,))
-            self._chunk = each_lane_alone(self._run, self.mesh, chunk_specs)
+            self._chunk = each_lane_alone(run, self.mesh, chunk_specs)
             self._evaluate = each_lane_alone(evaluate_lanes, self.mesh, eval_specs)
         else:
-            run = per_device(self._run, self.mesh, chunk_specs, (lanes, lanes))
-            self._chunk = jax.jit(run, donate_argnums=0)
+            self._chunk = jax.jit(per_device(run, self.mesh, chunk_specs, (lanes, lanes)), donate_argnums=0)
             self._evaluate = jax.jit(per_device(evaluate_lanes, self.mesh, eval_specs, lanes))
 
     # --- on the host ---
@@ -144,6 +144,20 @@ class Program:
         what = f"{self.experiment.lanes:,} lane(s), {100 * replay / needed:.0f} % of them replay,"
         check_fits(needed, what, free_on_devices(self.mesh))
 
+    def lowered(self) -> dict[str, jax.stages.Lowered]:
+        """The functions by name, to be compiled without being run (not with `bitwise_seeds`).
+
+        Of `chunk` it is what `chunk` compiles when it is first called.
+        """
+        lanes, constants = self.abstract_lanes(), self._abstract(self._padded)
+        iteration = jax.ShapeDtypeStruct((), jnp.int32)
+        evaluation: Any = self._evaluate
+        return {
+            "start": self._init.lower(constants),
+            "chunk": self._chunk.lower(lanes, constants, iteration, iteration),
+            "evaluation": evaluation.lower(lanes, constants, iteration),
+        }
+
     def compile_chunk(self, lanes: Lane) -> jax.stages.Compiled:
         """The compiled chunk for cost analysis (not with `bitwise_seeds`); `chunk` compiles on first call."""
         compiled: jax.stages.Compiled = self._chunk.lower(
@@ -157,7 +171,7 @@ class Program:
         def one_block(leaf: jax.Array) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype)
 
-        step = jax.vmap(functools.partial(self._iteration, learn=True), (0, 0, None))
+        step = jax.vmap(self._precisely(functools.partial(self._iteration, learn=True)), (0, 0, None))
         lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.constants), self.constants))
         compiled: Any = jax.jit(step).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
         return float(compiled.cost_analysis()["flops"]) / self.block
@@ -197,6 +211,15 @@ class Program:
         if games:
             names = [f"game {game} {name}" for game in range(games) for name in names]
         return [name for name, named in zip(names, which, strict=True) if named]
+
+    def _precisely(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, traced with the experiment's precision of matrix products."""
+
+        def traced(*arguments: Any) -> Any:
+            with jax.default_matmul_precision(self.experiment.matmul_precision):
+                return function(*arguments)
+
+        return traced
 
     def _lane_constants(self) -> LaneConstants:
         experiment = self.experiment

@@ -136,7 +136,11 @@ def test_the_experiment_stands_beside_it(folder):
 def test_a_record_from_before_a_setting_is_of_the_same_experiment(folder, bad_input):
     """What is missing has its default."""
     record = json.loads((folder / "experiment.json").read_text())
-    for place, name in ((record, "bitwise_seeds"), (record["algorithm"]["agents"], "recurrent")):
+    for place, name in (
+        (record, "bitwise_seeds"),
+        (record, "matmul_precision"),
+        (record["algorithm"]["agents"], "recurrent"),
+    ):
         del place[name]
     (folder / "experiment.json").write_text(json.dumps(record))
     assert restore(folder)[1] == 50

@@ -226,6 +226,7 @@ def test_files_that_cannot_be_read(bad_input, tmp_path):
         ({"evaluations": 0}, "evaluations must be at least 1"),
         ({"evaluation_episodes": 0}, "evaluation_episodes must be at least 1"),
         ({"games": -1}, "games must be 0"),
+        ({"matmul_precision": "exact"}, "matmul_precision must be default or high or highest or"),
         ({"env_steps": 10, "evaluations": 11}, "ask for at most 10"),
         ({"env_steps": 10, "num_envs": 3, "evaluations": 5}, "ask for at most 4"),
     ],

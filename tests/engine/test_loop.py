@@ -280,6 +280,22 @@ def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
     assert_same_result(train(BASE), whole, tolerance=TOLERANCE)
 
 
+@pytest.mark.parametrize("precision", but_slow(["highest", "default", "tensorfloat32"], ["highest"]))
+def test_every_matrix_product_of_a_run_has_the_experiments_precision(precision):
+    asked = {"highest": "HIGHEST", "default": "DEFAULT", "tensorfloat32": "HIGH"}[precision]
+    lowered = Program(changed(seeds=(0,), matmul_precision=precision)).lowered()
+    for name in ("chunk", "evaluation"):
+        products = re.findall(r"dot_general .*", lowered[name].as_text())
+        assert len(products) >= 2, name
+        for product in products:
+            assert f"precision = [{asked}, {asked}]" in product
+
+
+@pytest.mark.slow
+def test_on_cpu_the_precision_changes_no_bit(whole):
+    assert_same_result(train(changed(matmul_precision="default")), whole)
+
+
 @pytest.mark.slow
 def test_lanes_that_update_by_groups_change_nothing(whole, monkeypatch):
     """As on an accelerator with large batches: all act at once, 16 in a block, and 5 at a time update."""
