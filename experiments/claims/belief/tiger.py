@@ -20,14 +20,24 @@ from jaxmarl_fac.soft import belief
 RNN, READS, AVERAGES = "RNN", "DVRL, second RNN", "DVRL, average"
 #: The same for all: widths, optimiser, discount, n of the n-step returns. Rewards are tens, by which the
 #: weights of the entropy and of the bound on the evidence, both in nats, are chosen.
+#:
+#: Two settings decide whether an agent opens doors at all. While its memory tells it nothing, a door costs 45
+#: and listening 1, so the entropy's weight must keep doors open until it has learned to count what it hears.
+#: And the critic shares that memory: squared errors of returns of tens drown the policy's gradient in it. The
+#: RNN's last returns on 4 other seeds (1000 to 1003) in 120,000 steps: 21 on average by these settings; -20,
+#: always listening, on all 4 with an entropy's weight of 2, constant or falling to .2; -20 on all 4 with a
+#: value coefficient of .5, and on 2 of them with .1. Rollouts of 5 steps are long enough.
 SHARED = {
     "hidden": (16,),
     "optimiser": "adam",
-    "learning_rate": 5e-3,
+    "learning_rate": 0.01,
+    "learning_rate_schedule": "linear",
     "gamma": 0.95,
     "td_lambda": 1.0,
     "rollout_length": 5,
-    "entropy_coefficient": 2.0,
+    "value_coefficient": 0.02,
+    "entropy_coefficient": 10.0,
+    "entropy_end": 1.0,
 }
 PARTICLES = {"latent_size": 4, "particles": 8, "elbo_coefficient": 10.0}
 ENVS = 16
@@ -68,9 +78,9 @@ def tiger_dvrl(workshop: Workshop) -> Outcome:
             algorithm=algorithm,
             environment=env,
             seeds=workshop.seeds(smoke=2, quick=10, paper=50),
-            env_steps=workshop.choose(smoke=1600, quick=80_000, paper=1_000_000),
+            env_steps=workshop.choose(smoke=1600, quick=120_000, paper=1_000_000),
             num_envs=ENVS,
-            evaluations=workshop.choose(smoke=2, quick=10, paper=50),
+            evaluations=workshop.choose(smoke=2, quick=20, paper=50),
             evaluation_episodes=64,
         )
         key = {RNN: "rnn", READS: "dvrl-rnn", AVERAGES: "dvrl-average"}[name]
