@@ -16,17 +16,12 @@ import jax.numpy as jnp
 
 from baselines.parts import Optimiser
 from envs.base import Observation, compact_dtype
+from envs.errors import BadInputError
 from envs.team_pomdp import HiddenModel
 from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Params, periods
 from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
 from jaxmarl_fac.exploration import sample_actions
-from jaxmarl_fac.game import (
-    GameSpec,
-    refuse_no_public_observation,
-    refuse_numbers,
-    refuse_one_agent,
-    refuse_reward_per_agent,
-)
+from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.memory import Rollout
 from jaxmarl_fac.networks import MLP
 from jaxmarl_fac.policy_gradients import annealed, entropy, log_policy, score_loss
@@ -243,8 +238,7 @@ class PublicAgent(Settings):
         """See `Algorithm.bind`."""
         refuse_numbers(game)
         refuse_reward_per_agent(game)
-        refuse_no_public_observation(game)
-        refuse_one_agent(game)
+        refuse_nothing_public(game)
         memory = Rollout(self.rollout_length or game.time_limit + 1)
         module, belief, players = self.network(game), self.belief, jnp.arange(game.num_agents)
 
@@ -290,6 +284,26 @@ class PublicAgent(Settings):
             return state.replace(params=params, opt_state=opt_state), metrics  # type: ignore[attr-defined]
 
         return Learner(memory, periods(memory, game, num_envs), init, begin, act, act_greedily, update)
+
+
+def refuse_nothing_public(game: GameSpec) -> None:
+    """Refuse a game that a public agent cannot play.
+
+    Raises:
+        BadInputError: for one without public observations, without known tables, or of one agent.
+    """
+    lacks = ""
+    if game.public_size == 0:
+        lacks = "this one has no public observations"
+    elif game.hidden_model() is None:
+        lacks = "the tables of this one are not known"
+    elif game.num_agents == 1:
+        lacks = "this one has one agent"
+    if lacks:
+        raise BadInputError(
+            "a public agent needs a game of two or more agents with known tables and public observations, "
+            f"such as private-cards or two-agent-tiger: {lacks}"
+        )
 
 
 def tables(game: GameSpec) -> HiddenModel:

@@ -23,10 +23,12 @@ from jax.scipy.special import logsumexp
 from baselines.policies import Play, log_policies
 from baselines.policy_gradient import IndependentValues, PolicyGradient, PolicyNetwork
 from envs.base import Observation
-from jaxmarl_fac.algorithm import Params
+from envs.memory import check_fits
+from jaxmarl_fac.algorithm import Learner, Params
 from jaxmarl_fac.experience import Clock, Decision, Trajectory
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.memory.packing import tree_bytes
 from jaxmarl_fac.networks import LOG_SCALES, MLP, NO_ACTION, agent_inputs, concat
 from jaxmarl_fac.policy_gradients import log_policy
 from jaxmarl_fac.settings import Count, NotNegative, Probability, Settings, Widths
@@ -296,6 +298,18 @@ class DVRL(PolicyGradient):
             resampling=agents.resampling,
             agent_ids=agents.agent_ids,
         )
+
+    def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
+        """See `Algorithm.bind`.
+
+        Raises:
+            BadInputError: also for more particles than fit into memory.
+        """
+        particles = jax.eval_shape(functools.partial(self.network(game).fresh, game.num_agents))
+        rows = (self.rollout_length or game.time_limit + 1) + 1
+        what = f"{self.agents.particles:,} particles at {rows:,} steps of {num_envs:,} environment(s)"
+        check_fits(rows * num_envs * tree_bytes(particles), what)
+        return super().bind(game, num_envs)
 
     def acting(self, game: GameSpec) -> Play:
         module = self.network(game)

@@ -134,28 +134,3 @@ def refuse_reward_per_agent(game: GameSpec) -> None:
             f"the algorithm learns from a reward of the whole team, and {game.name} has one per agent: take "
             "an algorithm for general-sum games"
         )
-
-
-def refuse_no_public_observation(game: GameSpec) -> None:
-    """Refuse a game without public observations, or whose tables are not known.
-
-    Raises:
-        BadInputError: if it has none.
-    """
-    if game.public_size == 0 or game.hidden_model() is None:
-        raise BadInputError(
-            f"a public agent needs the tables of a game with public observations, and {game.name} has none: "
-            "take a finite game with hidden state whose public observations tell the actions"
-        )
-
-
-def refuse_one_agent(game: GameSpec) -> None:
-    """Refuse a game of one agent, to learners that make several agree.
-
-    Raises:
-        BadInputError: if it has one.
-    """
-    if game.num_agents == 1:
-        raise BadInputError(
-            f"a public agent tells two or more agents what to do, and {game.name} has one: take one of a team"
-        )

@@ -134,15 +134,20 @@ class Program:
         )
 
     def check_memory(self) -> None:
-        """Check that the lanes fit into memory, before any of them is allocated.
+        """Check that the lanes, and what agents remember in evaluations, fit into memory, before any is made.
 
         Raises:
             BadInputError: if they do not, with the needed and the available memory.
         """
-        lanes = self.abstract_lanes()
+        lanes, free = self.abstract_lanes(), free_on_devices(self.mesh)
         needed, replay = tree_bytes(lanes), tree_bytes(lanes.buffer)
         what = f"{self.experiment.lanes:,} lane(s), {100 * replay / needed:.0f} % of them replay,"
-        check_fits(needed, what, free_on_devices(self.mesh))
+        check_fits(needed, what, free)
+        episodes = self.experiment.evaluation_episodes
+        of_one_env = tree_bytes(lanes.carries) // (len(self.pad_index) * self.experiment.num_envs)
+        remembered = 2 * of_one_env * episodes * self.block * self.mesh.size  # before and after a step
+        what = f"what agents remember in {episodes:,} evaluation episodes at a time, and the lanes,"
+        check_fits(needed + remembered, what, free)
 
     def lowered(self) -> dict[str, jax.stages.Lowered]:
         """The functions by name, to be compiled without being run (not with `bitwise_seeds`).

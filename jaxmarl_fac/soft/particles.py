@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
+from envs.memory import check_fits
 from jaxmarl_fac.exact.joint import check_count
 from jaxmarl_fac.soft.belief import Chain, with_prior
 
@@ -50,9 +51,12 @@ def start(state: Any, particles: int, dtype: Any = float) -> Particles:
     """K particles in the same state, with equal weights of a dtype.
 
     Raises:
-        BadInputError: for no particle.
+        BadInputError: for no particle, or more of them than fit into memory.
     """
     check_count(particles, "particles")
+    one = jax.eval_shape(lambda: Particles(jax.tree.map(jnp.asarray, state), jnp.zeros((), dtype)))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(one))
+    check_fits(particles * size, f"{particles:,} particles")
     spread = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (particles, *jnp.shape(leaf))), state)
     return Particles(spread, jnp.full((particles,), -math.log(particles), dtype))
 

@@ -256,16 +256,16 @@ def test_the_update_sees_what_was_seen_in_play(name):
 def test_public_agents_play_games_with_public_observations_only(bad_input):
     for name in BOTH:
         made = baselines.make(name)
-        with bad_input("a public agent needs the tables of a game with public observations, and MatrixGame"):
-            made.bind(GameSpec.of(envs.make("two-step")))
-        with bad_input("a public agent needs the tables of a game with public observations, and TeamPOMDP"):
-            made.bind(GameSpec.of(envs.make("tiger")))
+        for game in ("two-step", "tiger", "hmm"):
+            with bad_input("private-cards or two-agent-tiger: this one has no public observations"):
+                made.bind(GameSpec.of(envs.make(game)))
+        made.bind(GameSpec.of(envs.make("two-agent-tiger")))
         with bad_input("the algorithm needs discrete actions"):
             made.bind(GameSpec.of(envs.make("differential")))
         alone = team_pomdp(
             np.full((2, 2, 2), 0.5), np.eye(2), np.ones((1, 2, 2, 1)), public=np.full((2, 2, 2), 0.5)
         )
-        with bad_input("a public agent tells two or more agents what to do, and TeamPOMDP has one"):
+        with bad_input("private-cards or two-agent-tiger: this one has one agent"):
             made.bind(GameSpec.of(alone))
     with bad_input("particles must be at least 1, not 0"):
         baselines.make("bad-particles", particles=0)

@@ -15,6 +15,7 @@ import baselines
 import envs
 from baselines.dvrl import Hypothesis, ParticleAgent, Sight
 from baselines.policies import log_policies
+from envs import memory
 from envs.team_pomdp import team_pomdp
 from experiments import train as train_script
 from jaxmarl_fac import cli
@@ -241,6 +242,20 @@ def test_no_particles(bad_input):
         baselines.make("dvrl", particles=0)
     with bad_input("readout must be rnn or average, not mean"):
         baselines.make("dvrl", readout="mean")
+
+
+def test_particles_that_do_not_fit_into_memory_are_refused_before_they_are_made(bad_input, monkeypatch):
+    """Each is 2 latents, 5 hidden numbers and a weight, of 4 bytes each; a rollout has 6 rows of them."""
+    spec, algorithm = GameSpec.of(envs.make("tiger")), baselines.make("dvrl", **SMALL | {"particles": 10**6})
+    needed = 6 * 16 * (10**6 * 8 * 4 + 4)  # and the last action
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    algorithm.bind(spec, num_envs=16)
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
+    with bad_input("1,000,000 particles at 6 steps of 16 environment(s) would take 3.07 GB of memory"):
+        algorithm.bind(spec, num_envs=16)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
+    with bad_input("1,000,000 particles would take 32 MB of memory"):
+        algorithm.bind(spec)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import envs
 from envs.differential_game import differential_game
 from envs.matrix_games import general_sum_game, matrix_game, two_step_game
 from envs.predator_prey import PredatorPrey
-from jaxmarl_fac.game import GameSpec, refuse_no_public_observation, refuse_numbers, refuse_reward_per_agent
+from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from tests.helpers import first_observation
 
 
@@ -138,11 +138,6 @@ def test_games_that_an_algorithm_cannot_play(bad_input):
         refuse_numbers(numbers)
     with bad_input("learns from a reward of the whole team, and MatrixGame has one per agent"):
         refuse_reward_per_agent(pairs)
-    with bad_input(
-        "a public agent needs the tables of a game with public observations, and MatrixGame has none"
-    ):
-        refuse_no_public_observation(team)
-    refuse_no_public_observation(GameSpec.of(envs.make("private-cards")))
     for refuse in (refuse_numbers, refuse_reward_per_agent):
         refuse(team)
     refuse_numbers(pairs)

@@ -908,6 +908,19 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_made(bad_input, m
     assert huge.lanes == 100_000
 
 
+def test_what_agents_remember_in_evaluations_is_counted(bad_input, monkeypatch):
+    """A million particles of 16 bytes: 48 MB for the lane, and 2 * 1000 times 16 MB to evaluate it."""
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
+    many = changed(
+        algorithm=baselines.make("bad-particles", particles=10**6),
+        environment=envs.make("private-cards"),
+        seeds=(0,),
+        evaluation_episodes=1000,
+    )
+    with bad_input("in 1,000 evaluation episodes at a time, and the lanes, would take 32 GB of memory"):
+        train(many)
+
+
 def test_a_short_run_needs_no_large_replay():
     """A thousand seeds with the paper's replay of a million, for 200 steps: 3.4 MB and not 17 GB."""
     short = changed(

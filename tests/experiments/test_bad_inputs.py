@@ -1,5 +1,6 @@
 """Every kind of bad input to every script: one line that names what is wrong, status 2, nothing written."""
 
+import itertools
 import json
 import os
 import sys
@@ -350,10 +351,17 @@ def cases():
         yield ["train", "--algo", name, "--env", "differential"], "the algorithm needs discrete actions"
     for name in ("td3", "matd3"):
         yield ["train", "--algo", name, "--env", "two-step"], "the algorithm needs continuous actions"
-    for name in ("bad", "bad-particles"):
+    for name, game in itertools.product(("bad", "bad-particles"), ("matrix-qtran", "tiger")):
         yield (
-            ["train", "--algo", name, "--env", "matrix-qtran"],
-            "a public agent needs the tables of a game with public observations, and MatrixGame has none",
+            ["train", "--algo", name, "--env", game],
+            "a public agent needs a game of two or more agents with known tables and public observations",
+            "such as private-cards or two-agent-tiger: this one has no public observations",
+        )
+    for name, game in (("dvrl", "tiger"), ("bad-particles", "private-cards")):
+        yield (
+            ["train", "--algo", name, "--env", game, "--particles", "2000000000"],
+            "would take",
+            "of memory, and",
         )
     yield (
         ["train", "--algo", "bad-particles", "--env", "private-cards", "--particles", "0"],

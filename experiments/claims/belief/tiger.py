@@ -106,7 +106,7 @@ def tiger_dvrl(workshop: Workshop) -> Outcome:
         title="The tiger problem: 20 steps, hearing right with chance .85",
     )
     axes[0, 0].axhline(LISTENING, color="0.45", linestyle=":", label="always listening")
-    axes[0, 0].set_ylim(-150, best + 10)  # random play earns -600
+    axes[0, 0].set_ylim(-60, best + 10)  # random play earns -600
     axes[0, 0].xaxis.set_major_formatter(EngFormatter())
     axes[0, 0].legend(frameon=False, fontsize="small")
     ours = {
