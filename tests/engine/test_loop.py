@@ -908,6 +908,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_made(bad_input, m
     assert huge.lanes == 100_000
 
 
+@pytest.mark.slow
 def test_what_agents_remember_in_evaluations_is_counted(bad_input, monkeypatch):
     """A million particles of 16 bytes: 48 MB for the lane, and 2 * 1000 times 16 MB to evaluate it."""
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
