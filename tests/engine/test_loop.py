@@ -903,7 +903,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_made(bad_input, m
         seeds=range(100_000),
         env_steps=10**7,
     )
-    with bad_input("100,000 lane(s), 100 % of them replay, would take 1.7 TB of memory, and 10 GB are free"):
+    with bad_input("100,000 lane(s), 100 % of them replay, would take 1.83 TB of memory, and 10 GB are free"):
         train(huge)
     assert huge.lanes == 100_000
 
