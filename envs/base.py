@@ -117,9 +117,17 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     # read inside a jitted function too.
 
     @cached_property
+    def observation_shapes(self) -> Observation:
+        """Shapes and dtypes of an `Observation`, found by tracing one reset."""
+        shapes: Observation = jax.eval_shape(
+            lambda key: self.observe(self.reset(key)[0]), jax.random.key(0)
+        )
+        return shapes
+
+    @cached_property
     def observation_spec(self) -> specs.Spec[Observation]:
-        """Shapes, dtypes and bounds of an `Observation`, found by tracing one reset."""
-        shapes = jax.eval_shape(lambda key: self.observe(self.reset(key)[0]), jax.random.key(0))
+        """Shapes, dtypes and bounds of an `Observation`."""
+        shapes = self.observation_shapes
         with jax.ensure_compile_time_eval():
             public = None
             if shapes.public_view is not None:

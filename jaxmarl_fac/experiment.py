@@ -136,13 +136,18 @@ class Experiment(Settings):
         """Steps of the loop: each steps every environment once. A last partial one is made whole."""
         return -(-self.env_steps // self.num_envs)
 
+    @property
+    def first_game(self) -> TeamEnvironment:
+        """The game, or the first of a batch of games."""
+        if not self.games:
+            return self.environment
+        first: TeamEnvironment = jax.tree.map(lambda leaf: leaf[0], self.environment)
+        return first
+
     @functools.cached_property
     def game(self) -> GameSpec:
-        """Facts about the game, and the first of its batch if there are several."""
-        environment = self.environment
-        if self.games:
-            environment = jax.tree.map(lambda leaf: leaf[0], environment)
-        return GameSpec.of(environment)
+        """Facts about the game, the same for all of a batch."""
+        return GameSpec.of(self.first_game)
 
     def bind(self, environment: TeamEnvironment | None = None) -> Learner:
         """The learner of one of the experiment's games; of the first if none is given.

@@ -46,29 +46,32 @@ class GameSpec:
     one_hot_views: bool
     reward_per_agent: bool
     num_options: int
+    #: Shapes and dtypes of an observation.
+    _observation: Observation = dataclasses.field(compare=False, repr=False)
     #: Parameters of the game such as payoffs, which differ within a batch; read by the methods below only.
     _env: TeamEnvironment = dataclasses.field(compare=False, repr=False)
 
     @classmethod
     def of(cls, env: TeamEnvironment) -> "GameSpec":
         """The facts of a game without a leading axis."""
-        spec: Any = env.observation_spec
+        shapes = env.observation_shapes
         counts = getattr(env, "action_counts", (env.num_actions,) * env.num_agents)
         return cls(
             name=type(env).__name__,
             num_agents=env.num_agents,
             num_actions=env.num_actions,
             action_counts=tuple(counts) if env.num_actions else (),
-            view_size=spec.agents_view.shape[-1],
-            state_size=spec.global_state.shape[-1],
-            public_size=0 if spec.public_view is None else spec.public_view.shape[-1],
-            num_private=0 if spec.private is None else env.num_private,
+            view_size=shapes.agents_view.shape[-1],
+            state_size=shapes.global_state.shape[-1],
+            public_size=0 if shapes.public_view is None else shapes.public_view.shape[-1],
+            num_private=0 if shapes.private is None else env.num_private,
             time_limit=env.time_limit,
             stateless=env.stateless,
             fully_observable=env.fully_observable,
             one_hot_views=env.one_hot_views,
             reward_per_agent=bool(env.reward_spec.shape),
             num_options=env.num_options,
+            _observation=shapes,
             _env=env,
         )
 
@@ -83,8 +86,7 @@ class GameSpec:
 
     def observation(self) -> Observation:
         """An observation of zeros with every action available, to initialise networks with."""
-        spec: Any = self._env.observation_spec
-        zeros = jax.tree.map(jnp.zeros_like, spec.generate_value())
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._observation)
         return zeros._replace(action_mask=jnp.ones_like(zeros.action_mask))  # type: ignore[no-any-return]
 
     def bounds(self) -> tuple[jax.Array, jax.Array]:

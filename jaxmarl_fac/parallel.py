@@ -59,7 +59,9 @@ def free_on_devices(mesh: Mesh) -> int | None:
     return sum(each["bytes_limit"] - each["bytes_in_use"] for each in stats)
 
 
-def block_sizes(lanes: int, mesh: Mesh, learner_bytes: int, batch_bytes: int) -> tuple[int, int]:
+def block_sizes(
+    lanes: int, mesh: Mesh, learner_bytes: int, batch_bytes: Callable[[], int]
+) -> tuple[int, int]:
     """Number of lanes that a device runs under one vmap, and of those among them that it updates at a time.
 
     An accelerator runs all of its lanes at once, in updates as many as `ACCELERATOR_BATCH_BYTES` allow; a CPU
@@ -69,11 +71,11 @@ def block_sizes(lanes: int, mesh: Mesh, learner_bytes: int, batch_bytes: int) ->
         lanes: of the experiment.
         mesh: the devices.
         learner_bytes: size of one lane's learner.
-        batch_bytes: size of one lane's batch.
+        batch_bytes: gives the size of one lane's batch; asked for on accelerators only.
     """
     each = -(-lanes // mesh.size)
     if not on_cpu(mesh):
-        updates = -(-each // max(1, ACCELERATOR_BATCH_BYTES // batch_bytes))
+        updates = -(-each // max(1, ACCELERATOR_BATCH_BYTES // batch_bytes()))
         updating = -(-each // updates)
         return updates * updating, updating
     most = min(CPU_BLOCK, max(1, CPU_BLOCK_BYTES // learner_bytes))

@@ -10,9 +10,9 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
-from envs.base import TeamEnvironment
+from envs.base import Observation, TeamEnvironment
 from envs.memory import check_fits
-from jaxmarl_fac.algorithm import Learner, LearnerState
+from jaxmarl_fac.algorithm import Learner, LearnerState, Params
 from jaxmarl_fac.evaluation import AGENTS, evaluate
 from jaxmarl_fac.experience import Clock, Decision, Step
 from jaxmarl_fac.experiment import Experiment
@@ -74,21 +74,25 @@ class Program:
     def __init__(self, experiment: Experiment, mesh: Mesh | None = None):
         self.experiment = experiment
         self.mesh = lane_mesh(experiment.lanes) if mesh is None else mesh
-        constants = self._lane_constants()
-        env = jax.tree.map(lambda leaf: leaf[0], constants.environment)
-        bound = experiment.bind(env)
-        learner = jax.eval_shape(bound.init, constants.key[0])
-        self._example = step_example(env, bound)
+        bound, env = experiment.bind(), experiment.first_game
+        learner = jax.eval_shape(lambda: bound.init(jax.random.key(0)))
+        self._example = step_example(env, bound, learner.params)
         #: Lanes that one device runs at a time, and those among them that it updates at a time.
         self.block, self.updating = 1, 1
         if not experiment.bitwise_seeds:
-            batch = jax.eval_shape(self._batch, jax.tree.map(lambda leaf: leaf[0], constants))
             self.block, self.updating = block_sizes(
-                experiment.lanes, self.mesh, tree_bytes(learner), tree_bytes(batch)
+                experiment.lanes,
+                self.mesh,
+                tree_bytes(learner),
+                lambda: tree_bytes(jax.eval_shape(self._batch, env, jax.random.key(0))),
             )
         #: Gather index that pads the lanes to a multiple of the device count by repeating the first ones.
         self.pad_index = np.arange(padded_count(experiment.lanes, self.mesh, self.block)) % experiment.lanes
-        self._padded = jax.tree.map(lambda leaf: leaf[self.pad_index], constants)
+        self._lane_arguments = (
+            jax.tree.map(jnp.asarray, experiment.environment),
+            np.asarray(experiment.seeds, np.uint32),
+        )
+        self._padded = jax.eval_shape(self._lane_constants, *self._lane_arguments)
         self.schedule = experiment.schedule
 
         lanes, shared = PER_LANE, REPLICATED
@@ -115,7 +119,13 @@ class Program:
     @functools.cached_property
     def constants(self) -> LaneConstants:
         """What distinguishes the lanes, on the devices."""
-        constants: LaneConstants = shard(self._padded, self.mesh)
+        # As one function: operation by operation takes a compilation each.
+        compiled = jax.jit(
+            self._lane_constants,
+            out_shardings=lane_sharding(self.mesh),
+            compiler_options=cheap_compile(self.mesh),
+        )
+        constants: LaneConstants = compiled(*self._lane_arguments)
         return constants
 
     def initial_lanes(self) -> Lane:
@@ -226,10 +236,10 @@ class Program:
 
         return traced
 
-    def _lane_constants(self) -> LaneConstants:
+    def _lane_constants(self, environment: TeamEnvironment, seeds: jax.Array) -> LaneConstants:
+        """Those of all lanes, padded, from the games and the numbers of the seeds."""
         experiment = self.experiment
         root = jax.random.key(np.uint32(experiment.root_key))
-        games, seeds = jnp.arange(max(1, experiment.games)), np.asarray(experiment.seeds, np.uint32)
         by_seed = jax.vmap(jax.random.fold_in, (None, 0))(root, seeds)
 
         def keys_of_game(game: jax.Array) -> jax.Array:
@@ -237,12 +247,12 @@ class Program:
             other = jax.vmap(jax.random.fold_in, (0, None))(by_seed, game)
             return jnp.where(game == 0, by_seed, other)
 
-        keys = jax.vmap(keys_of_game)(games)  # (games, seeds)
-        environment, copies = jax.tree.map(jnp.asarray, experiment.environment), len(experiment.seeds)
+        keys = jax.vmap(keys_of_game)(jnp.arange(max(1, experiment.games)))  # (games, seeds)
         if not experiment.games:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
-        environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, axis=0), environment)
-        return LaneConstants(keys.reshape(-1), environment)
+        environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(seeds), axis=0), environment)
+        lanes = LaneConstants(keys.reshape(-1), environment)
+        return jax.tree.map(lambda leaf: leaf[self.pad_index], lanes)  # type: ignore[no-any-return]
 
     # --- on the devices, for one lane; the attributes of `self` are static under jit ---
 
@@ -275,10 +285,10 @@ class Program:
         waiting = jnp.zeros((self.experiment.num_envs,), bool) if takes_a_row else None
         return Lane(state, buffer, env_states, carries, sums, waiting)
 
-    def _batch(self, constants: LaneConstants) -> Any:
+    def _batch(self, env: TeamEnvironment, key: jax.Array) -> Any:
         """A batch, for its shapes."""
-        _, store = self.bind(constants.environment)
-        return store.sample(store.init(), jnp.int32(1), constants.key)
+        _, store = self.bind(env)
+        return store.sample(store.init(), jnp.int32(1), key)
 
     def _clock(self, iteration: jax.Array, updates: int) -> Clock:
         """The clock at the start of an iteration, after `updates` of its updates."""
@@ -480,13 +490,12 @@ def _begin(learner: Learner, env: TeamEnvironment, params: Any, states: Any, key
     return jax.vmap(begin)(states, keys)
 
 
-def step_example(env: TeamEnvironment, learner: Learner) -> Step:
-    """Shapes and dtypes of one step as a memory stores it."""
+def step_example(env: TeamEnvironment, learner: Learner, params: Params) -> Step:
+    """Shapes and dtypes of one step as a memory stores it, given those of the parameters."""
 
-    def decide(key: jax.Array) -> tuple[Any, Decision]:
-        params, observation = learner.init(key).params, env.observe(env.reset(key)[0])
+    def decide(params: Params, observation: Observation, key: jax.Array) -> tuple[Any, Decision]:
         carry, zero = learner.begin(params, observation, key), jnp.zeros((), jnp.int32)
         return carry, learner.act(params, carry, observation, Clock(zero, zero, jnp.zeros(())), key)
 
-    carry, decision = jax.eval_shape(decide, jax.random.key(0))
+    carry, decision = jax.eval_shape(decide, params, env.observation_shapes, jax.random.key(0))
     return plain_step(env)._replace(carry=carry, actions=decision.actions, extras=decision.extras)

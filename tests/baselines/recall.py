@@ -23,10 +23,12 @@ class Recall(TeamEnvironment):
     """Two agents see one of three cues in the first step, and in the last step both have to name it, for 1.
 
     In between they see nothing but whether it is the last step. Episodes take `shortest` to `longest` steps.
+    The global state is what they see, and the cue in every step if `cue_in_state`.
     """
 
     shortest: int = struct.field(pytree_node=False, default=3)
     longest: int = struct.field(pytree_node=False, default=3)
+    cue_in_state: bool = struct.field(pytree_node=False, default=False)
 
     num_agents = 2
     num_actions = 3
@@ -56,9 +58,10 @@ class Recall(TeamEnvironment):
         cue = jnp.where(state.step_count == 0, jax.nn.one_hot(state.cue, 3), 0)
         last = (state.step_count + 1 == state.length).astype(jnp.float32)
         view = jnp.concatenate([cue, last[None]])
+        shown = jnp.concatenate([view, jax.nn.one_hot(state.cue, 3)]) if self.cue_in_state else view
         return Observation(
             agents_view=jnp.stack([view, view]),
-            global_state=view,
+            global_state=shown,
             action_mask=jnp.ones((2, 3), bool),
             step_count=state.step_count.astype(jnp.int32),
         )

@@ -128,7 +128,7 @@ def test_the_mean_gradient_is_that_of_the_expected_critic(counts, seed):
 
     def step(joint):
         batch = transitions(observation, joint[None], jnp.ones(1), jnp.zeros(1), observation)
-        store = learner.memory.bind(env, step_example(env, learner), 1, 100)
+        store = learner.memory.bind(env, step_example(env, learner, state.params), 1, 100)
         drawn = store.sample(store.init(), jnp.int32(1), jax.random.key(0))
         after, _ = learner.update(
             state, {"fresh": batch, "replay": drawn["replay"]}, clock_at(), jax.random.key(0)

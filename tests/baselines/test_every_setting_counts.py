@@ -189,8 +189,8 @@ def floats_that_count(algorithm, env, names):
 
     def act_and_learn(floats, key):
         learner = replaced(algorithm, **floats).bind(GameSpec.of(env), 2)
-        store = learner.memory.bind(env, step_example(env, learner), 2, ITERATIONS)
         state, observation = learner.init(key), first_observation(env)
+        store = learner.memory.bind(env, step_example(env, learner, state.params), 2, ITERATIONS)
         carry = learner.begin(state.params, observation, key)
         decision = learner.act(state.params, carry, observation, clock_at(1, progress=0.5), key)
         greedy = learner.act_greedily(state.params, decision.carry, observation, key)

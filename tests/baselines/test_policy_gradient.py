@@ -829,7 +829,7 @@ def test_one_agent_is_a_team(algorithm_id):
     """All trace: joint and own ratios, critics of the others' actions, mixtures of one."""
     env = matrix_game([1.0, 3.0, 2.0])
     learner = small(algorithm_id, rollout_length=3).bind(GameSpec.of(env), 2)
-    example = step_example(env, learner)
+    example = step_example(env, learner, jax.eval_shape(learner.init, jax.random.key(0)).params)
     store = learner.memory.bind(env, example, 2, 100, reset_rows=True)
 
     def act_and_learn(key):
@@ -936,7 +936,20 @@ def test_the_two_step_game(algorithm_id):
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm_id", ["a2c", "ppo", "mappo", "coma", "vdac-mix"])
 def test_only_recurrent_agents_repeat_what_they_saw(algorithm_id):
-    """At least 15 of 16 seeds name at least 95 % of the cues with a memory, none 60 % without."""
-    settings = {"num_envs": 16, "rollout_length": 16}
-    assert (learned(algorithm_id, Recall(), 240_000, recurrent=True, **settings) >= 0.95).sum() >= 15
-    assert (learned(algorithm_id, Recall(), 60_000, **settings) < 0.6).all()
+    """At least 15 of 16 seeds name at least 95 % of the cues with a memory, none 60 % without.
+
+    COMA's advantages are its critic's alone, without any return: its state has to show the cue. With the
+    usual entropy a third of its seeds gave up a cue (seeds 0 to 7).
+    """
+    settings, game = {"num_envs": 16, "rollout_length": 16}, Recall(cue_in_state=algorithm_id == "coma")
+    if algorithm_id == "coma":
+        settings["entropy_coefficient"] = 0.03
+    assert (learned(algorithm_id, game, 240_000, recurrent=True, **settings) >= 0.95).sum() >= 15
+    assert (learned(algorithm_id, game, 60_000, **settings) < 0.6).all()
+
+
+@pytest.mark.slow
+def test_coma_learns_nothing_of_what_its_critic_cannot_see():
+    """The cue is not in the state: its critic values all actions alike, and no seed names half the cues."""
+    settings = {"num_envs": 16, "rollout_length": 16, "entropy_coefficient": 0.03}
+    assert (learned("coma", Recall(), 240_000, recurrent=True, **settings) < 0.6).all()
