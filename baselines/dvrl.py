@@ -31,6 +31,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory.packing import tree_bytes
 from jaxmarl_fac.networks import LOG_SCALES, MLP, NO_ACTION, agent_inputs, concat
 from jaxmarl_fac.policy_gradients import log_policy
+from jaxmarl_fac.products import Dense
 from jaxmarl_fac.settings import Count, NotNegative, Probability, Settings, Widths
 from jaxmarl_fac.soft.particles import Moved, Particles, advance, start
 from jaxmarl_fac.values import greedy_actions, mask_unavailable
@@ -87,7 +88,7 @@ class ParticleAgent(nn.Module):
         self.cell = nn.GRUCell(self.widths[-1])
         if self.readout == "rnn":
             self.reader = nn.RNN(nn.GRUCell(self.widths[-1]))
-        self.head = nn.Dense(self.num_actions + 1)
+        self.head = Dense(self.num_actions + 1)
 
     def __call__(self, key: jax.Array, sight: Sight, mask: jax.Array) -> jax.Array:
         """`outputs` of a single fresh particle; touches every parameter."""

@@ -26,6 +26,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Episodes, Memory, Together
 from jaxmarl_fac.networks import MLP, agent_inputs, of_all_agents
 from jaxmarl_fac.policy_gradients import entropy, log_policy, score_loss
+from jaxmarl_fac.products import Dense
 from jaxmarl_fac.settings import AnyWidths, Count, NotNegative, OffOrAbove, at_least
 from jaxmarl_fac.values import masked_mean
 
@@ -83,7 +84,7 @@ class LatentAgentNetwork(nn.Module):
 
     def setup(self) -> None:
         """The hypernetwork."""
-        dense = of_all_agents(nn.Dense, self.agent.share_parameters)
+        dense = of_all_agents(Dense, self.agent.share_parameters)
         self.shaping = dense(self.agent.num_actions * self.agent.widths[-1])
 
     def fresh(self, num_agents: int) -> Any:

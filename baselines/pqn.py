@@ -54,6 +54,11 @@ class PQN(QLearner):
             raise BadInputError("td_lambda above 0 looks further than one step: raise rollout_length above 1")
 
     @property
+    def keeps_utilities(self) -> bool:
+        """Not for recurrent agents, whose memory after a rollout has to be found anyway."""
+        return not self.recurrent
+
+    @property
     def single_steps(self) -> int:
         return 0 if self.recurrent else self.rollout_length // self.minibatches
 
@@ -78,7 +83,11 @@ class PQN(QLearner):
             network: Any = module.bind(params)
 
             def of_one(trajectory: Trajectory) -> jax.Array:
-                features = network.unroll(trajectory)
+                if self.keeps_utilities:  # of the parameters that have acted, which are still the same
+                    last = jax.tree.map(lambda leaf: leaf[-1:], trajectory.observation)
+                    features = jnp.concatenate([trajectory.extras, network.utilities(last)])
+                else:
+                    features = network.unroll(trajectory)  # (T + 1, n, A)
                 return method.returns(network, features, features, trajectory, self.gamma)
 
             return over_batch(of_one, batch)  # type: ignore[no-any-return]

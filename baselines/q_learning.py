@@ -133,6 +133,11 @@ class QLearner(Settings, abc.ABC):
         return isinstance(self.agents, Agents) and self.agents.recurrent
 
     @property
+    def keeps_utilities(self) -> bool:
+        """Whether the utilities `(n, A)` by which the agents have acted are stored with each step."""
+        return False
+
+    @property
     @abc.abstractmethod
     def single_steps(self) -> int:
         """Single steps in one batch, at least; 0 where batches are of longer trajectories."""
@@ -180,28 +185,29 @@ class QLearner(Settings, abc.ABC):
         def q_values_and_memory(
             params: Params, carry: Any, observation: Observation
         ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-            """Masked utilities `(n, A)`, and a function from actions `(n,)` to the agents' new memory."""
+            """Utilities `(n, A)`, and a function from actions `(n,)` to the agents' new memory."""
             network = module.bind(params)
             if self.recurrent:
                 utilities, hidden = network.agent(observation.agents_view, carry)
                 remember: Callable[[jax.Array], Any] = lambda actions: AgentMemory(hidden, actions)  # noqa: E731
             else:
                 utilities, remember = network.utilities(observation), lambda actions: carry
-            return mask_unavailable(utilities, observation.action_mask), remember
+            return utilities, remember
 
         def act(
             params: Params, carry: Any, observation: Observation, clock: Clock, key: jax.Array
         ) -> Decision:
             utilities, remember = q_values_and_memory(params, carry, observation)
+            masked = mask_unavailable(utilities, observation.action_mask)
             if self.exploration.always_random:
-                utilities = jnp.zeros_like(utilities)  # not read, so that XLA drops what computes them
+                masked = jnp.zeros_like(masked)  # not read, so that XLA drops what computes them
             epsilon = self.exploration.epsilon(clock)
-            actions = epsilon_greedy(key, utilities, observation.action_mask, epsilon)
-            return Decision(actions, remember(actions))
+            actions = epsilon_greedy(key, masked, observation.action_mask, epsilon)
+            return Decision(actions, remember(actions), utilities if self.keeps_utilities else ())
 
         def act_greedily(params: Params, carry: Any, observation: Observation, key: jax.Array) -> Decision:
             utilities, remember = q_values_and_memory(params, carry, observation)
-            actions = greedy_actions(utilities)
+            actions = greedy_actions(mask_unavailable(utilities, observation.action_mask))
             return Decision(actions, remember(actions))
 
         return begin, act, act_greedily

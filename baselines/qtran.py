@@ -16,6 +16,7 @@ from jaxmarl_fac.experience import Trajectory
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.losses import qtran_nopt_loss, qtran_nopt_min_loss, qtran_opt_loss, qtran_td_loss
 from jaxmarl_fac.networks import MLP, over_time
+from jaxmarl_fac.products import Dense
 from jaxmarl_fac.settings import NotNegative, Widths
 from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
@@ -54,14 +55,14 @@ class QTranNetwork(AgentsNetwork):
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        self.q_feature = nn.Dense(self.width)
-        self.action_embedding = nn.Dense(self.width, use_bias=False)
-        self.v_feature = nn.Dense(self.width)
+        self.q_feature = Dense(self.width)
+        self.action_embedding = Dense(self.width, use_bias=False)
+        self.v_feature = Dense(self.width)
         if self.counterfactual:
             # One layer over (h_V, h_Q of the others), in two parts: where the observation is the same
             # for all samples, the first part is computed once.
-            self.joint_v = nn.Dense(self.joint_hidden[0])
-            self.joint_others = nn.Dense(self.joint_hidden[0], use_bias=False)
+            self.joint_v = Dense(self.joint_hidden[0])
+            self.joint_others = Dense(self.joint_hidden[0], use_bias=False)
             self.joint = MLP(self.joint_hidden[1:], self.num_actions)
         else:
             self.joint = MLP(self.joint_hidden, 1)

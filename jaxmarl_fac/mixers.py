@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.products import Dense
 
 #: Keeps weights that have to be positive off 0, where their absolute values could come to lie.
 MIN_WEIGHT = 1e-10
@@ -65,7 +66,7 @@ class QMixer(nn.Module):
         n, state = inputs.utilities.shape[0], inputs.global_state
         w1 = MLP(self.hypernet_widths, n * self.embed, name="w1")(state).reshape(n, self.embed)
         w2 = MLP(self.hypernet_widths, self.embed, name="w2")(state)
-        b1 = nn.Dense(self.embed, name="b1")(state)
+        b1 = Dense(self.embed, name="b1")(state)
         value = MLP((self.embed,), 1, name="value")(state)[0]
         return monotone_mix(inputs.utilities, w1, b1, w2, value)
 
@@ -180,7 +181,7 @@ def _attention(inputs: MixerInputs, heads: int, embed: int, query_hidden: int) -
     n, state = inputs.utilities.shape[0], inputs.global_state
     view = jnp.concatenate([inputs.agents_view, jnp.eye(n)], axis=-1)
     width = heads * embed
-    keys = nn.Dense(width, use_bias=False, name="key")(view).reshape(n, heads, embed)
+    keys = Dense(width, use_bias=False, name="key")(view).reshape(n, heads, embed)
     query = MLP((query_hidden,), width, name="query")(state).reshape(heads, embed)
     logits = jnp.einsum("he,nhe->hn", query, keys) / jnp.sqrt(embed)
     weights = jnp.abs(MLP((query_hidden,), heads, name="head_weight")(state))

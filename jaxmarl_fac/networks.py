@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmarl_fac.experience import Trajectory
+from jaxmarl_fac.products import Dense
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -62,9 +63,9 @@ class MLP(nn.Module):
     def __call__(self, inputs: jax.Array) -> jax.Array:
         hidden = inputs
         for width in self.widths:
-            hidden = nn.Dense(width)(hidden)
+            hidden = Dense(width)(hidden)
             hidden = nn.relu(nn.LayerNorm()(hidden) if self.layer_norm else hidden)
-        return hidden if self.outputs is None else nn.Dense(self.outputs)(hidden)
+        return hidden if self.outputs is None else Dense(self.outputs)(hidden)
 
 
 #: Two MLPs of the same inputs side by side, `(I,)` to `(2, outputs)`: critics whose minimum is used.
@@ -116,7 +117,7 @@ class AgentNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, agents_view: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mlp, dense = (of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.Dense))
+        mlp, dense = (of_all_agents(kind, self.share_parameters) for kind in (MLP, Dense))
         inputs = agent_inputs(agents_view, agent_ids=self.agent_ids)
         features = mlp(self.widths, layer_norm=self.layer_norm, name="MLP_0")(inputs)  # (n, H)
         return dense(self.num_actions, name="Dense_0")(features), features
@@ -157,9 +158,7 @@ class RecurrentAgentNetwork(nn.Module):
 
     def setup(self) -> None:
         """The parts, named as in the parameters."""
-        mlp, cell, dense = (
-            of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.GRUCell, nn.Dense)
-        )
+        mlp, cell, dense = (of_all_agents(kind, self.share_parameters) for kind in (MLP, nn.GRUCell, Dense))
         self.encoder = mlp(self.widths, layer_norm=self.layer_norm)
         self.cell = cell(self.widths[-1])
         self.head = dense(self.num_actions)
@@ -221,7 +220,7 @@ class ZeroInitMLP(nn.Module):
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         features = MLP(self.hidden)(inputs)
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(features)
+        return Dense(self.outputs, kernel_init=nn.initializers.zeros)(features)
 
 
 class SquashedNormal(nn.Module):

@@ -939,17 +939,17 @@ def test_only_recurrent_agents_repeat_what_they_saw(algorithm_id):
     """At least 15 of 16 seeds name at least 95 % of the cues with a memory, none 60 % without.
 
     COMA's advantages are its critic's alone, without any return: its state has to show the cue. With the
-    usual entropy a third of its seeds gave up a cue (seeds 0 to 7).
+    usual entropy weight a third of its seeds gave up a cue (seeds 0 to 7), with 0.05 none of 32.
     """
     settings, game = {"num_envs": 16, "rollout_length": 16}, Recall(cue_in_state=algorithm_id == "coma")
     if algorithm_id == "coma":
-        settings["entropy_coefficient"] = 0.03
+        settings["entropy_coefficient"] = 0.05
     assert (learned(algorithm_id, game, 240_000, recurrent=True, **settings) >= 0.95).sum() >= 15
     assert (learned(algorithm_id, game, 60_000, **settings) < 0.6).all()
 
 
 @pytest.mark.slow
 def test_coma_learns_nothing_of_what_its_critic_cannot_see():
-    """The cue is not in the state: its critic values all actions alike, and no seed names half the cues."""
-    settings = {"num_envs": 16, "rollout_length": 16, "entropy_coefficient": 0.03}
+    """Without the cue in the state its critic values all actions alike: no seed names 60 % of the cues."""
+    settings = {"num_envs": 16, "rollout_length": 16, "entropy_coefficient": 0.05}
     assert (learned("coma", Recall(), 240_000, recurrent=True, **settings) < 0.6).all()

@@ -14,7 +14,7 @@ from baselines.independent import Independent
 from baselines.pqn import PQN
 from baselines.registry import ALGORITHMS
 from envs.base import Observation
-from jaxmarl_fac.experience import Trajectory
+from jaxmarl_fac.experience import Trajectory, over_batch
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
@@ -41,6 +41,15 @@ SMALL = {
 #: Where rollouts of 5 steps are being reset, and where they terminate an episode.
 MASKS = np.array([[1, 1, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 0, 1]], np.float32)
 DISCOUNTS = np.array([[1, 0, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], np.float32)
+
+
+def with_utilities(algorithm, game, state, rollouts):
+    """Rollouts with what agents without a memory store: the utilities by which they act."""
+    if algorithm.recurrent:
+        return rollouts
+    network = algorithm.network(GameSpec.of(game)).bind(state.params)
+    utilities = over_batch(lambda trajectory: network.unroll(trajectory)[:-1], rollouts)
+    return rollouts._replace(extras=utilities)
 
 
 def random_rollouts(seed, recurrent=False):
@@ -113,7 +122,8 @@ def test_an_update_is_that_of_a_slow_reference(algorithm_id, recurrent, settings
         jax.random.key(3),
     )
     update = jax.jit(algorithm.bind(GameSpec.of(STAGED), E).update)
-    after, metrics = update(state, jax.tree.map(jnp.asarray, rollouts), clock_at(), key)
+    stored = with_utilities(algorithm, STAGED, state, jax.tree.map(jnp.asarray, rollouts))
+    after, metrics = update(state, stored, clock_at(), key)
     params = as_float64(state.params["params"])
     mixes = {"pqn-iql": None, "pqn-vdn": q_learners.vdn_mix, "pqn-qmix": q_learners.qmix_mix}
     losses = reference.update(
@@ -200,7 +210,8 @@ def test_one_observation_for_all_steps_equals_one_for_each(algorithm_id, recurre
     assert algorithm.few_joint_actions(GameSpec.of(ONE_SHOT)) == (not recurrent)
 
     def update(env, batch):
-        return jax.jit(algorithm.bind(GameSpec.of(env), E).update)(state, batch, clock_at(), key)
+        stored = with_utilities(algorithm, env, state, batch)
+        return jax.jit(algorithm.bind(GameSpec.of(env), E).update)(state, stored, clock_at(), key)
 
     (one, metrics), (each, other_metrics) = update(ONE_SHOT, shared), update(REPEATED, explicit)
     for name, value in metrics.items():
@@ -223,6 +234,22 @@ def test_minibatches_without_a_step_teach_nothing():
     )
     result = train(experiment)  # raises DivergedError if anything becomes NaN
     assert np.isfinite(result.history.last["loss"]).all()
+
+
+def test_agents_store_the_utilities_by_which_they_act():
+    """Those of the network at what they see, whatever actions are available."""
+    algorithm = baselines.make("pqn-qmix", hidden=(4,))
+    learner, observation = algorithm.bind(GameSpec.of(STAGED)), at_stage(STAGED, 1)
+    observation = observation._replace(action_mask=observation.action_mask.at[:, 1:].set(False))
+    params = learner.init(jax.random.key(0)).params
+    decision = learner.act(params, (), observation, clock_at(), jax.random.key(1))
+    expected = algorithm.network(GameSpec.of(STAGED)).bind(params).utilities(observation)
+    np.testing.assert_allclose(decision.extras, expected, rtol=1e-6)
+    assert not decision.actions.any()
+    recurrent = baselines.make("pqn-qmix", hidden=(4,), recurrent=True).bind(GameSpec.of(STAGED), 4)
+    params = recurrent.init(jax.random.key(0)).params
+    carry = recurrent.begin(params, observation, jax.random.key(0))
+    assert recurrent.act(params, carry, observation, clock_at(), jax.random.key(1)).extras == ()
 
 
 def test_updates_come_after_whole_rollouts():
