@@ -97,7 +97,7 @@ def test_the_mesh_has_no_more_devices_than_lanes():
 def test_blocks_of_lanes(monkeypatch, lanes, devices, block, total):
     monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
     mesh = mesh_of(devices)
-    assert block_sizes(lanes, mesh, SMALL, LARGE) == (block, block)
+    assert block_sizes(lanes, mesh, SMALL, lambda: LARGE) == (block, block)
     assert padded_count(lanes, mesh, block) == total
 
 
@@ -107,14 +107,14 @@ def test_blocks_of_lanes(monkeypatch, lanes, devices, block, total):
 def test_large_learners_run_in_small_blocks(monkeypatch, learner_bytes, block):
     monkeypatch.setattr(parallel, "CPU_BLOCK", 16)
     monkeypatch.setattr(parallel, "CPU_BLOCK_BYTES", 1_500_000)
-    assert block_sizes(2 * 16 * 15, mesh_of(2), learner_bytes, LARGE) == (block, block)
+    assert block_sizes(2 * 16 * 15, mesh_of(2), learner_bytes, lambda: LARGE) == (block, block)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
 def test_blocks_are_even_and_waste_little(devices):
     mesh = mesh_of(devices)
     for lanes in range(devices, 400):
-        block, _ = block_sizes(lanes, mesh, SMALL, LARGE)
+        block, _ = block_sizes(lanes, mesh, SMALL, lambda: LARGE)
         total = padded_count(lanes, mesh, block)
         blocks = total // (devices * block)
         assert 1 <= block <= parallel.CPU_BLOCK
@@ -125,8 +125,8 @@ def test_blocks_are_even_and_waste_little(devices):
 
 
 def test_an_accelerator_runs_all_its_lanes_at_once():
-    assert block_sizes(1000, mesh_of(4, "gpu"), 10**7, SMALL) == (250, 250)
-    assert block_sizes(1001, mesh_of(4, "tpu"), 10**7, SMALL) == (251, 251)
+    assert block_sizes(1000, mesh_of(4, "gpu"), 10**7, lambda: SMALL) == (250, 250)
+    assert block_sizes(1001, mesh_of(4, "tpu"), 10**7, lambda: SMALL) == (251, 251)
     assert padded_count(1001, mesh_of(4, "tpu"), 251) == 1004
 
 
@@ -142,7 +142,7 @@ def test_an_accelerator_runs_all_its_lanes_at_once():
 )
 def test_an_accelerator_updates_as_many_as_their_batches_allow(monkeypatch, batch_bytes, sizes):
     monkeypatch.setattr(parallel, "ACCELERATOR_BATCH_BYTES", 32_000_000)
-    assert block_sizes(100, mesh_of(4, "tpu"), 10**7, batch_bytes) == sizes
+    assert block_sizes(100, mesh_of(4, "tpu"), 10**7, lambda: batch_bytes) == sizes
 
 
 def test_every_device_works_on_its_own_lanes_only():
