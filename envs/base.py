@@ -119,9 +119,7 @@ class TeamEnvironment(Environment[Any, specs.MultiDiscreteArray, Observation]):
     @cached_property
     def observation_shapes(self) -> Observation:
         """Shapes and dtypes of an `Observation`, found by tracing one reset."""
-        shapes: Observation = jax.eval_shape(
-            lambda key: self.observe(self.reset(key)[0]), jax.random.key(0)
-        )
+        shapes: Observation = jax.eval_shape(lambda key: self.observe(self.reset(key)[0]), jax.random.key(0))
         return shapes
 
     @cached_property
