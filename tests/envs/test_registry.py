@@ -1,4 +1,6 @@
 import inspect
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -109,3 +111,14 @@ def test_refused_values_of_parameters(bad_input):
         registry.make("matrix-penalty", k=3)
     with bad_input("k must be a number, not 'deep'"):
         registry.make("matrix-penalty", k="deep")
+
+
+@pytest.mark.slow
+def test_in_a_notebook_jumanji_does_not_choose_the_backend():
+    """In a new process, since jumanji decides when it is imported: there it would run a magic of IPython."""
+    code = (
+        "import builtins, sys, types; builtins.__IPYTHON__ = True;"
+        "sys.modules['IPython'] = types.ModuleType('x');"
+        "import envs.base; assert builtins.__IPYTHON__ and 'jumanji' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
