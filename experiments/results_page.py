@@ -2,8 +2,8 @@
 
 python experiments/results_page.py [--results DIR]
 
-Reads DIR/*/*.json and writes DIR/README.md, with the pictures beside the records and the tables of
-DIR/benchmark*/benchmark.md.
+Reads DIR/*/*.json and writes DIR/README.md: for each figure its verdict, its claim, and links to the picture
+and to the record. `make docs` makes the gallery of them, with rules, numbers and provenance.
 """
 
 import dataclasses
@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     lines = [
         "# Results",
         "",
-        "Made by `experiments/results_page.py` from the records beside the pictures.",
+        "Made by `experiments/results_page.py` from the records beside the pictures. `make docs` shows each",
+        "with what was found, the rule, all numbers, the command and the versions.",
         "",
     ]
     try:
@@ -50,18 +51,20 @@ def main(argv: Sequence[str]) -> int:
             papers += _page(folder.name, records)
     benchmarks = []
     for path in sorted(options.results.glob("benchmark*/benchmark.md")):
+        name = path.parent.name
         try:
-            table = path.read_text(encoding="utf-8")
+            about = path.read_text(encoding="utf-8").partition("\n")[0]
         except (OSError, ValueError):
             print(f"left out: {path} cannot be read as text: run benchmark.py again", file=sys.stderr)
             continue
-        name = path.parent.name
-        benchmarks += [table, f"![{name}]({_link(name)}/benchmark.png)", ""]
+        benchmarks.append(f"| [{name}]({_link(name)}/benchmark.md) | {about} |")
     if not papers and not benchmarks:
         raise BadInputError(
             f"{options.results} holds no results: run a reproduction with --out {options.results}/PAPER"
         )
-    lines += [*papers, *(["## Benchmark", ""] if benchmarks else []), *benchmarks]
+    if benchmarks:
+        papers += ["## Benchmarks", "", "| benchmark | machine |", "|---|---|", *benchmarks, ""]
+    lines += papers
     write_text(options.results / "README.md", "\n".join(lines))
     print(f"written: {options.results / 'README.md'}")
     return cli.DONE
@@ -74,33 +77,14 @@ def _link(folder: str) -> str:
 
 def _page(paper: str, records: list[dict]) -> list[str]:
     folder = _link(paper)
-    lines = [
-        f"## {paper}",
-        "",
-        "| figure | source | verdict | what was found | scale, seeds |",
-        "|---|---|---|---|---|",
-    ]
+    lines = [f"## {paper}", "", "| figure | verdict | claim | scale |", "|---|---|---|---|"]
     for record in records:
         seeds = f", {record['seeds']} seeds" if record.get("seeds") else ""
         seeds += f", {record['games']} games" if record.get("games") else ""
         lines.append(
-            f"| [{record['id']}](#{folder}-{record['id']}) | {record['source']} | **{record['verdict']}** "
-            f"| {record['why']} | {record['scale']}{seeds} |"
+            f"| [{record['id']}]({folder}/{record['id']}.png) ([record]({folder}/{record['id']}.json)) "
+            f"| **{record['verdict']}** | {record['claim']} | {record['scale']}{seeds} |"
         )
-    for record in records:
-        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        lines += [
-            "",
-            f'<a id="{folder}-{record["id"]}"></a>',
-            f"### {record['id']}: {record['claim']}",
-            "",
-            f"Accepted if: {record['accept']}",
-            "",
-            f"![{record['id']}]({folder}/{record['id']}.png)",
-            "",
-            f"{record['seconds']} s on {record['device']}; {versions}. All numbers: "
-            f"[{record['id']}.json]({folder}/{record['id']}.json).",
-        ]
     return [*lines, ""]
 
 

@@ -71,6 +71,7 @@ def test_records_of_games_and_without_a_decision(tmp_path):
     row = next(line for line in page.splitlines() if line.startswith("| [operators]"))
     assert "| **undecided** |" in row and row.endswith("| quick, 500 games |")
     assert next(line for line in page.splitlines() if "[matrix]" in line).endswith("| quick, 300 seeds |")
+    assert "](ltql/operators.json)" in row and record["claim"] in row
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch, bad_input):
@@ -91,7 +92,7 @@ def test_links_lead_to_any_folder(tmp_path, name, link):
     copied(tmp_path, name)
     assert results_page.main(["--results", str(tmp_path)]) == 0
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert f"]({link}/matrix.png)" in page and f"](#{link}-matrix)" in page
+    assert f"]({link}/matrix.png)" in page and f"]({link}/matrix.json)" in page
 
 
 @pytest.mark.parametrize("content", [b"\xff", None])
@@ -104,7 +105,7 @@ def test_a_broken_benchmark_costs_only_itself(tmp_path, capsys, content):
         (folder / "benchmark" / "benchmark.md").write_bytes(content)
     assert results_page.main(["--results", str(folder)]) == 0
     assert capsys.readouterr().err.count("\n") == 1
-    assert "## Benchmark" not in (folder / "README.md").read_text(encoding="utf-8")
+    assert "## Benchmarks" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_folder_without_results(tmp_path, bad_input):
