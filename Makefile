@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # QTRAN's matrix games: the rest of the paper takes an hour.
 FIGURES := table1 table2 fig2 fig5 fig8_11 table6
-CODE := envs jaxmarl_fac baselines experiments tests
+CODE := envs jaxmarl_fac baselines experiments tests docs/_hooks
+DOCS_STAMP := $(VENV)/.docs-installed
+SITE := build/docs
 # Two processes, whole files in each: fixtures and compiled functions are shared within a file.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 # Most of the quick tests' time goes into compiling programs that run for milliseconds, and optimising them makes
@@ -25,7 +27,7 @@ MAKEFLAGS += --no-print-directory
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help environment reproduce test test-slow test-all lint format clean
+.PHONY: help environment reproduce test test-slow test-all lint format clean docs docs-serve
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +63,18 @@ format: environment ## Format the code as `lint` expects
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
+# XLA need not optimise programs that draw one picture. The notice of mkdocs-material is about its end of life in 2027.
+docs docs-serve: export XLA_FLAGS := $(UNOPTIMISED) $(XLA_FLAGS)
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+
+docs: $(DOCS_STAMP) ## Build the documentation into build/docs and check its links (minutes)
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir $(SITE)
+	$(BIN)/python docs/_hooks/check_site.py $(SITE)
+	@echo "documentation: $(SITE)/index.html"
+
+docs-serve: $(DOCS_STAMP) ## Show the documentation, and again after every change
+	$(BIN)/python -m mkdocs serve
+
 clean: ## Remove the environments and all caches, but keep results
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -85,4 +99,10 @@ environment:
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV)"
 	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	@$(MAKE) environment
+	@echo "Installing the extra docs into $(VENV)"
+	@$(BIN)/python -m pip install -qq -c constraints.txt -e '.[docs]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""Games, algorithms and claims of somebody else, as CONTRIBUTING.md has them."""
+"""Games, algorithms and claims of somebody else, as the guides in docs/guides/ have them."""
 
 import json
 import re
@@ -24,10 +24,14 @@ from jaxmarl_fac.statistics import Interval
 from tests.engine.test_loop import Listener
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-(MODULE,) = re.findall(r"`my_team.py`:\n\n```python\n(.*?)```", GUIDE, re.DOTALL)
-(CLAIM,) = re.findall(r"`two_step.py`.*?\n\n```python\n(.*?)```", GUIDE, re.DOTALL)
-(MAKE,) = (shlex.split(line)[2:] for line in GUIDE.splitlines() if line.startswith("python two_step.py"))
+GUIDE, CLAIM_GUIDE = (
+    (ROOT / "docs/guides" / name).read_text(encoding="utf-8") for name in ("algorithm.md", "claim.md")
+)
+(MODULE,) = re.findall(r'```python title="my_team.py"\n(.*?)```', GUIDE, re.DOTALL)
+(CLAIM,) = re.findall(r'```python title="two_step.py"\n(.*?)```', CLAIM_GUIDE, re.DOTALL)
+(MAKE,) = (
+    shlex.split(line)[2:] for line in CLAIM_GUIDE.splitlines() if line.startswith("python two_step.py")
+)
 TRAIN, PLAY = (
     shlex.split(line)[2:] for line in GUIDE.splitlines() if re.match(r"python experiments/(train|play)", line)
 )
