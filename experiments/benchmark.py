@@ -2,6 +2,7 @@
 
 python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe|pqn] [--env ID] [--algos ID ...]
     [--seeds N ...] [--seconds S] [--jaxmarl DIR] [--env-steps N] [--out DIR]
+python experiments/benchmark.py tpu [--topology v5e:4x4 ...] ...
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, including acting,
 environment steps and replay), compile seconds, bytes per seed, and, except for recurrent agents, the floating
@@ -9,7 +10,8 @@ point operations counted by XLA and their rate relative to a large matrix produc
 predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
 part of an iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment
 steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours;
-with `--env-steps` the table has returns after so many steps too.
+with `--env-steps` the table has returns after so many steps too. `benchmark.py tpu --help` tells of training
+that is compiled for TPUs that are not there.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
@@ -36,6 +38,7 @@ import baselines
 import envs
 import envs.registry as environments
 from envs.errors import BadInputError
+from experiments import benchmark_tpu
 from experiments.jaxmarl_pqn import EPISODES, JaxMARLPQN
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, seed_numbers
@@ -179,6 +182,8 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark, and write the table and the plot; returns the exit status."""
+    if argv and argv[0] == "tpu":
+        return benchmark_tpu.main(argv[1:])
     options = cli.parse(Options, argv, description=__doc__)
     suite = SUITES[options.suite]
     env = options.env if options.env is not None else suite.env

@@ -182,14 +182,20 @@ class Program:
 
     def flops_per_iteration(self) -> float:
         """Floating point operations of one lane's iteration with an update, as counted by XLA."""
+        return self.iteration_costs()["flops"] / self.block
+
+    def iteration_costs(self) -> dict[str, float]:
+        """XLA's cost analysis of an iteration with an update of one block of lanes on one device."""
+        sharding = lane_sharding(Mesh(self.mesh.devices[:1], self.mesh.axis_names))
 
         def one_block(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype)
+            return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
 
         step = jax.vmap(self._precisely(functools.partial(self._iteration, learn=True)), (0, 0, None))
-        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self.constants), self.constants))
-        compiled: Any = jax.jit(step).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32)).compile()
-        return float(compiled.cost_analysis()["flops"]) / self.block
+        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self._padded), self._padded))
+        lowered = jax.jit(step, donate_argnums=0).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32))
+        costs: Any = lowered.compile().cost_analysis()
+        return {name: float(cost) for name, cost in costs.items()}
 
     def chunk(self, lanes: Lane, start: int, stop: int) -> tuple[Lane, np.ndarray]:
         """Run iterations `start` to `stop`; returns the lanes, and whether each is finite, `(lanes,)`."""
