@@ -33,6 +33,7 @@ import baselines
 import envs
 import envs.registry as environments
 from envs.errors import BadInputError
+from experiments.without_tpu import LIBTPU
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import MAX_SEEDS, Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
@@ -52,15 +53,6 @@ PAIRS = (
 )
 #: Generations of one device a chip, and the most chips along each axis of a slice; libtpu aborts on more.
 LARGEST = {"v5e": (16, 16), "v5p": (16, 20, 28), "v6e": (16, 16)}
-#: What libtpu would look for on the network, and complain about: JAX has set some of it to a warning's text.
-LIBTPU = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes may compile: none uses a device
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TPU_STDERR_LOG_LEVEL": "3",
-}
 #: Instructions by which chips communicate.
 COLLECTIVES = re.compile(
     r" (all-reduce|all-gather|(?:ragged-)?all-to-all|reduce-scatter|collective-(?:permute|broadcast))"
@@ -102,7 +94,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Compile everything, and write the table; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
-    os.environ.update(LIBTPU)  # before JAX's first operation, which loads libtpu
+    os.environ.update(LIBTPU)
     if (options.algo is None) != (options.env is None):
         raise BadInputError("--algo and --env belong together: give both, or neither")
     if not options.topology:
