@@ -14,8 +14,9 @@ with `--env-steps` the table has returns after so many steps too. `benchmark.py 
 that is compiled for TPUs that are not there.
 """
 
-import experiments.without_tpu  # noqa: F401  so has this
-import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
+# First: they have no effect once JAX is initialised.
+import experiments.without_tpu  # noqa: F401
+import jaxmarl_fac.all_cores  # noqa: F401
 
 # isort: split
 import dataclasses

@@ -121,19 +121,22 @@ def main(argv: Sequence[str]) -> int:
     }
     done = finished_rows(options.out, machine) if options.resume else {}
     rows: list[dict[str, Any]] = []
-    fits: dict[Any, int | None] = {}
+    fits: dict[Any, int | None] = {}  # without communication these are the same in a larger slice
+    work: dict[Any, dict[str, float | None]] = {}
     for name, mesh, algo, env, experiment in tqdm(planned, disable=None):
         kind = (machine["chips"][name], algo, env)
         row = done.get((name, algo, env, experiment.lanes))
         if row is None:
             row = {"topology": name, "algo": algo, "env": env, **compile_all(experiment, mesh)}
-            if kind not in fits:  # the same in a larger slice
+            if kind not in fits:
                 needs = functools.partial(chip_bytes, algo, env, one_chip(mesh))
                 find = {"none": no_fit, "line": on_the_line, "bisection": most_that_fit}[options.fit]
                 hbm = machine["hbm_bytes"][name]
                 fits[kind] = find(needs, hbm, row["seeds_per_chip"], needed(row))
-            row["seeds_that_fit_on_a_chip"] = fits[kind]
+                work[kind] = work_of(experiment, one_chip(mesh))
+            row |= {"seeds_that_fit_on_a_chip": fits[kind], **work[kind]}
         fits.setdefault(kind, row["seeds_that_fit_on_a_chip"])
+        work.setdefault(kind, {name: row[name] for name in ("flops", "bytes_accessed")})
         rows.append(row)
         write_text(options.out / "benchmark.json", json.dumps({"machine": machine, "rows": rows}, indent=1))
         write_text(options.out / "benchmark.md", markdown(rows, machine))
@@ -225,8 +228,7 @@ def compile_all(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     """Compile what `train` runs for the devices of a mesh.
 
     Returns:
-        A row of the table: sizes in bytes on each chip, times in seconds, FLOPs and bytes of one seed's
-        iteration with an update.
+        Part of a row of the table: sizes in bytes on each chip, times in seconds.
     """
     program = Program(experiment, mesh)
     row: dict[str, Any] = {
@@ -246,7 +248,7 @@ def compile_all(experiment: Experiment, mesh: Mesh) -> dict[str, Any]:
     row["copies_of_replay"] = len(
         copies_of(text, [chips_part(leaf, mesh) for leaf in jax.tree.leaves(buffer)])
     )
-    return row | work_of(experiment, program, one_chip(mesh))
+    return row
 
 
 def chip_memory(compiled: jax.stages.Compiled) -> dict[str, int]:
@@ -265,7 +267,7 @@ def needed(row: dict[str, Any]) -> int:
     return sum(row[f"{kind}_bytes"] for kind in ("argument", "output", "scratch", "code"))
 
 
-def work_of(experiment: Experiment, program: Program, chip: Mesh) -> dict[str, Any]:
+def work_of(experiment: Experiment, chip: Mesh) -> dict[str, float | None]:
     """FLOPs and bytes of one seed's iteration with an update, as XLA counts them on one chip.
 
     XLA counts the body of a loop once: recurrent agents, which loop over an episode's steps, have none.
