@@ -94,7 +94,6 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Compile everything, and write the table; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
-    os.environ.update(LIBTPU)
     if (options.algo is None) != (options.env is None):
         raise BadInputError("--algo and --env belong together: give both, or neither")
     if not options.topology:
@@ -185,6 +184,7 @@ def topology_mesh(name: str) -> Mesh:
         raise _no_topology(name, "")
     whole_hosts = chips[0] % 2 == 0 and chips[1] % 2 == 0
     bounds: dict[str, Any] = {} if whole_hosts else {"chips_per_host_bounds": (1, 1, 1)}
+    os.environ.update(LIBTPU)
     try:
         devices = topologies.get_topology_desc(name, platform="tpu", **bounds).devices
     except Exception as error:  # libtpu has several types for it
