@@ -373,3 +373,29 @@ def test_links_lead_to_files_or_to_generated_pages(page):
             assert parts[0] == "api", target
             module = ROOT / path.stem.replace(".", "/")
             assert module.is_dir() or module.with_suffix(".py").exists(), target
+
+
+# The notebook
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_its_saved_outputs_are_those_of_its_code(tmp_path, monkeypatch, capsys):
+    """Without a kernel: its magic is left out. Times apart, it prints what it has printed."""
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "notebooks/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    namespace: dict = {}
+    for cell in code:
+        lines = [line for line in "".join(cell["source"]).splitlines() if not line.startswith("%")]
+        exec("\n".join(lines), namespace)
+    assert all(run.history.last["episode_return"].shape == (8,) for run in namespace["runs"].values())
+    saved = "".join(
+        "".join(output.get("text", "")) for cell in code for output in cell["outputs"]
+    ).splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:-1] for line in printed if line] == [line.split()[:-1] for line in saved if line]
+    assert np.mean(namespace["runs"]["qtran-base"].history.last["episode_return"] == 8) == 1
+    pictures = [
+        output for cell in code for output in cell["outputs"] if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 3
