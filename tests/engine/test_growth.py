@@ -259,7 +259,7 @@ def dropped_by_half(added, seeds):
     ("where", "name", "how"),
     [
         pytest.param(checkpoints.ocp.CheckpointManager, "save", killed, marks=pytest.mark.slow),
-        (checkpoints, "save_experiment", killed),
+        pytest.param(checkpoints, "save_experiment", killed, marks=pytest.mark.slow),
         pytest.param(History, "save", killed, marks=pytest.mark.slow),
         pytest.param(growth, "_drop_joined", not_dropped, marks=pytest.mark.slow),
         (growth, "_drop_joined", dropped_by_half),
