@@ -46,7 +46,8 @@ def front_matter(page):
 def blocks(text):
     """Language, title and content of every code block."""
     found = re.findall(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
-    assert text.count("\n```") == 2 * len(found), "a block without a language, or with another form"
+    fences = re.findall("^```", text, re.MULTILINE)
+    assert len(fences) == 2 * len(found), "a block without a language, or with another form"
     return found
 
 
