@@ -47,7 +47,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "epsilon_steps": 150_000,
         "initial_value": 0.0,
     },
-    # Weighted QMIX's release, for all algorithms alike, with QTRAN's as in PyMARL, whose joint networks see
+    # Weighted QMIX's release, for all algorithms but ReMIX alike, with QTRAN's as in PyMARL, whose joint networks see
     # the global state besides. There every episode brings one update; here every 200 steps do, which is an
     # episode that takes all its time.
     "stag-hunt": {
@@ -69,7 +69,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "nopt_weight": 0.1,
         "joint_hidden": (64, 64),
     },
-    # JaxMARL's Q-learners on SMAX. There 16 environments take 128 steps between 8 updates, and targets are
+    # JaxMARL's Q-learners on SMAX, but for ReMIX. There 16 environments take 128 steps between 8 updates, and targets are
     # copied after 80; here one environment takes 256 steps for each. Episodes are whole, not cut at 128.
     "smax": {
         "consumes": "episodes",
@@ -106,12 +106,36 @@ _PQN_MPE: dict[str, Any] = {
     "epsilon_steps": 200_000,
 }
 
-#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. DOP, FOP
+#: ReMIX's table 2 and section D.3 (arXiv 2302.05593): batches of 128 of the last 10,000 episodes, a learning
+#: rate of .001, lambda = .6, epsilon from .995 to .05 in 100,000 steps, weights in [.1, 1] (the class's own).
+#: What it leaves open is PyMARL2's, on which it builds: Adam, a GRU of 64, mixers of 32 and 64. Targets are
+#: copied every 200 episodes: here after 200 updates, one for each time limit of the game.
+_REMIX: dict[str, Any] = {
+    "hidden": (64,),
+    "mixer_embed": 32,
+    "hypernet_hidden": (64,),
+    "optimiser": "adam",
+    "learning_rate": 1e-3,
+    "batch_size": 128,
+    "replay_size": 10_000,
+    "target_period": 200,
+    "td_lambda": 0.6,
+    "epsilon_start": 0.995,
+    "epsilon_end": 0.05,
+    "epsilon_steps": 100_000,
+}
+
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. ReMIX has its
+#: own table, and its text gives CW- and OW-QMIX their alpha on SMAC (section 5.4). DOP, FOP
 #: and MAVEN replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's
 #: release has two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent,
 #: so that one environment is enough.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ltql", "pursuit"): {"agent_ids": False},
+    # 128 episodes before the first update, and an update after each 200 or 100 steps: the time limits.
+    ("remix", "stag-hunt"): _REMIX | {"learning_starts": 128 * 200, "update_period": 200},
+    ("remix", "smax"): _REMIX | {"learning_starts": 128 * 100, "update_period": 100},
+    **{(name, "smax"): {"alpha": 0.5} for name in ("cw-qmix", "ow-qmix")},
     **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
     **{(name, "predator-prey"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
     ("maven", "smax"): {

@@ -1,0 +1,129 @@
+"""`make(id, family)` has the hyper-parameters that the papers print, value by value."""
+
+import pytest
+
+from baselines.families import FAMILY_ENV_STEPS
+from baselines.registry import make
+from jaxmarl_fac.settings import leaves
+
+#: QTRAN (arXiv 1905.05408), tables 3 (matrix games), 4 (Gaussian squeeze) and 5 (modified predator-prey), with
+#: the widths of section C.2. Rows that a table leaves out are left out here.
+QTRAN = ("vdn", "qmix", "qtran-base", "qtran-alt")
+QTRAN_TABLES = {
+    "matrix": {
+        "env_steps": 20_000,
+        "learning_rate": 5e-4,
+        "replay_size": 20_000,
+        "batch_size": 32,
+        "epsilon_start": 1.0,
+        "epsilon_end": 1.0,
+        "hidden": (32, 32),
+        "opt_weight": 1.0,
+        "nopt_weight": 1.0,
+    },
+    "squeeze": {
+        "env_steps": 1_000_000,
+        "learning_rate": 5e-4,
+        "replay_size": 200_000,
+        "epsilon_steps": 500_000,
+        "batch_size": 32,
+        "opt_weight": 1.0,
+        "nopt_weight": 1.0,
+    },
+    "predator-prey": {
+        "env_steps": 10_000_000,
+        "gamma": 0.99,
+        "learning_rate": 5e-4,
+        "target_period": 10_000,
+        "replay_size": 1_000_000,
+        "epsilon_start": 1.0,
+        "epsilon_end": 0.1,
+        "epsilon_steps": 3_000_000,
+        "batch_size": 32,
+        "hidden": (64, 64, 64),
+        "joint_hidden": (64, 64),
+        "mixer_embed": 64,
+        "opt_weight": 1.0,
+        "nopt_weight": 1.0,
+    },
+}
+#: Rows that VDN and QMIX do not have.
+QTRANS_OWN = {"opt_weight", "nopt_weight", "joint_hidden"}
+#: ReMIX (arXiv 2302.05593), table 2 and section D.3; the table's name of each row is beside it.
+REMIX_TABLE_2 = {
+    "batch_size": 128,  # batch size
+    "replay_size": 10_000,  # replay buffer, in episodes
+    "learning_rate": 0.001,  # learning rate
+    "td_lambda": 0.6,  # TD-lambda
+    "epsilon_start": 0.995,
+    "epsilon_end": 0.05,
+    "epsilon_steps": 100_000,
+    "w_min": 0.1,  # range of the weights: [.1, 1]
+}
+#: Steps of the longest episode.
+TIME_LIMITS = {"stag-hunt": 200, "smax": 100}
+
+
+def settings_of(algorithm_id, family):
+    return {name: leaf.value for name, leaf in leaves(make(algorithm_id, family)).items()}
+
+
+@pytest.mark.parametrize("family", QTRAN_TABLES)
+@pytest.mark.parametrize("algorithm_id", QTRAN)
+def test_qtrans_tables_3_to_5(algorithm_id, family):
+    table = QTRAN_TABLES[family]
+    found = settings_of(algorithm_id, family)
+    lacking = {"env_steps", "mixer_embed"} - set(found) | (set() if "qtran" in algorithm_id else QTRANS_OWN)
+    printed = {name: value for name, value in table.items() if name not in lacking}
+    assert {name: found.get(name) for name in printed} == printed
+    assert FAMILY_ENV_STEPS[family] == table["env_steps"]
+
+
+@pytest.mark.parametrize("family", TIME_LIMITS)
+def test_remixs_table_2(family):
+    found = settings_of("remix", family)
+    assert {name: found[name] for name in REMIX_TABLE_2} == REMIX_TABLE_2
+    assert (found["consumes"], found["recurrent"], found["optimiser"]) == ("episodes", True, "adam")
+    # Target update: every 200 episodes, in steps of whole ones.
+    assert found["target_period"] * found["update_period"] == 200 * TIME_LIMITS[family]
+    assert found["learning_starts"] == found["batch_size"] * TIME_LIMITS[family]
+
+
+@pytest.mark.parametrize(("family", "alpha"), [("stag-hunt", 0.1), ("smax", 0.5)])
+@pytest.mark.parametrize("algorithm_id", ["cw-qmix", "ow-qmix"])
+def test_alpha_of_weighted_qmix(algorithm_id, family, alpha):
+    """ReMIX, section 5.4: .1 on predator-prey, .5 on SMAC."""
+    assert settings_of(algorithm_id, family)["alpha"] == alpha
+
+
+#: Weighted QMIX's release on the stag hunt (`pred_prey_punish`): one update of 32 episodes after each.
+STAG_HUNT = {
+    "gamma": 0.99,
+    "consumes": "episodes",
+    "recurrent": True,
+    "hidden": (64,),
+    "optimiser": "rmsprop",
+    "learning_rate": 5e-4,
+    "rmsprop_decay": 0.99,
+    "rmsprop_eps": 1e-5,
+    "max_grad_norm": 10.0,
+    "batch_size": 32,
+    "replay_size": 5000,
+    "target_period": 200,
+    "update_period": 200,
+    "epsilon_start": 1.0,
+    "epsilon_end": 0.05,
+    "epsilon_steps": 50_000,
+    "td_lambda": 0.0,
+    "double_q": True,
+    "hypernet_hidden": (64,),
+    "mixer_embed": 32,
+    "central_hidden": (256, 256, 256),
+    "alpha": 0.1,
+}
+
+
+@pytest.mark.parametrize("algorithm_id", ["cw-qmix", "ow-qmix"])
+def test_weighted_qmixs_release_on_the_stag_hunt(algorithm_id):
+    found = settings_of(algorithm_id, "stag-hunt")
+    assert {name: found[name] for name in STAG_HUNT} == STAG_HUNT
