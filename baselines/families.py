@@ -47,9 +47,9 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "epsilon_steps": 150_000,
         "initial_value": 0.0,
     },
-    # Weighted QMIX's release, for all algorithms but ReMIX alike, with QTRAN's as in PyMARL, whose joint networks see
-    # the global state besides. There every episode brings one update; here every 200 steps do, which is an
-    # episode that takes all its time.
+    # Weighted QMIX's release, for all algorithms but ReMIX alike, with QTRAN's as in PyMARL, whose joint
+    # networks see the global state besides. There every episode brings one update; here every 200 steps do,
+    # which is an episode that takes all its time.
     "stag-hunt": {
         "consumes": "episodes",
         "recurrent": True,
@@ -66,11 +66,13 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "initial_value": 0.0,
         "hypernet_hidden": (64,),
         "double_q": True,
+        "central_factor": 1.0,  # PyMARL2, and so ReMIX, has 1/2
         "nopt_weight": 0.1,
         "joint_hidden": (64, 64),
     },
-    # JaxMARL's Q-learners on SMAX, but for ReMIX. There 16 environments take 128 steps between 8 updates, and targets are
-    # copied after 80; here one environment takes 256 steps for each. Episodes are whole, not cut at 128.
+    # JaxMARL's Q-learners on SMAX, but for ReMIX. There 16 environments take 128 steps between 8 updates, and
+    # targets are copied after 80; here one environment takes 256 steps for each. Episodes are whole, not cut
+    # at 128.
     "smax": {
         "consumes": "episodes",
         "recurrent": True,
@@ -120,16 +122,17 @@ _REMIX: dict[str, Any] = {
     "replay_size": 10_000,
     "target_period": 200,
     "td_lambda": 0.6,
+    "central_factor": 0.5,
     "epsilon_start": 0.995,
     "epsilon_end": 0.05,
     "epsilon_steps": 100_000,
 }
 
-#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. ReMIX has its
-#: own table, and its text gives CW- and OW-QMIX their alpha on SMAC (section 5.4). DOP, FOP
-#: and MAVEN replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's
-#: release has two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent,
-#: so that one environment is enough.
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. ReMIX has
+#: its own table, and its text gives CW- and OW-QMIX their alpha on SMAC (section 5.4). DOP, FOP and MAVEN
+#: replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's release has
+#: two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent, so that one
+#: environment is enough.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("ltql", "pursuit"): {"agent_ids": False},
     # 128 episodes before the first update, and an update after each 200 or 100 steps: the time limits.

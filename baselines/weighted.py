@@ -19,7 +19,7 @@ from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.memory import Episodes, Memory
 from jaxmarl_fac.mixers import CentralMixer
 from jaxmarl_fac.networks import over_time
-from jaxmarl_fac.settings import Count, Probability, Settings, Widths, between
+from jaxmarl_fac.settings import Count, Positive, Probability, Settings, Widths, between
 from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable, masked_mean
 from jaxmarl_fac.weights import (
     central_weight,
@@ -211,18 +211,22 @@ class LossTerms(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weighted(Mixed):
-    """`w (Q_tot - y)^2 + (Q^ - y)^2 / 2`: a monotone and an unrestricted joint value of the same target.
+    """`w (Q_tot - y)^2 + c (Q^ - y)^2`: a monotone and an unrestricted joint value of the same target.
 
     y bootstraps from the unrestricted target network `Q^^-`, at the joint action that is greedy by the
-    utilities. The one half is PyMARL2's; Weighted QMIX's own release has none, and one-step targets.
+    utilities: of the online network (`double_q`, as in all releases), or of the target network, theta^-, as
+    ReMIX's section 2.2 prints it. The joint action that a weighting calls greedy is always the online one's.
 
     Attributes:
         weighting: w.
+        central_factor: c, of the unrestricted value's loss: 1/2 in PyMARL2 and so in ReMIX, 1 in Weighted
+            QMIX's own release, which has one-step targets besides.
         central_hidden: hidden layers of the unrestricted mixer; its state value has the first width.
     """
 
     mixing: Mixing = QMIX()
     weighting: Weighting
+    central_factor: Positive = 0.5
     central_hidden: Widths = (256, 256, 256)
 
     def network(self, game: GameSpec, learning: QLearner) -> WeightedNetwork:
@@ -245,8 +249,8 @@ class Weighted(Mixed):
     def terms(self, online: Any, target: Any, trajectory: Trajectory, gamma: float) -> LossTerms:
         """The parts of the loss, for each step `(T,)` of one trajectory."""
         observations, utilities = trajectory.observation, online.unroll(trajectory)
-        greedy_by = utilities if self.double_q else target.unroll(trajectory)
-        greedy = best_actions(greedy_by, observations)  # (T + 1, n)
+        greedy = best_actions(utilities, observations)  # (T + 1, n)
+        following_greedy = greedy if self.double_q else best_actions(target.unroll(trajectory), observations)
         q_tot = over_time(FactoredNetwork.mix, online, *at_taken(trajectory, utilities))
         central = at_taken(trajectory, online.central_unroll(trajectory))
         q_jt = over_time(WeightedNetwork.central_mix, online, *central)
@@ -256,7 +260,7 @@ class Weighted(Mixed):
         def greedy_value(utilities: jax.Array, greedy: jax.Array, observations: Observation) -> jax.Array:
             return over_time(WeightedNetwork.central_mix_greedy, target, utilities, greedy, observations)
 
-        following = greedy_value(target_central[1:], greedy[1:], after_steps(observations))
+        following = greedy_value(target_central[1:], following_greedy[1:], after_steps(observations))
         y = self.targets(trajectory, following, gamma)
         now, actions, here = at_taken(trajectory, target_central)
         masked = mask_unavailable(utilities, observations.action_mask)[:-1]
@@ -271,7 +275,7 @@ class Weighted(Mixed):
             slopes=over_time(WeightedNetwork.slopes, online, *at_taken(trajectory, utilities)),
         )
         weight = jax.vmap(self.weighting.weight)(jax.lax.stop_gradient(inputs))
-        return LossTerms(q_tot, y, weight, 0.5 * jnp.square(q_jt - y))
+        return LossTerms(q_tot, y, weight, self.central_factor * jnp.square(q_jt - y))
 
     def combined(self, terms: LossTerms, mask: jax.Array) -> tuple[jax.Array, Metrics]:
         """The loss `()` of a batch's terms `(B, T)`, a mean where the mask is 1, and what to log of it."""

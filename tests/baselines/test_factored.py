@@ -80,6 +80,24 @@ def test_losses_of_weighted_qmix(algorithm_id):
         assert np.mean((np.asarray(met) > 0.11) & (np.asarray(met) < 0.99)) > 0.1
 
 
+def test_the_central_factor_and_the_target_networks_argmax():
+    """Against plain NumPy; without double-Q the greedy joint action of CW's weights stays the online one."""
+    algorithm = weighted("cw-qmix", central_factor=1.0, double_q=False)
+    steps, chosen_otherwise = staged_steps(), 0
+    numbers = [plain_transition(step) for step in steps]
+    loss_of = jax.jit(batch_loss(algorithm, STAGED))
+    for seed in range(4):
+        online, target = (random_params(algorithm, STAGED, 2 * seed + k) for k in (0, 1))
+        loss, metrics = loss_of(online, target, concatenated(steps))
+        plain = online["params"], target["params"], numbers, GAMMA
+        want = reference.batch_loss("cw-qmix", 0.1, *plain, central_factor=1.0, double_q=False)
+        assert float(loss) == pytest.approx(want["loss"], rel=2e-3)
+        assert float(metrics["mean_weight"]) == pytest.approx(want["weights"].mean(), rel=2e-3)
+        double = reference.batch_loss("cw-qmix", 0.1, *plain, central_factor=1.0)
+        chosen_otherwise += abs(double["loss"] / want["loss"] - 1) > 0.02
+    assert chosen_otherwise > 0
+
+
 def test_the_greedy_joint_action_always_counts_in_cw():
     """And others only if their target lies above its value."""
     algorithm = weighted("cw-qmix")

@@ -6,8 +6,8 @@ from baselines.families import FAMILY_ENV_STEPS
 from baselines.registry import make
 from jaxmarl_fac.settings import leaves
 
-#: QTRAN (arXiv 1905.05408), tables 3 (matrix games), 4 (Gaussian squeeze) and 5 (modified predator-prey), with
-#: the widths of section C.2. Rows that a table leaves out are left out here.
+#: QTRAN (arXiv 1905.05408), tables 3 (matrix games), 4 (Gaussian squeeze) and 5 (modified predator-prey),
+#: with the widths of section C.2. Rows that a table leaves out are left out here.
 QTRAN = ("vdn", "qmix", "qtran-base", "qtran-alt")
 QTRAN_TABLES = {
     "matrix": {
@@ -59,6 +59,7 @@ REMIX_TABLE_2 = {
     "epsilon_end": 0.05,
     "epsilon_steps": 100_000,
     "w_min": 0.1,  # range of the weights: [.1, 1]
+    "central_factor": 0.5,  # PyMARL2's, on which it builds
 }
 #: Steps of the longest episode.
 TIME_LIMITS = {"stag-hunt": 200, "smax": 100}
@@ -120,6 +121,7 @@ STAG_HUNT = {
     "mixer_embed": 32,
     "central_hidden": (256, 256, 256),
     "alpha": 0.1,
+    "central_factor": 1.0,  # the release has no 1/2
 }
 
 

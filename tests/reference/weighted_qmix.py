@@ -50,17 +50,25 @@ def raw_weight(kind: str, alpha: float, online: Params, target: Params, step: tu
 
 
 def batch_loss(
-    kind: str, alpha: float, online: Params, target: Params, steps: list[tuple], gamma: float
+    kind: str,
+    alpha: float,
+    online: Params,
+    target: Params,
+    steps: list[tuple],
+    gamma: float,
+    central_factor: float = 0.5,
+    double_q: bool = True,
 ) -> dict[str, Any]:
     """The mean loss of some transitions and their weights; `alpha` is ReMIX's least weight."""
     raws, errors, others = [], [], []
     for step in steps:
         observation, actions, reward, discount, following = step
-        next_best = best_actions(utilities(online, following), following[2])
+        selector = online if double_q else target
+        next_best = best_actions(utilities(selector, following), following[2])
         y = reward + gamma * discount * central_value(target, following, next_best)
         raws.append(raw_weight(kind, alpha, online, target, step, y))
         errors.append((q_tot_of(online, observation, actions) - y) ** 2)
-        others.append(0.5 * (central_value(online, observation, actions) - y) ** 2)
+        others.append(central_factor * (central_value(online, observation, actions) - y) ** 2)
     weights = np.asarray(raws)
     if kind == "remix":
         low, high = weights.min(), weights.max()

@@ -43,6 +43,7 @@ PAPER: dict[str, Any] = {
     "learning_rate": 1e-3,
     "max_grad_norm": 10.0,
     "td_lambda": 0.6,
+    "central_factor": 0.5,
     "target_period": 25,
     "update_period": 200,
     "learning_starts": 128 * 200,
