@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -107,13 +107,16 @@ class QMIX(Mixing):
         mixer_embed: width of the mixer's one hidden layer.
         hypernet_hidden: hidden layers of the hypernetworks: () is the first paper's one linear layer,
             (64,) is PyMARL2's.
+        mixer_activation: of the mixer's hidden layer: ELU, as QMIX's paper has it, or ReLU, which QTRAN's
+            paper says that all its networks have (section C.2).
     """
 
     mixer_embed: Count = 32
     hypernet_hidden: AnyWidths = ()
+    mixer_activation: Literal["elu", "relu"] = "elu"
 
     def mixer(self) -> QMixer:
-        return QMixer(self.mixer_embed, self.hypernet_hidden)
+        return QMixer(self.mixer_embed, self.hypernet_hidden, self.mixer_activation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Mixers: from the agents' utilities to one joint value. All take one sample; callers vmap."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import chex
@@ -34,16 +34,26 @@ class VDNMixer(nn.Module):
         return jnp.sum(inputs.utilities)
 
 
+#: What a mixer's hidden layer may apply: QMIX's own, and QTRAN's paper's.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"elu": nn.elu, "relu": nn.relu}
+
+
 def monotone_mix(
-    utilities: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, value: jax.Array
+    utilities: jax.Array,
+    w1: jax.Array,
+    b1: jax.Array,
+    w2: jax.Array,
+    value: jax.Array,
+    activation: Callable[[jax.Array], jax.Array] = nn.elu,
 ) -> jax.Array:
     """`ELU(q W1 + b1) W2 + V` with the weights' absolute values: never decreasing in any utility.
 
-    Shapes: `utilities (n,)`, `w1 (n, E)`, `b1 (E,)`, `w2 (E,)`, `value ()`; returns `()`.
+    Shapes: `utilities (n,)`, `w1 (n, E)`, `b1 (E,)`, `w2 (E,)`, `value ()`; returns `()`. Another
+    `activation` that never decreases may stand for ELU.
     ELU comes after the bias; QTRAN's release has it before, which handicaps QMIX.
     """
     chex.assert_rank([utilities, w1, b1, w2, value], [1, 2, 1, 1, 0])
-    hidden = nn.elu(utilities @ jnp.abs(w1) + b1)  # (E,)
+    hidden = activation(utilities @ jnp.abs(w1) + b1)  # (E,)
     return hidden @ jnp.abs(w2) + value
 
 
@@ -56,10 +66,12 @@ class QMixer(nn.Module):
         embed: E, the width of the one hidden layer.
         hypernet_widths: hidden layers of the two weight-making hypernetworks; () is one linear layer,
             as in the first paper; (64,) is PyMARL2's.
+        activation: of the hidden layer, by its name in `ACTIVATIONS`.
     """
 
     embed: int = 32
     hypernet_widths: Sequence[int] = ()
+    activation: str = "elu"
 
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
@@ -68,7 +80,7 @@ class QMixer(nn.Module):
         w2 = MLP(self.hypernet_widths, self.embed, name="w2")(state)
         b1 = Dense(self.embed, name="b1")(state)
         value = MLP((self.embed,), 1, name="value")(state)[0]
-        return monotone_mix(inputs.utilities, w1, b1, w2, value)
+        return monotone_mix(inputs.utilities, w1, b1, w2, value, ACTIVATIONS[self.activation])
 
 
 def dueling_mix(

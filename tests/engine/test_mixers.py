@@ -70,8 +70,8 @@ def random_params(module, n, count, rng, actions=1):
     return jax.tree.map(draw, shapes)
 
 
-def random_qmixer(n, widths, count, rng):
-    module = QMixer(8, widths)
+def random_qmixer(n, widths, count, rng, activation="elu"):
+    module = QMixer(8, widths, activation)
     return module, random_params(module, n, count, rng)
 
 
@@ -101,10 +101,11 @@ def test_qmixer_never_decreases(n, widths):
     assert np.ptp(q_tot) > 1
 
 
-def test_qmixer_is_the_monotone_mix_of_what_its_hypernetworks_make():
-    """Against a plain NumPy version of the paper's section 4."""
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_qmixer_is_the_monotone_mix_of_what_its_hypernetworks_make(activation):
+    """Against a plain NumPy version of the paper's section 4; with ReLU, of QTRAN's section C.2."""
     rng = np.random.default_rng(0)
-    module, drawn = random_qmixer(3, (8,), 1, rng)
+    module, drawn = random_qmixer(3, (8,), 1, rng, activation)
     params = jax.tree.map(lambda leaf: leaf[0], drawn)
     p = params["params"]
     q, s = rng.normal(size=3), rng.normal(size=STATE)
@@ -117,7 +118,8 @@ def test_qmixer_is_the_monotone_mix_of_what_its_hypernetworks_make():
 
     w1 = np.abs(two_layers(p["w1"], s)).reshape(3, 8)
     z = q @ w1 + linear(p["b1"], s)
-    hidden = np.where(z > 0, z, np.exp(z) - 1)
+    assert (z < 0).any()  # where the two differ
+    hidden = np.where(z > 0, z, np.exp(z) - 1 if activation == "elu" else 0)
     expected = hidden @ np.abs(two_layers(p["w2"], s)) + two_layers(p["value"], s)[0]
     got = module.apply(params, seen(q, s))
     assert float(got) == pytest.approx(expected, rel=1e-5)

@@ -26,7 +26,7 @@ MOMENTS = (1, 4, 10, 20)
 def train_21x21(workshop: Workshop, name: str) -> Result:
     """Table 3's training on the game of supplement C.1."""
     experiment = Experiment(
-        algorithm=learner(name),
+        algorithm=learner(name, workshop.scale),
         environment=envs.make("matrix-21x21"),
         seeds=workshop.seeds(smoke=2, quick=16, paper=128),
         env_steps=workshop.choose(smoke=200, quick=20_000, paper=20_000),

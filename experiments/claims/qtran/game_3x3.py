@@ -10,6 +10,7 @@ import numpy as np
 import baselines
 import envs
 from baselines.probes import joint_tables
+from baselines.registry import own_settings
 from envs.matrix_games import QTRAN_PAYOFF
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.exact.factorization import tighten
@@ -17,7 +18,7 @@ from jaxmarl_fac.exact.projections import additive_fit, monotone_fit, monotone_f
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report import page
-from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
+from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
 from jaxmarl_fac.report.figures import annotated_matrix, bar_counts, panels, utility_labels
 from jaxmarl_fac.report.verdicts import Either, Every, Part, Rule, share
@@ -48,19 +49,26 @@ PAPER_TABLE_1: dict[str, Any] = {
 }
 
 
-def learner(name: str) -> Algorithm:
+#: Settings of the scale "paper" for all games: section C.2 says that all activations are ReLU, where QMIX's
+#: mixer otherwise has ELU.
+OF_C2 = {"mixer_activation": "relu"}
+
+
+def learner(name: str, scale: Scale) -> Algorithm:
     """The algorithm of this name, which is an id or one of the variants above, with table 3's settings."""
     if name == PRINTED:
         return baselines.make("qtran-alt", nopt_min="printed")
-    if name.endswith("-annealed"):
-        return baselines.make(name.removesuffix("-annealed"), learning_rate_schedule="linear")
-    return baselines.make(name)
+    algorithm_id = name.removesuffix("-annealed")
+    settings = own_settings(algorithm_id, OF_C2) if scale == "paper" else {}
+    if name != algorithm_id:
+        settings["learning_rate_schedule"] = "linear"
+    return baselines.make(algorithm_id, **settings)
 
 
 def train_3x3(workshop: Workshop, name: str) -> Result:
     """Table 3's training: 20,000 steps with epsilon = 1."""
     experiment = Experiment(
-        algorithm=learner(name),
+        algorithm=learner(name, workshop.scale),
         environment=envs.make("matrix-qtran"),
         seeds=workshop.seeds(smoke=2, quick=100, paper=1024),
         env_steps=workshop.choose(smoke=200, quick=20_000, paper=20_000),

@@ -15,6 +15,7 @@ from baselines.families import FAMILY_ENV_STEPS
 from baselines.registry import own_settings
 from envs.grid import NUM_MOVES, STAY
 from envs.predator_prey import PredatorPrey
+from experiments.claims.qtran.game_3x3 import OF_C2
 from experiments.claims.qtran.squeeze import DRAWING_COST, NAMES, OTHERS, QTRAN
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
@@ -59,6 +60,8 @@ def prey_experiment(predators: int, name: str, scale: Scale, seeds: Sequence[int
         settings |= FOUR_QUICK if predators == 4 else {}
     elif scale == "smoke":
         settings |= {"env_steps": 200, "num_envs": 4, "epsilon_steps": 100, "replay_size": 400}
+    else:
+        settings |= OF_C2
     run = {field: settings.pop(field) for field in ("env_steps", "num_envs")}
     settings = own_settings(name, settings)
     game = envs.make(f"predator-prey-{predators}" + ("-full" if scale == "quick" else ""))

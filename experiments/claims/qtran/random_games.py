@@ -26,7 +26,7 @@ def train_random_games(workshop: Workshop, name: str) -> Result:
     template = envs.make("matrix-random")
     batch = jax.vmap(lambda payoff: template.replace(payoff=payoff[None]))(random_payoffs(0, games))  # type: ignore[attr-defined]
     experiment = Experiment(
-        algorithm=learner(name),
+        algorithm=learner(name, workshop.scale),
         environment=batch.replace(
             next_stage=np.repeat(template.next_stage[None], games, 0),  # type: ignore[attr-defined]
             start=np.repeat(template.start[None], games, 0),  # type: ignore[attr-defined]

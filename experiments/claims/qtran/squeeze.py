@@ -10,6 +10,7 @@ import numpy as np
 
 import baselines
 from baselines.families import FAMILY_ENV_STEPS
+from baselines.registry import own_settings
 from envs.gaussian_squeeze import (
     GaussianSqueeze,
     draw_resources,
@@ -19,6 +20,7 @@ from envs.gaussian_squeeze import (
     rightmost_peak,
     squeeze_reward,
 )
+from experiments.claims.qtran.game_3x3 import OF_C2
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
 from jaxmarl_fac.report.curves import (
@@ -73,6 +75,8 @@ def squeeze_experiment(
         settings |= SQUEEZE_QUICK
     elif scale == "smoke":
         settings |= {"env_steps": 200, "epsilon_steps": 100, "replay_size": 200}
+    else:
+        settings |= own_settings(name, OF_C2)
     env_steps = settings.pop("env_steps")
     if explore:
         settings |= {"epsilon_end": 1.0}

@@ -8,6 +8,7 @@ import pytest
 from envs.predator_prey import predator_prey as predator_prey_game
 from experiments import reproduce_qtran
 from experiments.claims.qtran import predator_prey, squeeze
+from experiments.claims.qtran.game_3x3 import learner
 from experiments.claims.qtran.predator_prey import PENALTIES, optimal_return, prey_experiment
 from experiments.claims.qtran.squeeze import NAMES, optima, squeeze_experiment, steps_to
 from jaxmarl_fac.report.curves import last_returns, settings_diff
@@ -145,6 +146,9 @@ def test_the_papers_scale_is_the_papers_tables(name):
         assert (experiment.env_steps, experiment.num_envs, experiment.updates_per_step) == (env_steps, 1, 1)
         assert (algorithm.replay_size, algorithm.epsilon_steps) == (replay, final)
         assert (algorithm.batch_size, algorithm.learning_rate, algorithm.gamma) == (32, 5e-4, 0.99)
+        if name == "qmix":  # section C.2: all activations are ReLU
+            assert algorithm.mixer_activation == flat(learner(name, "paper")).mixer_activation == "relu"
+            assert flat(learner(name, "quick")).mixer_activation == "elu"
     assert (flat(prey.algorithm).target_period, flat(prey.algorithm).hidden) == (10_000, (64, 64, 64))
     assert settings_diff(prey, prey) == ""
     quick = prey_experiment(2, name, "quick", (0, 1))
