@@ -126,13 +126,16 @@ class Qatten(Mixing):
     Attributes:
         heads: of attention.
         head_embed: length of their keys and queries.
+        query_per_head: whether each head's query has a hidden layer of its own, as in PyMARL2, or all share
+            one.
     """
 
     heads: Count = 4
     head_embed: Count = 32
+    query_per_head: bool = False
 
     def mixer(self) -> QattenMixer:
-        return QattenMixer(self.heads, self.head_embed)
+        return QattenMixer(self.heads, self.head_embed, query_per_head=self.query_per_head)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,8 +146,9 @@ class QPLEX(Mixing):
         kernels: summands of lambda_i: 10 for the paper's matrix games, 4 for StarCraft.
         kernel_hidden: hidden layers of their networks.
         weighted_head: transform the utilities by `w_i(s) Q_i + b_i(s)` first.
-        stop_gradient: hold the advantages constant beside lambda_i; utilities then learn as VDN's do.
-        minus_one: False makes the advantages weigh `1 + lambda_i`; both are the release's switches.
+        stop_gradient: hold the advantages constant beside lambda_i; utilities then learn as VDN's do. The
+            release always does: it has a switch of this name, which none of its code reads.
+        minus_one: False makes the advantages weigh `1 + lambda_i` (the release's `is_minus_one`).
     """
 
     kernels: Count = 10

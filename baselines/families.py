@@ -139,6 +139,10 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("remix", "stag-hunt"): _REMIX | {"learning_starts": 128 * 200, "update_period": 200},
     ("remix", "smax"): _REMIX | {"learning_starts": 128 * 100, "update_period": 100},
     **{(name, "smax"): {"alpha": 0.5} for name in ("cw-qmix", "ow-qmix")},
+    # PyMARL2's, Qatten's only release, on the games that it plays.
+    **{("qatten", family): {"query_per_head": True} for family in ("stag-hunt", "smax")},
+    # Neither QTRAN's paper nor its release has double-Q in its baselines.
+    **{(name, "predator-prey"): {"double_q": False} for name in ("vdn", "qmix")},
     **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
     **{(name, "predator-prey"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},
     ("maven", "smax"): {

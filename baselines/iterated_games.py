@@ -2,9 +2,9 @@
 
 Their defaults are those with which ROMMEO's authors ran them: nearly whole steps, one action in ten
 random, values that start uniform in [0, 1) (their library, malib). The rules are the original papers'.
-The library departs from them: there FMQ too takes one action in ten at random, starts its largest rewards
-at 0 and never restarts their count; WoLF-PHC moves only the action played; and the joint-action learner
-divides its expected values by their sum, which turns its choice round where that is negative.
+The library departs from them: there FMQ starts its largest rewards at 0 and never restarts their count;
+WoLF-PHC moves only the action played; and the joint-action learner divides its expected values by their
+sum, which turns its choice round where that is negative.
 """
 
 import dataclasses
@@ -115,7 +115,8 @@ class FMQRule(OwnValueRule):
     `EV(a) = Q(a) + c f(a) R(a)` with R(a) the largest reward that a has brought and f(a) the share of
     its plays that did; `π(a) ∝ e^{EV(a)/T}` with `T = T_0 e^{-time/10} + 1`. In the paper's games no action's
     best reward is negative, which would lower EV the more often it comes: in a game with such
-    actions R(a) is counted from the least of their best rewards (`PlayerSpec.floor`).
+    actions R(a) is counted from the least of their best rewards (`PlayerSpec.floor`). Beyond the paper's
+    Boltzmann play, one action in ten is random, as in malib; an `epsilon` of 0 is the paper's.
 
     Attributes:
         weight: c.
@@ -124,6 +125,7 @@ class FMQRule(OwnValueRule):
 
     learning_rate: float = 0.9
     rate_half_life: float = 0.0
+    epsilon: float = 0.1
     weight: NotNegative = 10.0
     temperature: NotNegative = 500.0
 

@@ -1,7 +1,7 @@
 """Mixers: from the agents' utilities to one joint value. All take one sample; callers vmap."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -147,13 +147,17 @@ class QPlexMixer(nn.Module):
         )
 
 
+def _copies(count: int) -> Any:
+    """`MLP` as so many networks of one input, with a leading axis on their parameters and outputs."""
+    return nn.vmap(
+        MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=count
+    )
+
+
 def _importance(inputs: MixerInputs, kernels: int, hidden: Sequence[int]) -> jax.Array:
     """QPLEX's lambda_i above 0, `(n,)`, of K kernels: submodules of the mixer that calls it."""
     n, state = inputs.utilities.shape[0], inputs.global_state
-    # The K networks of a kind as one, with a leading axis of kernels on their parameters.
-    of_all = nn.vmap(
-        MLP, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=kernels
-    )
+    of_all = _copies(kernels)
     of_both = jnp.concatenate([state, inputs.actions.reshape(-1)])
     keys = jnp.abs(of_all(hidden, 1, name="keys")(state)) + MIN_WEIGHT  # (K, 1)
     agents = nn.sigmoid(of_all(hidden, n, name="agents")(state))  # (K, n)
@@ -166,35 +170,43 @@ class QattenMixer(nn.Module):
 
     `Q_tot = sum_h w_h(s) sum_i alpha_hi Q_i + c(s)`, where the attention alpha_h is the softmax over agents
     of `query_h(s) . key_hi / sqrt(E)`. Keys are made of each agent's own view and its id, where the
-    release takes the agent's slice of the state; the queries' hidden layer is common to all heads, where the
-    release has one for each.
+    release (PyMARL2's) takes the agent's slice of the state.
 
     Args:
         heads: H.
         embed: E, the length of keys and queries.
         query_hidden: the hidden layer of the queries and of the head weights w_h.
         value_hidden: the hidden layer of c.
+        query_per_head: whether each head's query has a hidden layer of its own, as in the release, or all
+            heads' queries share one.
     """
 
     heads: int = 4
     embed: int = 32
     query_hidden: int = 64
     value_hidden: int = 32
+    query_per_head: bool = False
 
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
-        attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden)
+        per_head = self.query_per_head
+        attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden, per_head)
         value = MLP((self.value_hidden,), 1, name="value")(inputs.global_state)[0]
         return weights @ (attention @ inputs.utilities) + value
 
 
-def _attention(inputs: MixerInputs, heads: int, embed: int, query_hidden: int) -> tuple[jax.Array, jax.Array]:
+def _attention(
+    inputs: MixerInputs, heads: int, embed: int, query_hidden: int, query_per_head: bool = False
+) -> tuple[jax.Array, jax.Array]:
     """Qatten's alpha `(H, n)` and w `(H,)`: submodules of the mixer that calls it."""
     n, state = inputs.utilities.shape[0], inputs.global_state
     view = jnp.concatenate([inputs.agents_view, jnp.eye(n)], axis=-1)
     width = heads * embed
     keys = Dense(width, use_bias=False, name="key")(view).reshape(n, heads, embed)
-    query = MLP((query_hidden,), width, name="query")(state).reshape(heads, embed)
+    if query_per_head:
+        query = _copies(heads)((query_hidden,), embed, name="queries")(state)  # (H, E)
+    else:
+        query = MLP((query_hidden,), width, name="query")(state).reshape(heads, embed)
     logits = jnp.einsum("he,nhe->hn", query, keys) / jnp.sqrt(embed)
     weights = jnp.abs(MLP((query_hidden,), heads, name="head_weight")(state))
     return nn.softmax(logits, axis=-1), weights

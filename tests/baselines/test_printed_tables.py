@@ -129,3 +129,22 @@ STAG_HUNT = {
 def test_weighted_qmixs_release_on_the_stag_hunt(algorithm_id):
     found = settings_of(algorithm_id, "stag-hunt")
     assert {name: found[name] for name in STAG_HUNT} == STAG_HUNT
+
+
+@pytest.mark.parametrize("algorithm_id", QTRAN)
+def test_qtrans_predator_prey_has_no_double_q(algorithm_id):
+    """Neither has its release, for any of its learners."""
+    assert settings_of(algorithm_id, "predator-prey")["double_q"] is False
+
+
+@pytest.mark.parametrize("family", TIME_LIMITS)
+def test_qattens_release(family):
+    """PyMARL2's: a hidden query layer for each of four heads."""
+    found = settings_of("qatten", family)
+    assert (found["heads"], found["head_embed"], found["query_per_head"]) == (4, 32, True)
+
+
+def test_malibs_fmq_takes_one_action_in_ten_at_random():
+    found = settings_of("fmq", "matrix")
+    assert (found["epsilon"], found["learning_rate"], found["gamma"]) == (0.1, 0.9, 0.95)
+    assert (found["weight"], found["temperature"]) == (10, 500)

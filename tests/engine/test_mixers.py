@@ -1,5 +1,6 @@
 import functools
 import itertools
+import operator
 
 import chex
 import jax
@@ -132,6 +133,39 @@ def test_the_first_papers_hypernetworks_are_one_layer_and_pymarls_are_two():
         assert len(params["value"]) == 2
         assert set(params["b1"]) == {"kernel", "bias"}
         assert params["w1"][f"Dense_{layers - 1}"]["kernel"].shape[-1] == 2 * 32
+
+
+@pytest.mark.parametrize(("per_head", "count"), [(False, 9_024), (True, 11_136)])
+def test_query_parameters_of_qatten(per_head, count):
+    """Four queries of 32 from a state of 10, by one hidden layer of 64 or by four, as PyMARL2 has them."""
+    module = QattenMixer(query_per_head=per_head)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), seen(jnp.zeros(2), jnp.zeros(10)))["params"]
+    found = shapes["queries" if per_head else "query"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(found)) == count
+
+
+def test_each_head_of_qatten_has_its_own_query_layer():
+    """With one head's layer changed, only its attention changes: by plain NumPy, head by head."""
+    rng = np.random.default_rng(1)
+    module = QattenMixer(heads=2, embed=3, query_hidden=4, query_per_head=True)
+    params = jax.tree.map(lambda leaf: leaf[0], random_params(module, 3, 1, rng))
+    p, q, s = params["params"], rng.normal(size=3), rng.normal(size=STATE)
+    inputs = seen(q, s)
+
+    def mlp(net, x):
+        hidden = np.maximum(x @ net["Dense_0"]["kernel"] + net["Dense_0"]["bias"], 0)
+        return hidden @ net["Dense_1"]["kernel"] + net["Dense_1"]["bias"]
+
+    view = np.concatenate([inputs.agents_view, np.eye(3)], axis=-1)
+    keys = (view @ p["key"]["kernel"]).reshape(3, 2, 3)
+    weights, expected = np.abs(mlp(p["head_weight"], s)), mlp(p["value"], s)[0]
+    queries = [jax.tree.map(operator.itemgetter(head), p["queries"]) for head in range(2)]
+    for head in range(2):
+        query = mlp(queries[head], s)
+        logits = keys[:, head] @ query / np.sqrt(3)
+        attention = np.exp(logits - logits.max())
+        expected += weights[head] * (attention / attention.sum()) @ q
+    assert float(module.apply(params, inputs)) == pytest.approx(expected, rel=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
