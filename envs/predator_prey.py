@@ -52,8 +52,9 @@ class PredatorPrey(TeamEnvironment):
     (dx / width, dy / height). With `full_view`, as in the authors' release, these are `2 (n + m)` features
     (without the release's slot for the predator itself, which is always 0). By default, as in the paper, a
     predator sees a square of `view` by `view` cells around it: a slot is (seen, dx / width, dy / height), all
-    0 for entities outside the square: `2 + 3 (n + m - 1)` features. Agent ids are left to the networks. The
-    global state is all own positions, predators first, `2 (n + m)` features.
+    0 for entities outside the square: `2 + 3 (n + m - 1)` features. Without `sees_predators` there are slots
+    for prey only, which is all that section C.1 lists: `2 + 3 m` features. Agent ids are left to the
+    networks. The global state is all own positions, predators first, `2 (n + m)` features.
 
     Source: QTRAN, sections 4.1 and C.1, and the order of moves from the authors' release.
 
@@ -64,6 +65,8 @@ class PredatorPrey(TeamEnvironment):
         height, width: of the grid, in cells.
         view: side of the square that a predator sees, in cells; odd.
         full_view: whether every predator sees all entities.
+        sees_predators: whether a predator sees the other predators, as in the authors' release; section C.1
+            lists its own coordinates and id and the relative positions of prey alone.
         time_limit: in steps.
     """
 
@@ -74,6 +77,7 @@ class PredatorPrey(TeamEnvironment):
     width: int = struct.field(pytree_node=False, default=5)
     view: int = struct.field(pytree_node=False, default=5)
     full_view: bool = struct.field(pytree_node=False, default=False)
+    sees_predators: bool = struct.field(pytree_node=False, default=True)
     time_limit: int = struct.field(pytree_node=False, default=100)
 
     num_actions = grid.NUM_MOVES
@@ -81,8 +85,8 @@ class PredatorPrey(TeamEnvironment):
 
     @property
     def fully_observable(self) -> bool:  # type: ignore[override]
-        """True with `full_view`."""
-        return self.full_view
+        """True with `full_view` of all entities."""
+        return self.full_view and self.sees_predators
 
     @property
     def num_entities(self) -> int:
@@ -166,9 +170,11 @@ class PredatorPrey(TeamEnvironment):
         if not self.full_view:
             seen = (jnp.abs(offset) <= self.view // 2).all(axis=-1, keepdims=True)
             slots = jnp.concatenate([seen, jnp.where(seen, slots, 0.0)], axis=-1)  # (n, n + m, 3)
-        teammates, prey = grid.without_self(slots[:, : self.num_agents]), slots[:, self.num_agents :]
         own = (position - size / 2) / size  # (n + m, 2)
-        flat = [part.reshape(self.num_agents, -1) for part in (own[: self.num_agents], teammates, prey)]
+        parts = [own[: self.num_agents], slots[:, self.num_agents :]]
+        if self.sees_predators:
+            parts.insert(1, grid.without_self(slots[:, : self.num_agents]))
+        flat = [part.reshape(self.num_agents, -1) for part in parts]
         return Observation(
             agents_view=jnp.concatenate(flat, axis=1),
             global_state=own.reshape(-1),
@@ -204,6 +210,7 @@ def predator_prey(
     penalty: Annotated[float, at_least(0, "at least 0 (it is subtracted)")] = 0.5,
     view: Count = 5,
     full_view: bool = False,
+    sees_predators: bool = True,
     time_limit: Steps = 100,
 ) -> PredatorPrey:
     """Modified predator-prey; see `PredatorPrey`.
@@ -227,5 +234,6 @@ def predator_prey(
         width=width,
         view=view,
         full_view=full_view,
+        sees_predators=sees_predators,
         time_limit=time_limit,
     )

@@ -51,7 +51,7 @@ def _penalty(k: float = -100.0, stages: int = 1) -> TeamEnvironment:
 
 def _predator_prey(predators: int, penalty: float, full_view: bool = False) -> Entry:
     side, prey = {2: (5, 1), 4: (7, 2)}[predators]  # QTRAN, supplement C.1
-    size = {"predators": predators, "prey": prey, "height": side, "width": side}
+    size: dict[str, Any] = {"predators": predators, "prey": prey, "height": side, "width": side}
     about = f"QTRAN's predator-prey, {side}x{side}, {predators} predators, {prey} prey, P = {penalty:g}"
     return Entry(
         partial(predator_prey.predator_prey, **size, penalty=penalty, full_view=full_view),

@@ -48,7 +48,8 @@ class StagHunt(TeamEnvironment):
     At the start all entities are on distinct, uniformly random cells. An agent has six actions:
     0 right (x + 1), 1 down (y + 1), 2 left, 3 up, 4 stay, 5 catch. Moves off the grid are not available, and
     catch is available only with a prey on one of the four neighbouring cells. Moves into occupied cells are
-    available, but do nothing.
+    available, but do nothing; with `mask_occupied` they are not available, as ReMIX's section D.1 says, where
+    the release masks moves off the grid alone. A cell may still be taken before an agent's turn comes.
 
     A step has two halves. First the agents move, one after the other in a random order. Then the prey have
     their turns, in a random order: at its turn a prey counts the agents beside it that chose catch.
@@ -80,6 +81,7 @@ class StagHunt(TeamEnvironment):
         height, width: of the grid, in cells.
         view: side of the square that an agent sees, in cells; odd.
         time_limit: in steps.
+        mask_occupied: whether moves into cells that are occupied at the start of a step are unavailable.
     """
 
     capture_reward: jax.Array
@@ -90,6 +92,7 @@ class StagHunt(TeamEnvironment):
     width: int = struct.field(pytree_node=False, default=10)
     view: int = struct.field(pytree_node=False, default=5)
     time_limit: int = struct.field(pytree_node=False, default=200)
+    mask_occupied: bool = struct.field(pytree_node=False, default=False)
 
     num_actions = NUM_ACTIONS
     binary_discounts = True
@@ -217,14 +220,21 @@ class StagHunt(TeamEnvironment):
             seen &= active[:, None] & (others >= 0)
             around.append(occupied(jnp.where(seen, row * self.view + column, -1), self.view**2))
         whole = [occupied(cells, self.height * self.width) for cells in (agents, prey)]
-        inside = jnp.stack([x < self.width - 1, y < self.height - 1, x > 0, y > 0], axis=1)  # (n, 4)
+        open_moves = jnp.stack([x < self.width - 1, y < self.height - 1, x > 0, y > 0], axis=1)  # (n, 4)
+        if self.mask_occupied:
+            targets = agents[:, None] + STEP_X + self.width * STEP_Y  # (n, 4)
+            entities = jnp.concatenate([agents, prey])  # those that have left are below 0
+            # A target off the grid may be the number of another cell, but is not open in any case.
+            open_moves &= ~(targets[:, :, None] == entities).any(axis=-1)
         near = (grid.neighbours(agents, prey, self.width) & (prey >= 0)).any(axis=1)
         always = jnp.ones((self.num_agents,), bool)
         active = active[:, None]
         return Observation(
             agents_view=channels(around).reshape(self.num_agents, -1),
             global_state=channels(whole).reshape(-1),
-            action_mask=jnp.concatenate([inside & active, always[:, None], near[:, None] & active], axis=1),
+            action_mask=jnp.concatenate(
+                [open_moves & active, always[:, None], near[:, None] & active], axis=1
+            ),
             step_count=state.step_count.astype(jnp.int32),
         )
 
@@ -273,6 +283,7 @@ def stag_hunt(
     capture_reward: float = 10.0,
     view: Annotated[int, Constraint("an odd number of cells", lambda side: side >= 1 and side % 2 == 1)] = 5,
     time_limit: Steps = 200,
+    mask_occupied: bool = False,
 ) -> StagHunt:
     """A stag hunt; see `StagHunt`.
 
@@ -293,4 +304,5 @@ def stag_hunt(
         width=width,
         view=view,
         time_limit=time_limit,
+        mask_occupied=mask_occupied,
     )

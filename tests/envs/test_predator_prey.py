@@ -369,6 +369,21 @@ def test_partial_view_is_the_full_view_where_it_reaches(view: int) -> None:
     assert full.fully_observable and not part.fully_observable
 
 
+@pytest.mark.parametrize("full_view", [False, True])
+def test_the_view_of_section_c1_has_prey_alone(full_view: bool) -> None:
+    """Own coordinates and the prey's slots, as they are beside those of the other predators."""
+    size: Any = {"predators": 4, "prey": 2, "height": 7, "width": 7, "full_view": full_view}
+    prey, everybody = predator_prey(**size, sees_predators=False), predator_prey(**size)
+    states = random_states(prey, 20)
+    little, much = (np.asarray(jit_looks(env, states).agents_view) for env in (prey, everybody))
+    slot = 2 if full_view else 3
+    assert little.shape == (20, 4, 2 + 2 * slot)
+    np.testing.assert_array_equal(little[..., :2], much[..., :2])
+    np.testing.assert_array_equal(little[..., 2:], much[..., -2 * slot :])
+    assert little[..., 2:].any()
+    assert not prey.fully_observable and everybody.fully_observable == full_view
+
+
 # As a Jumanji environment, and for replay.
 
 

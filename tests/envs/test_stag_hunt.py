@@ -236,6 +236,22 @@ def test_two_catch_and_leave_the_grid() -> None:
     assert state.agents.tolist() == [-5, -7, 11]
 
 
+def test_occupied_cells_may_be_unavailable() -> None:
+    """As ReMIX's section D.1 has it; cells that have been left are free again."""
+    masking = stag_hunt(agents=3, prey=2, height=4, width=4, mask_occupied=True)
+    state = at(masking, [4, 6, 7], [5, 3])
+    plain = [[1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]]
+    masked = [[0, 1, 0, 1, 1, 1], [0, 1, 0, 1, 1, 1], [0, 1, 0, 0, 1, 1]]
+    assert jit_look(SQUARE, state).action_mask.astype(int).tolist() == plain
+    assert jit_look(masking, state).action_mask.astype(int).tolist() == masked
+    # Prey 5 is caught by the first two agents; 3 has one free neighbour, 2.
+    state, _ = move(masking, state, [CATCH, CATCH, STAY])
+    assert state.agents.tolist() == [-5, -7, 7] and state.prey.tolist()[0] == -6
+    seen = jit_look(masking, state).action_mask.astype(int).tolist()
+    assert seen[:2] == [[0, 0, 0, 0, 1, 0]] * 2
+    assert seen[2][LEFT] == 1 and seen[2][DOWN] == 1
+
+
 def test_two_beside_it_that_do_not_both_catch() -> None:
     state, reward = move(SQUARE, at(SQUARE, [4, 6, 15], [5, 3]), [CATCH, STAY, STAY], choices=[0, 0])
     assert reward == -2

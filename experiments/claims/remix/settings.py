@@ -80,7 +80,7 @@ SMOKE: dict[str, Any] = {
     "epsilon_steps": 100,
 }
 #: The paper's world is `stag_hunt`'s default: 10 x 10 cells, 8 agents, 8 prey, 200 steps.
-WORLDS: dict[Scale, dict[str, int]] = {
+WORLDS: dict[Scale, dict[str, Any]] = {
     "smoke": {"agents": 2, "prey": 2, "height": 3, "width": 4, "time_limit": 8},
     "quick": {"agents": 4, "prey": 4, "height": 6, "width": 6, "time_limit": 30},
     "paper": {},
