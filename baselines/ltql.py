@@ -142,16 +142,19 @@ class LTQL(_Logic, Method):
     Four sets of parameters: q_B and q_U are trained; their copies in the target network tell
     whether the others acted greedily (q_B) and give the targets (q_U). Each transition is used once for each
     agent. The loss is the mean over agents of `w (y - q_B)^2 + [useful] (y - q_U)^2`, with w of
-    `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself.
-    It also multiplies each of the two losses by its own share of useful samples and sums over the batch, and
-    half of its games act by Boltzmann policies; here losses are means, and all act epsilon-greedily.
+    `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself. Half of
+    its games act by Boltzmann policies and half greedily; here all act epsilon-greedily.
 
     Attributes:
+        useful_share: whether, as in the release, the two losses are sums over the batch and its agents, each
+            multiplied by its own share of useful samples: the mean of w, and that of [useful]. Off, the loss
+            is a mean, to which batches with few useful samples matter no less.
         q_bound: bounds values by `q_bound tanh(.)`; the largest return that there can be. 0 leaves it out.
         shared_layers: whether the actions share hidden layers, as they do in the networks of all other
             learners; the authors' release has a network for each action.
     """
 
+    useful_share: bool = False
     q_bound: OffOrAbove = 0.0
     shared_layers: bool = False
 
@@ -173,16 +176,22 @@ class LTQL(_Logic, Method):
         return LogicalNetwork(values(), values())
 
     def loss(self, online: Any, target: Any, batch: Trajectory, gamma: float) -> tuple[jax.Array, Metrics]:
-        """The mean over a batch of transitions."""
-        losses, metrics = over_batch(
-            lambda transition: self.sample_loss(online, target, transition, gamma), batch
-        )
-        return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
+        """The mean over a batch of transitions and agents, or, with `useful_share`, the release's sums."""
+        weights, squares_b, useful, squares_u = over_batch(
+            lambda transition: self.terms(online, target, transition, gamma), batch
+        )  # (B, n)
+        useful_fraction = jnp.mean(useful)
+        if self.useful_share:
+            of_b, of_u = jnp.sum(weights * squares_b), jnp.sum(useful * squares_u)
+            loss = jnp.mean(weights) * of_b + useful_fraction * of_u
+        else:
+            loss = jnp.mean(weights * squares_b + useful * squares_u)
+        return loss, {"useful_fraction": useful_fraction}
 
-    def sample_loss(
+    def terms(
         self, online: LogicalNetwork, target: LogicalNetwork, transition: Trajectory, gamma: float
-    ) -> tuple[jax.Array, Metrics]:
-        """The agents' mean weighted squared errors `()` of one transition."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """For each agent `(n,)` the weight and squared error of q_B, and those of q_U, in one transition."""
         observation, following = (
             jax.tree.map(lambda leaf, t=t: leaf[t], transition.observation) for t in range(2)
         )
@@ -194,5 +203,4 @@ class LTQL(_Logic, Method):
         error_b = y - chosen(online.utilities(observation), actions)
         error_u = y - chosen(online.unbiased(observation), actions)
         weights = logical_weights(error_b, useful, self.alpha, self.second_if == "if")
-        loss = jnp.mean(weights * jnp.square(error_b) + useful * jnp.square(error_u))
-        return loss, {"useful_fraction": jnp.mean(useful.astype(jnp.float32))}
+        return weights, jnp.square(error_b), useful.astype(jnp.float32), jnp.square(error_u)

@@ -58,7 +58,8 @@ def action_values(params, view, bound, shared, ids, shared_layers):
     return bound * np.tanh(out) if bound else out
 
 
-def ltql_loss(online, target, transition, alpha, second_if, *network):
+def ltql_terms(online, target, transition, alpha, second_if, *network):
+    """For each agent the weight and the squared error of q_B, and those of q_U."""
     now, actions, reward, discount, following = transition
 
     def values(params, name, observation):
@@ -69,14 +70,19 @@ def ltql_loss(online, target, transition, alpha, second_if, *network):
     best = [frozen[k][u] == frozen[k].max() for k, u in enumerate(actions)]
     y = reward + GAMMA * discount * values(target, "q_u", following)[0].max(1)
     q_b, q_u = values(online, "q_b", now)[1], values(online, "q_u", now)[1]
-    losses = []
+    terms = []
     for k, u in enumerate(actions):
         useful = all(best[:k] + best[k + 1 :])
-        loss = useful * ((y[k] - q_b[k][u]) ** 2 + (y[k] - q_u[k][u]) ** 2)
+        weight = float(useful)
         if (second_if == "if" or not useful) and y[k] > q_b[k][u]:
-            loss += alpha * (y[k] - q_b[k][u]) ** 2
-        losses.append(loss)
-    return np.mean(losses)
+            weight += alpha
+        terms.append((weight, (y[k] - q_b[k][u]) ** 2, useful, (y[k] - q_u[k][u]) ** 2))
+    return np.asarray(terms)
+
+
+def ltql_loss(*arguments):
+    weight, square_b, useful, square_u = ltql_terms(*arguments).T
+    return np.mean(weight * square_b + useful * square_u)
 
 
 def two_sets(algorithm):
@@ -116,6 +122,22 @@ def test_the_loss_of_ltql(second_if, bound, shared, ids, shared_layers):
         np.testing.assert_allclose(loss, expected, rtol=2e-4, atol=1e-5)
         useful.append(float(logged["useful_fraction"]))
     assert {0.0} < set(useful)  # some transitions are useful to somebody, some to nobody
+
+
+def test_the_releases_loss_of_ltql():
+    """Sums over a batch, each times its own share of useful samples."""
+    algorithm = baselines.make("ltql", **SETTINGS, alpha=0.5, useful_share=True)
+    online, target = two_sets(algorithm)
+    steps = list(random_steps())
+    batch = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *steps)
+    network = 0.0, True, True, False
+    terms = [ltql_terms(online, target, plain_transition(step), 0.5, "elif", *network) for step in steps]
+    weight, square_b, useful, square_u = np.concatenate(terms).T
+    expected = weight.mean() * (weight @ square_b) + useful.mean() * (useful @ square_u)
+    loss, logged = jax.jit(batch_loss(algorithm, ENV))(online, target, batch)
+    assert weight.mean() > useful.mean() > 0
+    np.testing.assert_allclose(loss, expected, rtol=2e-4)
+    np.testing.assert_allclose(logged["useful_fraction"], useful.mean(), rtol=1e-5)
 
 
 @pytest.mark.slow
