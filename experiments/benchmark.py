@@ -75,6 +75,7 @@ class Suite:
         peers: speed of other code on the same game, measured on 2 CPU cores.
         settings: settings of some algorithms by id; `num_envs` is passed to the experiment.
         jaxmarl: what the table calls JaxMARL's own learner, if it is trained too.
+        game: parameters of the suite's own game.
     """
 
     env: str
@@ -84,6 +85,7 @@ class Suite:
     peers: str = ""
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     jaxmarl: str = ""
+    game: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 #: JaxMARL's settings for both of its learners on MPE (`ql_rnn_mpe` and `vdn_ff_mpe`).
@@ -146,9 +148,10 @@ SUITES = {
         (1, 8),
         peers="All settings are those of JaxMARL's pqn_vdn_ff_mpe.yaml: an update comes after 16 steps of "
         "256 environments, 4 passes of 16 minibatches. JaxMARL's own learner is measured by turns with ours, "
-        "without evaluations.",
+        "without evaluations. Nobody bootstraps at the time limit, as JaxMARL's learners do not.",
         settings={"pqn-vdn": {"num_envs": 256}},
         jaxmarl="JaxMARL pqn_vdn_ff",
+        game={"time_limit_terminates": True},
     ),
 }
 
@@ -253,11 +256,12 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
     Raises:
         BadInputError: for an unknown id or number of seeds, or if the algorithm cannot play the game.
     """
-    settings = dict(suite.settings.get(algo, {})) if env == suite.env else {}
+    settings, game = (suite.settings.get(algo, {}), suite.game) if env == suite.env else ({}, {})
+    settings = dict(settings)
     num_envs = settings.pop("num_envs", 1)
     experiment = Experiment(
         algorithm=baselines.make(algo, environments.lookup(env).family, **settings),
-        environment=envs.make(env),
+        environment=envs.make(env, **game),
         seeds=seed_numbers(seeds),
         env_steps=2**30,
         num_envs=num_envs,

@@ -42,6 +42,8 @@ class JaxMARLTeam(TeamEnvironment):
         settings: names and values of its constructor's arguments.
         num_agents, num_actions: as in JaxMARL.
         time_limit: JaxMARL's `max_steps` + 1, because it checks for the end before it counts the step.
+        time_limit_terminates: whether the time limit is a termination, as for JaxMARL's learners, which do not
+            bootstrap there; a truncation if False.
     """
 
     name: str = struct.field(pytree_node=False)
@@ -49,6 +51,7 @@ class JaxMARLTeam(TeamEnvironment):
     num_agents: int = struct.field(pytree_node=False)
     num_actions: int = struct.field(pytree_node=False)
     time_limit: int = struct.field(pytree_node=False)
+    time_limit_terminates: bool = struct.field(pytree_node=False, default=False)
 
     binary_discounts = True
 
@@ -85,8 +88,9 @@ class JaxMARLTeam(TeamEnvironment):
         _, inner, rewards, dones, _ = self.wrapped.step_env(draw, state.inner, chosen)
         following = JaxMARLState(key, inner)
         reward = self.team_reward(jnp.stack([rewards[agent] for agent in self.wrapped.agents]))
-        terminated = self.terminated(inner)
-        timestep = self.next_timestep(following, reward, terminated, dones["__all__"] & ~terminated)
+        over = dones["__all__"]
+        terminated = over if self.time_limit_terminates else self.terminated(inner)
+        timestep = self.next_timestep(following, reward, terminated, over & ~terminated)
         return following, timestep.replace(extras=self.extras(inner))  # type: ignore[attr-defined]
 
     def observe(self, state: JaxMARLState) -> Observation:
@@ -172,7 +176,7 @@ class SimpleSpread(JaxMARLTeam):
 
     `n` discs with five actions (nothing, left, right, down, up) are rewarded for being near `n` landmarks and
     penalised for collisions. The team's reward is the sum over the agents, as in JaxMARL's own learners.
-    Episodes end only at the time limit, by truncation; JaxMARL's learners do not bootstrap there.
+    Episodes end only at the time limit.
     """
 
     @staticmethod
@@ -194,6 +198,7 @@ def smax(
     attack_mode: Literal["closest", "random"] = "closest",
     see_enemy_actions: bool = True,
     max_steps: Steps = 100,
+    time_limit_terminates: bool = False,
 ) -> Smax:
     """The map `name` of SMAX, with JaxMARL's settings as defaults.
 
@@ -202,20 +207,29 @@ def smax(
     """
     lookup_map(name)
     return _team(
-        Smax, name, attack_mode=attack_mode, see_enemy_actions=see_enemy_actions, max_steps=max_steps
+        Smax,
+        name,
+        time_limit_terminates,
+        attack_mode=attack_mode,
+        see_enemy_actions=see_enemy_actions,
+        max_steps=max_steps,
     )
 
 
 @checks_parameters
 def simple_spread(
-    agents: Annotated[int, at_least(2)] = 3, local_ratio: Probability = 0.5, max_steps: Steps = 25
+    agents: Annotated[int, at_least(2)] = 3,
+    local_ratio: Probability = 0.5,
+    max_steps: Steps = 25,
+    time_limit_terminates: bool = False,
 ) -> SimpleSpread:
     """simple_spread with as many landmarks as agents, and JaxMARL's settings as defaults.
 
     Raises:
         BadInputError: if JaxMARL is missing, for fewer than two agents or a ratio outside [0, 1].
     """
-    return _team(SimpleSpread, "simple_spread", agents=agents, local_ratio=local_ratio, max_steps=max_steps)
+    settings = {"agents": agents, "local_ratio": local_ratio, "max_steps": max_steps}
+    return _team(SimpleSpread, "simple_spread", time_limit_terminates, **settings)
 
 
 def lookup_map(name: str) -> Callable[..., TeamEnvironment]:
@@ -253,10 +267,17 @@ def _jaxmarl(module: str, env_id: str = "this environment") -> Any:
     return importlib.import_module(f"jaxmarl.{module}")
 
 
-def _team(kind: Any, name: str, **settings: Any) -> Any:
+def _team(kind: Any, name: str, time_limit_terminates: bool, **settings: Any) -> Any:
     wrapped = _build(kind, name, tuple(settings.items()))
     actions = max(wrapped.action_space(agent).n for agent in wrapped.agents)
-    return kind(name, tuple(settings.items()), wrapped.num_agents, actions, wrapped.max_steps + 1)
+    return kind(
+        name,
+        tuple(settings.items()),
+        wrapped.num_agents,
+        actions,
+        wrapped.max_steps + 1,
+        time_limit_terminates,
+    )
 
 
 @functools.cache

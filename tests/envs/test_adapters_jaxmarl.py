@@ -158,6 +158,22 @@ def test_simple_spread_is_cut_off_after_26_steps() -> None:
     assert (ours.step_type[:-1] == 1).all() and (ours.step_type[-1] == 2).all()
 
 
+def test_the_time_limit_may_be_a_termination() -> None:
+    """As for JaxMARL's learners, which do not bootstrap where `done` is set; nothing else changes."""
+    game = simple_spread(time_limit_terminates=True)
+    state, _ = game.reset(jax.random.key(0))
+
+    def one(state: Any, _: Any) -> Any:
+        (after, ended), (_, cut_off) = (env.step(state, jnp.zeros(3, int)) for env in (game, SPREAD))
+        return after, (ended, cut_off)
+
+    ended, cut_off = jax.lax.scan(one, state, length=26)[1]
+    np.testing.assert_array_equal(ended.discount, [1] * 25 + [0])
+    np.testing.assert_array_equal(cut_off.discount, [1] * 26)
+    chex.assert_trees_all_equal(ended.replace(discount=None), cut_off.replace(discount=None))
+    assert not bool(smax("3s_vs_5z").time_limit_terminates)
+
+
 @pytest.mark.parametrize(
     ("env_id", "agents", "actions", "features", "states", "limit"),
     [
