@@ -27,7 +27,7 @@ MAKEFLAGS += --no-print-directory
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help environment reproduce test test-slow test-all lint format clean docs docs-serve
+.PHONY: help environment reproduce test test-slow test-all lint format clean docs docs-serve wheel
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,11 @@ docs: $(DOCS_STAMP) ## Build the documentation into build/docs and check its lin
 
 docs-serve: $(DOCS_STAMP) ## Show the documentation, and again after every change
 	$(BIN)/python -m mkdocs serve
+
+wheel: environment ## Build the wheel and the sdist into dist/, and try both in clean environments (minutes)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	DIST=dist $(BIN)/python -m pytest tests/test_release.py -m slow
 
 clean: ## Remove the environments and all caches, but keep results
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
