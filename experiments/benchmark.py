@@ -9,9 +9,10 @@ environment steps and replay), compile seconds, bytes per seed, and, except for 
 point operations counted by XLA and their rate relative to a large matrix product in the same run. The suites
 predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
 part of an iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment
-steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours;
-with `--env-steps` the table has returns after so many steps too. `benchmark.py tpu --help` tells of training
-that is compiled for TPUs that are not there.
+steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours; with
+`--env-steps` the table has the mean greedy return over the last half of so many steps too (where the episodes
+of all environments end together, as in MPE, the return at one moment depends on where in an episode training
+stopped). `benchmark.py tpu --help` tells of training that is compiled for TPUs that are not there.
 """
 
 # First: they have no effect once JAX is initialised.
@@ -57,6 +58,8 @@ from jaxmarl_fac.statistics import bootstrap_interval
 
 #: Side of the square matrices whose product measures the machine's peak rate.
 SIDE = 2048
+#: The most evaluations where returns are compared.
+EVALUATIONS = 1000
 #: Repetitions of each measurement; we report the minimum, since interference only ever slows a run down.
 REPETITIONS = 5
 #: Parallel environments per device where the environment is measured alone.
@@ -168,8 +171,8 @@ class Options:
         seeds: numbers of seeds; the suite's own if not given.
         seconds: target length of one repetition.
         jaxmarl: folder of a checkout of JaxMARL, whose pqn_vdn_ff the suite pqn trains too.
-        env_steps: environment steps of each seed after which returns of greedy play are compared; not at all
-            if not given. JaxMARL trains pqn_vdn_ff for 2,000,000.
+        env_steps: environment steps of each seed, over whose second half returns of greedy play are compared;
+            not at all if not given. JaxMARL trains pqn_vdn_ff for 2,000,000.
         out: folder for benchmark.md, benchmark.json and benchmark.png.
     """
 
@@ -220,12 +223,14 @@ def main(argv: Sequence[str]) -> int:
         peak = max(peak, measure_product(product))
     if steps is not None:
         returns = {
-            algo: train(experiment).history.last["episode_return"] for algo, experiment in longest.items()
+            algo: train(experiment).history.arrays()["episode_return"][1:]  # the first one is before training
+            for algo, experiment in longest.items()
         }
         if jaxmarl:
             returns[suite.jaxmarl] = jaxmarl.returns(max(seeds), steps)
         for row in rows:
-            row["return"] = bootstrap_interval(returns[row["algo"]][: row["seeds"]]).to_json()
+            curve = returns[row["algo"]][:, : row["seeds"]]  # (evaluations, seeds)
+            row["return"] = bootstrap_interval(curve[len(curve) // 2 :].mean(axis=0)).to_json()
     for row in rows:
         row["gflops_share"] = row["gflops"] / peak if row["gflops"] else None
         alone = [other for other in rows if other["algo"] == row["algo"] and other["seeds"] == 1]
@@ -271,8 +276,14 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
 
 
 def of_length(experiment: Experiment, env_steps: int) -> Experiment:
-    """The experiment with that many steps, whose final return is compared."""
-    return dataclasses.replace(experiment, env_steps=env_steps, evaluations=1, evaluation_episodes=EPISODES)
+    """The experiment with that many steps and an evaluation after each update, but at most `EVALUATIONS`."""
+    updates = experiment.schedule.updates(env_steps // experiment.num_envs)
+    return dataclasses.replace(
+        experiment,
+        env_steps=env_steps,
+        evaluations=max(1, min(updates, EVALUATIONS)),
+        evaluation_episodes=EPISODES,
+    )
 
 
 def speeds(seeds: int, num_envs: int, update_period: int, taken: float) -> dict[str, Any]:
@@ -477,7 +488,7 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
             "environment steps/s": lambda row: f"{row['env_steps_per_s']:,.0f}",
         }
     if machine["trained"]:
-        columns[f"return after {machine['trained']:,} steps"] = lambda row: (
+        columns[f"return over the last half of {machine['trained']:,} steps"] = lambda row: (
             "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row["return"])
         )
     columns |= {

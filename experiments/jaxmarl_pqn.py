@@ -13,8 +13,8 @@ from envs.errors import BadInputError
 #: Within a checkout.
 FOLDER = Path("baselines", "QLearning")
 SCRIPT, SETTINGS = FOLDER / "pqn_vdn_ff.py", FOLDER / "config" / "alg" / "pqn_vdn_ff_mpe.yaml"
-#: Greedy episodes after training.
-EPISODES = 512
+#: Greedy episodes after each update, where returns are compared.
+EPISODES = 128
 #: Updates of one call where speed is measured.
 UPDATES = 4
 
@@ -54,20 +54,24 @@ class JaxMARLPQN:
         Args:
             seeds: how many.
             env_steps: of each seed.
-            evaluated: whether `EPISODES` greedy episodes follow.
+            evaluated: whether `EPISODES` greedy episodes follow each update.
         """
         settings = self._settings | {
             "TOTAL_TIMESTEPS": env_steps,
             # Exploration falls over as many steps as in training of the published length.
             "EPS_DECAY": self._settings["EPS_DECAY"] * self._settings["TOTAL_TIMESTEPS"] / env_steps,
             "TEST_DURING_TRAINING": evaluated,
-            "TEST_INTERVAL": 1.0,
+            "TEST_INTERVAL": 1.5 / self.updates(env_steps),  # their count of updates between tests: 1
             "TEST_NUM_ENVS": EPISODES,
             "WANDB_MODE": "disabled",
         }
         env, _ = self._script.env_from_config(settings)
         train: Callable[..., Any] = jax.jit(jax.vmap(self._script.make_train(settings, env)))
         return train.lower(keys(seeds)).compile()  # type: ignore[attr-defined]
+
+    def updates(self, env_steps: int) -> int:
+        """How many updates of a seed so many environment steps bring."""
+        return env_steps // (self.num_envs * self.rollout_length)
 
     def some_updates(self, seeds: int) -> tuple[Callable[[int], None], int]:
         """A function that trains for a given number of iterations, and what that must be a multiple of.
@@ -84,9 +88,9 @@ class JaxMARLPQN:
         return run, iterations
 
     def returns(self, seeds: int, env_steps: int) -> np.ndarray:
-        """The mean return of greedy episodes after training, `(seeds,)`."""
-        _, _, tested, _ = self.training(seeds, env_steps, evaluated=True)(keys(seeds))["runner_state"]
-        return np.asarray(tested["returned_episode_returns"])
+        """The mean returns of greedy episodes after each update, `(updates, seeds)`."""
+        metrics = self.training(seeds, env_steps, evaluated=True)(keys(seeds))["metrics"]
+        return np.asarray(metrics["test_returned_episode_returns"]).T
 
 
 def keys(seeds: int) -> jax.Array:

@@ -120,9 +120,10 @@ def make_train(config, env):
     assert env == "MPE_simple_spread_v3" and config["WANDB_MODE"] == "disabled"
     def train(key):
         steps, test = config["TOTAL_TIMESTEPS"], config["TEST_DURING_TRAINING"]
-        assert config["TEST_INTERVAL"] == 1
+        updates = steps // config["NUM_ENVS"] // config["NUM_STEPS"]
+        assert not test or int(updates * config["TEST_INTERVAL"]) == 1
         tested = jnp.float32(jnp.stack([steps, config["EPS_DECAY"], config["TEST_NUM_ENVS"], key[1] % 2]))
-        return {"runner_state": (None, None, {"returned_episode_returns": tested} if test else None, key)}
+        return {"metrics": {"test_returned_episode_returns": tested} if test else {}, "runner_state": key}
     return train
 """
 CONFIG = (
@@ -143,10 +144,10 @@ def test_jaxmarls_learner_is_given_its_settings(checkout):
     learner = jaxmarl_pqn.JaxMARLPQN(checkout)
     assert (learner.num_envs, learner.rollout_length) == (4, 5)
     found = learner.returns(3, 500_000)
-    assert found.shape == (3, 4)
-    np.testing.assert_allclose(found[:, :3], [[500_000, 0.4, 512]] * 3)
+    assert found.shape == (4, 3)
+    np.testing.assert_allclose(found[:3].T, [[500_000, 0.4, jaxmarl_pqn.EPISODES]] * 3)
     keys = np.asarray(jaxmarl_pqn.keys(3))
-    np.testing.assert_array_equal(found[:, 3], keys[:, 1] % 2)
+    np.testing.assert_array_equal(found[3], keys[:, 1] % 2)
     run, iterations = learner.some_updates(2)
     assert iterations == jaxmarl_pqn.UPDATES * 5
     run(3 * iterations)

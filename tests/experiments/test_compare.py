@@ -5,6 +5,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +106,61 @@ def test_what_is_written(done):
     ]
     assert run["step_20"]["step_count"] == 200 and run["step_20"]["elapsed_time"] > 0
     assert len(run["step_20"]["return"]) == len(run["absolute_metrics"]["return"]) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_with_the_same_numbers(tmp_path):
+    command = [sys.executable, str(Path(compare.__file__)), *TINY, "--seeds", "2", "--env-steps", "20000"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(compare.__file__).parents[1])}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    with subprocess.Popen([*command, "--out", str(killed)], env=environment) as child:
+        second = killed / "runs" / "matrix-qtran_hysteretic-tabular"
+        while not list(second.glob("checkpoints/*")):
+            assert child.poll() is None
+            time.sleep(0.01)
+        child.kill()
+    assert not (killed / "report.html").exists()
+    for out in (killed, whole):
+        subprocess.run([*command, "--out", str(out)], env=environment, check=True)
+    numbers, expected = (
+        json.loads((out / "comparison.json").read_text())["last_returns"] for out in (killed, whole)
+    )
+    assert numbers == expected and len(numbers) == 4
+
+
+#: Run by an interpreter that has marl-eval: its own loader, then what its plots are made from.
+LOADER = """
+import json, sys
+from marl_eval.utils.data_processing_utils import create_matrices_for_rliable, data_process_pipeline
+processed = data_process_pipeline(json.load(open(sys.argv[1])), ["return"])
+matrices, _ = create_matrices_for_rliable(processed, "jaxmarl_fac", ["return"])
+by_algorithm = matrices["mean_norm_return"]
+print(json.dumps({name: matrix.tolist() for name, matrix in by_algorithm.items()}))
+"""
+
+
+@pytest.mark.skipif(
+    "MARL_EVAL" not in os.environ,
+    reason="name a Python that has marl-eval, which needs a pandas of its own: see CONTRIBUTING.md",
+)
+def test_marl_eval_reads_the_numbers(done):
+    """As its users do: absolute metrics, normalised to the range seen, of every seed and task."""
+    path = done[0] / "marl_eval.json"
+    command = [os.environ["MARL_EVAL"], "-c", LOADER, str(path)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = json.loads(printed.splitlines()[-1])
+    assert set(found) == {"iql-tabular", "hysteretic-tabular"}
+    raw = json.loads(path.read_text())["jaxmarl_fac"]
+    for column, task in enumerate(raw):
+        best = {
+            name: [seed["absolute_metrics"]["return"][0] for seed in seeds.values()]
+            for name, seeds in raw[task].items()
+        }
+        low = min(min(each) for each in best.values())
+        high = max(max(each) for each in best.values())
+        for name, values in best.items():
+            expected = [(value - low) / (high - low) if high > low else 0 for value in values]
+            np.testing.assert_allclose(np.asarray(found[name])[:, column], expected, atol=1e-6)
 
 
 @pytest.fixture
