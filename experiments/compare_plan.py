@@ -219,7 +219,10 @@ def _experiment(algorithm: str, env: str, seeds: int, overrides: OverridesFile) 
     }
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     try:
-        return train.prepare([f"--algo={algorithm}", f"--env={env}", f"--seeds={seeds}", *flags])[1]
+        experiment = train.prepare([f"--algo={algorithm}", f"--env={env}", f"--seeds={seeds}", *flags])[1]
+        if experiment.variants:
+            raise BadInputError(f"{experiment.variants[0][0]} must be one number: variants are not compared")
+        return experiment
     except BadInputError as error:
         raise (overrides.error(f"{algorithm} on {env}: {error}") if flags else error) from error
 

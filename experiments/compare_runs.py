@@ -218,6 +218,10 @@ def _read(folder: Path, modules: Collection[str]) -> Found:
     run = read_run(folder, METRIC, modules)
     if run.experiment.games:
         raise BadInputError(f"{folder} holds runs on a batch of games: only runs on one game are compared")
+    if run.experiment.variants:
+        raise BadInputError(
+            f"{folder} holds variants of an algorithm: only runs with one setting are compared"
+        )
     if run.values.ndim != 2:
         raise BadInputError(f"{folder} holds a run with a reward per agent: only team games are compared")
     if run.env_steps[-1] < run.total_steps:

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -63,7 +64,8 @@ class JaxMARLPQN:
             "TEST_DURING_TRAINING": evaluated,
             "TEST_INTERVAL": 1.5 / self.updates(env_steps),  # their count of updates between tests: 1
             "TEST_NUM_ENVS": EPISODES,
-            "WANDB_MODE": "disabled",
+            "WANDB_MODE": "offline" if evaluated else "disabled",
+            "WANDB_LOG_ALL_SEEDS": True,
         }
         env, _ = self._script.env_from_config(settings)
         train: Callable[..., Any] = jax.jit(jax.vmap(self._script.make_train(settings, env)))
@@ -89,8 +91,21 @@ class JaxMARLPQN:
 
     def returns(self, seeds: int, env_steps: int) -> np.ndarray:
         """The mean returns of greedy episodes after each update, `(updates, seeds)`."""
-        metrics = self.training(seeds, env_steps, evaluated=True)(keys(seeds))["metrics"]
-        return np.asarray(metrics["test_returned_episode_returns"]).T
+        found: dict[str, dict[int, float]] = {}  # by seed and update
+
+        def log(metrics: dict[str, Any], step: Any) -> None:
+            for name, value in metrics.items():
+                seed, _, metric = name.partition("/")
+                if metric == "test_returned_episode_returns":
+                    found.setdefault(seed, {})[int(step)] = float(value)
+
+        vars(self._script)["wandb"] = SimpleNamespace(
+            log=log
+        )  # training gives back no metrics: it only logs them
+        jax.block_until_ready(self.training(seeds, env_steps, evaluated=True)(keys(seeds)))
+        jax.effects_barrier()
+        curves = [found[f"rng{int(key[0])}"] for key in keys(seeds)]
+        return np.asarray([[curve[step] for curve in curves] for step in sorted(curves[0])])
 
 
 def keys(seeds: int) -> jax.Array:

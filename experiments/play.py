@@ -25,6 +25,7 @@ class Options:
         run: folder of the run: the --out of train.py, or one under runs/ of a reproduction.
         seed: seed number; the run's first if not given.
         game: index in a batch of games, such as penalties or payoffs that were trained together.
+        variant: index of the variant, of a run with several values of a setting.
         step: environment steps of the checkpoint (see train.py --keep), or best (see --keep-best); the last
             one if not given.
         episodes: number of episodes for the mean return.
@@ -36,6 +37,7 @@ class Options:
     run: Path | None = None
     seed: int | None = None
     game: int = 0
+    variant: int = 0
     step: int | Literal["best"] | None = None
     episodes: int = 32
     key: int = 0
@@ -48,7 +50,9 @@ def main(argv: Sequence[str]) -> int:
     options = cli.parse(Options, argv, description=__doc__)
     if options.run is None:
         raise BadInputError("--run is missing: give the folder of a run")
-    player = load_player(options.run, options.seed, options.game, options.step, options.modules)
+    player = load_player(
+        options.run, options.seed, options.game, options.step, options.modules, options.variant
+    )
     returns = player.returns(options.episodes, options.key)  # (episodes,), or (episodes, n)
     scores = [bootstrap_interval(each, np.mean) for each in np.reshape(returns, (len(returns), -1)).T]
     shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)

@@ -202,18 +202,18 @@ def _printable(text: str | Path) -> str:
 
 
 def curves(run: Run) -> dict[str, np.ndarray]:
-    """The run's curves `(evaluations, seeds)`, by game and agent if there are several."""
+    """The run's curves `(evaluations, seeds)`, by variant, game and agent if there are several."""
     evaluations, seeds = len(run.env_steps), len(run.experiment.seeds)
-    table = run.values.reshape(evaluations, -1, seeds, *run.values.shape[2:])  # (evaluations, games, seeds)
+    table = run.values.reshape(evaluations, -1, seeds, *run.values.shape[2:])  # (evaluations, groups, seeds)
     found = {}
-    for game in range(table.shape[1]):
-        of_game = f"game {game}" if table.shape[1] > 1 else ""
+    several = table.shape[1] > 1
+    for place, group in enumerate(run.experiment.groups if several else ("",)):
         if table.ndim == 3:
-            found[of_game] = table[:, game]
+            found[group] = table[:, place]
         else:
             for agent in range(table.shape[3]):
-                name = ", ".join(filter(None, (of_game, f"agent {agent + 1}")))
-                found[name] = table[:, game, :, agent]
+                name = ", ".join(filter(None, (group, f"agent {agent + 1}")))
+                found[name] = table[:, place, :, agent]
     return found
 
 

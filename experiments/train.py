@@ -2,6 +2,9 @@
 
 python experiments/train.py --algo ID (--env ID | --payoff FILE) [--seeds N] [--env-steps N] [--out DIR]
     [--wandb online|offline|disabled] [any hyper-parameter as a flag] [--list] [--help]
+
+Several values of a real-valued hyper-parameter, such as `--learning-rate 1e-4 3e-4 1e-3`, train side by side
+in one program, each with all seeds; of several such hyper-parameters all combinations do.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
@@ -28,13 +31,13 @@ from envs.matrix_games import MatrixGame, load_game
 from jaxmarl_fac import cli
 from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
-from jaxmarl_fac.experiment import Experiment, MatmulPrecision, seed_numbers
+from jaxmarl_fac.experiment import Experiment, MatmulPrecision, grid, seed_numbers
 from jaxmarl_fac.files import prepare_folder
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.saved import to_json
-from jaxmarl_fac.settings import flags_class, leaves, replaced
+from jaxmarl_fac.settings import flags_class, is_float, leaves, replaced
 from jaxmarl_fac.statistics import bootstrap_interval
-from jaxmarl_fac.tracking import WandbTracker
+from jaxmarl_fac.tracking import PerVariant, WandbTracker
 
 WandbMode = Literal["online", "offline", "disabled"]
 
@@ -153,13 +156,15 @@ def main(argv: Sequence[str]) -> int:
         finish(cli.FAILED)
         raise
     finish(cli.DONE)
-    returns = result.history.last["episode_return"]  # (seeds,), or (seeds, n)
-    scores = [bootstrap_interval(each) for each in np.reshape(returns, (len(returns), -1)).T]
-    shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
-    print(
-        f"{name}: return IQM {shown} over {run.seeds} seed(s) "
-        f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {out}"
-    )
+    returns = result.history.last["episode_return"]  # (variants * seeds,), or (variants * seeds, n)
+    of_variants = np.reshape(returns, (len(experiment.groups), run.seeds, -1))
+    for group, of_variant in zip(experiment.groups, of_variants, strict=True):
+        scores = [bootstrap_interval(each) for each in of_variant.T]
+        shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
+        print(
+            f"{name}{group and f', {group}'}: return IQM {shown} over {run.seeds} seed(s) "
+            f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {out}"
+        )
     return cli.DONE
 
 
@@ -173,8 +178,17 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
     algorithm, family, environment_parameters = resolve(pair)
     options: Any = cli.parse(settings_class(algorithm, environment_parameters), argv)
     run: Run = options.run
+    chosen = vars(options.algorithm)
+    several = {
+        name: chosen[name]
+        for name, leaf in leaves(algorithm).items()
+        if is_float(leaf) and isinstance(chosen[name], tuple)
+    }
+    for name, values in several.items():
+        if len(set(values)) < len(values):
+            raise BadInputError(f"--{name.replace('_', '-')} needs different values, each only once")
     experiment = Experiment(
-        algorithm=replaced(algorithm, **vars(options.algorithm)),
+        algorithm=replaced(algorithm, **{name: chosen[name] for name in chosen if name not in several}),
         environment=build_environment(pair, options.environment),
         seeds=seed_numbers(run.seeds, run.first_seed),
         env_steps=run.env_steps if run.env_steps is not None else FAMILY_ENV_STEPS[family],
@@ -185,6 +199,7 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         root_key=run.root_key,
         bitwise_seeds=run.bitwise_seeds,
         matmul_precision=run.matmul_precision,
+        variants=grid(**several),
     )
     return options, experiment
 
@@ -245,7 +260,7 @@ def settings_class(algorithm: Algorithm, environment_parameters: dict[str, Any])
     fields = [(name, type(default), default) for name, default in environment_parameters.items()]
     parameters = dataclasses.make_dataclass("Environment", fields, frozen=True)
     parameters.__doc__ = "Parameters of the environment."
-    flags = flags_class("Algorithm", algorithm)
+    flags = flags_class("Algorithm", algorithm, floats=cli.OneOrMore)
     settings = dataclasses.make_dataclass(
         "Settings",
         [
@@ -286,8 +301,12 @@ def folder_and_mode(run: Run) -> tuple[Path, WandbMode]:
     return out, mode
 
 
-def wandb_tracker(mode: WandbMode, out: Path, options: Any, experiment: Experiment) -> WandbTracker:
+def wandb_tracker(
+    mode: WandbMode, out: Path, options: Any, experiment: Experiment
+) -> WandbTracker | PerVariant:
     """The W&B tracker; its config has the value of every flag, so that sweeps can be plotted over them.
+
+    Variants have a W&B run each, in one group.
 
     Args:
         mode: online or offline.
@@ -298,26 +317,40 @@ def wandb_tracker(mode: WandbMode, out: Path, options: Any, experiment: Experime
     pair, run = options.pair, options.run
     environment = pair.env or str(pair.payoff)
     settings = {field.name: getattr(experiment, field.name) for field in dataclasses.fields(experiment)}
-    del settings["algorithm"], settings["environment"], settings["probe"]
+    for part in ("algorithm", "environment", "probe", "variants"):
+        del settings[part]
     if sum(np.size(leaf) for leaf in jax.tree.leaves(experiment.environment)) <= MAX_CONFIG_NUMBERS:
         settings["environment"] = to_json(experiment.environment)
-    return WandbTracker(
-        mode,
-        {
-            **dataclasses.asdict(options.environment),
-            **{name: leaf.value for name, leaf in leaves(experiment.algorithm).items()},
-            **settings,
-            "algo": pair.algo,
-            "env": environment,
-            "seeds": run.seeds,
-            "first_seed": run.first_seed,
-        },
-        experiment.seeds,
-        project=run.project,
-        group=run.group or environment,
-        tags=[str(pair.algo), environment, *run.tags],
-        name=f"{pair.algo}-{environment}",
-        out=out,
+    varied = ", ".join(name for name, _ in experiment.variants)
+    name, group = f"{pair.algo}-{environment}", f"{environment}: {varied}" if varied else environment
+
+    def of_variant(index: int, out: Path, name: str) -> WandbTracker:
+        return WandbTracker(
+            mode,
+            {
+                **dataclasses.asdict(options.environment),
+                **{name: leaf.value for name, leaf in leaves(experiment.variant_algorithm(index)).items()},
+                **settings,
+                "algo": pair.algo,
+                "env": environment,
+                "seeds": run.seeds,
+                "first_seed": run.first_seed,
+            },
+            experiment.seeds,
+            project=run.project,
+            group=run.group or group,
+            tags=[str(pair.algo), environment, *run.tags],
+            name=name,
+            out=out,
+        )
+
+    if not experiment.variants:
+        return of_variant(0, out, name)
+    return PerVariant(
+        [
+            of_variant(index, out / "variants" / str(index), f"{name} {label}")
+            for index, label in enumerate(experiment.groups)
+        ]
     )
 
 

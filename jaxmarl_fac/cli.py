@@ -20,6 +20,11 @@ T = TypeVar("T")
 #: Exit statuses: success; a run failed; bad input; stopped by a signal.
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
+
+class OneOrMore:
+    """The type of a flag that takes one number, a float, or several, a tuple of them."""
+
+
 CONFIG = (tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes)
 
 
@@ -116,9 +121,14 @@ def _normalised(kind: type, argv: Sequence[str]) -> list[str]:
             normalised += [name, {"true": "True", "false": "False"}.get(value.lower(), value)]
         elif name not in known and name.startswith("--no-") and known.get(positive) is bool and not equals:
             normalised += [positive, "False"]
-        elif known.get(name) is tuple and not equals and remaining and remaining[0].startswith(("[", "(")):
+        elif (
+            known.get(name) in (tuple, OneOrMore)
+            and not equals
+            and remaining
+            and remaining[0].startswith(("[", "("))
+        ):
             normalised += [name, *_items(remaining.pop(0))]
-        elif known.get(name) is tuple and value.startswith(("[", "(")):
+        elif known.get(name) in (tuple, OneOrMore) and value.startswith(("[", "(")):
             normalised += [name, *_items(value)]
         else:
             normalised.append(token)
@@ -136,12 +146,34 @@ def _items(text: str) -> list[str]:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Rules for paths with ~ and for whole numbers such as 1e4."""
+    """Rules for paths with ~, for whole numbers such as 1e4, and for one number or several."""
     registry = tyro.constructors.ConstructorRegistry()
     # The shell does not expand the ~ of `--out=~/runs`.
     registry.primitive_rule(_parsing_rule(Path, "PATH", _path))
     registry.primitive_rule(_parsing_rule(int, "INT", _whole_number))
+    registry.primitive_rule(_one_or_more)
     return registry
+
+
+def _one_or_more(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """A tyro rule for flags of type `OneOrMore`."""
+    if info.type is not OneOrMore:
+        return None
+
+    def read(texts: list[str]) -> float | tuple[float, ...]:
+        if not texts:
+            raise ValueError("it needs a number, or several")
+        return float(texts[0]) if len(texts) == 1 else tuple(float(text) for text in texts)
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="FLOAT [FLOAT ...]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, int | float | tuple),
+        str_from_instance=lambda value: list(map(str, value)) if isinstance(value, tuple) else [str(value)],
+    )
 
 
 def _parsing_rule(kind: type, metavar: str, read: Callable[[str], Any]) -> Callable[..., Any]:

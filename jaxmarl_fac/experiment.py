@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -14,7 +15,17 @@ from envs.ranges import KEY, Seed
 from jaxmarl_fac.algorithm import Algorithm, Learner, Metrics, Params
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.schedule import Schedule, evenly_spread
-from jaxmarl_fac.settings import Constraint, Count, Settings, at_least
+from jaxmarl_fac.settings import (
+    Constraint,
+    Count,
+    Leaf,
+    Settings,
+    at_least,
+    is_float,
+    leaves,
+    replaced,
+    traced,
+)
 
 #: Iterations that the loop can count in 32 bits, two numbers kept for keys.
 MAX_ITERATIONS = 2**31 - 3
@@ -31,6 +42,9 @@ UPDATES = Constraint(
 
 #: Of float32 products on accelerators.
 MatmulPrecision = Literal["default", "high", "highest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32"]
+
+#: Settings of the algorithm by name, with the value that each variant has.
+Variants = tuple[tuple[str, tuple[float, ...]], ...]
 
 #: Looks into a trained learner at every evaluation: (algorithm, environment, params) to named arrays.
 Probe = Callable[[Any, TeamEnvironment, Params], Metrics]
@@ -60,6 +74,9 @@ class Experiment(Settings):
             `jax.default_matmul_precision` takes it. By default not at all: small learners are not faster for
             the bfloat16 that TPUs take by themselves, or the TensorFloat-32 of GPUs. CPUs never round.
         probe: more to record at every evaluation: a function at the top level of a module.
+        variants: real-valued settings of the algorithm by name, each with as many values: variant i has the
+            i-th of each, and every seed plays every game with every variant, side by side in one program.
+            They must decide no shape and no branch of Python code. See `grid`. Kept as a tuple of pairs.
 
     Raises:
         BadInputError: for the first field that is out of its range, or fields that do not fit together.
@@ -72,6 +89,10 @@ class Experiment(Settings):
         ... )
         >>> experiment.iterations, experiment.lanes
         (250, 8)
+        >>> several = grid(learning_rate=(1e-4, 1e-3), gamma=(0.9, 0.99))
+        >>> rates = dataclasses.replace(experiment, variants=several)
+        >>> rates.lanes, rates.variant_settings[1]
+        (32, {'learning_rate': 0.0001, 'gamma': 0.99})
         >>> Experiment(
         ...     algorithm=baselines.make("ddpg"), environment=envs.make("differential"), seeds=(), env_steps=9
         ... )
@@ -92,8 +113,10 @@ class Experiment(Settings):
     bitwise_seeds: bool = False
     matmul_precision: MatmulPrecision = "highest"
     probe: Probe | None = None
+    variants: Variants = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "variants", _as_variants(self.variants))
         super().__post_init__()
         if isinstance(self.algorithm, type):
             raise BadInputError(
@@ -116,6 +139,7 @@ class Experiment(Settings):
             raise BadInputError(
                 f"every array of a batch of {self.games} games needs a leading axis of as many"
             )
+        self._check_variants()
         if not self.seeds:
             raise BadInputError("an experiment needs at least one seed")
         if len(set(self.seeds)) < len(self.seeds):
@@ -149,14 +173,35 @@ class Experiment(Settings):
         """Facts about the game, the same for all of a batch."""
         return GameSpec.of(self.first_game)
 
-    def bind(self, environment: TeamEnvironment | None = None) -> Learner:
-        """The learner of one of the experiment's games; of the first if none is given.
+    @functools.cached_property
+    def variant_settings(self) -> tuple[dict[str, float], ...]:
+        """What each variant changes in the algorithm; once nothing if there are no variants."""
+        count = len(self.variants[0][1]) if self.variants else 1
+        return tuple({name: values[i] for name, values in self.variants} for i in range(count))
+
+    def variant_algorithm(self, index: int = 0) -> Algorithm:
+        """The algorithm of one variant."""
+        return replaced(self.algorithm, **self.variant_settings[index])
+
+    def lane_algorithm(self, settings: Mapping[str, jax.Array]) -> Algorithm:
+        """The algorithm of one lane, whose `settings` are scalars that may be traced."""
+        return traced(self.algorithm, settings) if settings else self.algorithm
+
+    def bind(
+        self, environment: TeamEnvironment | None = None, settings: Mapping[str, jax.Array] | None = None
+    ) -> Learner:
+        """The learner of one of the experiment's games and variants; of the first if none is given.
+
+        Args:
+            environment: the game.
+            settings: those in which the variant differs, as scalars that may be traced.
 
         Raises:
             BadInputError: if the algorithm cannot play it.
         """
         game = self.game if environment is None else self.game.with_parameters(environment)
-        return self.algorithm.bind(game, self.num_envs)
+        algorithm = self.variant_algorithm() if settings is None else self.lane_algorithm(settings)
+        return algorithm.bind(game, self.num_envs)
 
     @functools.cached_property
     def schedule(self) -> Schedule:
@@ -183,9 +228,67 @@ class Experiment(Settings):
         )
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of what the seeds train on, in the order of the lanes: variants, and within each its games.
+
+        Such as "learning_rate 0.001, game 2"; once "" if there is only one.
+        """
+        games = [f"game {game}" for game in range(self.games)] or [""]
+        variants = [
+            ", ".join(f"{name} {value:g}" for name, value in settings.items())
+            for settings in self.variant_settings
+        ]
+        return tuple(", ".join(filter(None, names)) for names in itertools.product(variants, games))
+
+    @property
     def lanes(self) -> int:
-        """Independent learners: seeds times games, game by game."""
-        return len(self.seeds) * max(1, self.games)
+        """Independent learners: seeds times games times variants, in the order of `groups`."""
+        return len(self.seeds) * max(1, self.games) * len(self.variant_settings)
+
+    def _check_variants(self) -> None:
+        """Refuse variants of what is no real number, and values that the algorithm does not allow."""
+        if not self.variants:
+            return
+        known: dict[str, Leaf] = leaves(self.algorithm) if dataclasses.is_dataclass(self.algorithm) else {}
+        floats = [name for name, leaf in known.items() if is_float(leaf)]
+        for name, _ in self.variants:
+            if name not in floats:
+                what = "is no real number" if name in known else f"{type(self.algorithm).__name__} has not"
+                raise BadInputError(f"variants: {name} {what}: choose from {', '.join(floats) or 'nothing'}")
+        if len({len(values) for _, values in self.variants}) > 1:
+            lengths = ", ".join(f"{len(values)} of {name}" for name, values in self.variants)
+            raise BadInputError(f"variants need as many values of each setting, not {lengths}")
+        if not self.variants[0][1]:
+            raise BadInputError(f"variants: {self.variants[0][0]} needs at least one value")
+        if len(set(zip(*(values for _, values in self.variants), strict=True))) < len(self.variant_settings):
+            raise BadInputError("variants must be different, each only once")
+        for index in range(len(self.variant_settings)):
+            self.variant_algorithm(index)  # refuses values out of range
+
+
+def grid(**values: Sequence[float]) -> Variants:
+    """All combinations of some settings' values, as `Experiment.variants`; the last setting varies fastest.
+
+    Args:
+        values: of each setting by name.
+    """
+    combinations = itertools.product(*values.values())
+    return tuple(zip(values, zip(*combinations, strict=True), strict=True))
+
+
+def _as_variants(given: Any) -> Variants:
+    """A mapping, or pairs, as pairs of tuples.
+
+    Raises:
+        BadInputError: for anything else.
+    """
+    try:
+        pairs = given.items() if isinstance(given, Mapping) else given
+        return tuple((str(name), tuple(float(value) for value in values)) for name, values in pairs)
+    except (TypeError, ValueError) as error:
+        raise BadInputError(
+            f"variants must have numbers by setting, such as {{'learning_rate': (1e-4, 1e-3)}}, not {given!r}"
+        ) from error
 
 
 def seed_numbers(count: int, first: int = 0) -> tuple[int, ...]:

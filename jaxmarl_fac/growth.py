@@ -55,7 +55,7 @@ def _add_seeds(
     run: functools.partial[ResultT],
 ) -> None:
     """Train the missing seeds of a finished run in `folder`, then merge both into one checkpoint."""
-    old, games = saved.experiment, max(1, saved.experiment.games)
+    old, groups = saved.experiment, len(saved.experiment.groups)
     new = dataclasses.replace(old, seeds=tuple(seed for seed in seeds if seed not in old.seeds))
     joined = dataclasses.replace(old, seeds=seeds)
     history = saved.history.arrays()
@@ -67,12 +67,12 @@ def _add_seeds(
         functools.partial(run, eval_iterations=eval_iterations, tracker=None, title=title),
     )
 
-    # Lanes are ordered by game, then by seed; `order` indexes the old lanes followed by the new ones.
+    # Lanes are ordered by group, then by seed; `order` indexes the old lanes followed by the new ones.
     places = {seed: (place, len(old.seeds), 0) for place, seed in enumerate(old.seeds)}
     places |= {seed: (place, len(new.seeds), old.lanes) for place, seed in enumerate(new.seeds)}
     wanted = [places[seed] for seed in seeds]
     order = np.asarray(
-        [start + game * count + place for game in range(games) for place, count, start in wanted]
+        [start + group * count + place for group in range(groups) for place, count, start in wanted]
     )
     abstract = Program(joined).abstract_lanes()
     first, second = checkpoints.restore(abstract), Checkpoints(folder, new).restore(abstract)

@@ -143,6 +143,7 @@ def train(
             "ask for fewer evaluations or evaluation_episodes, or a lower time limit"
         )
     program = Program(experiment)
+    program.check_variants()
     program.check_memory()
     run = functools.partial(
         _run,

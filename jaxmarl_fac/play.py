@@ -128,6 +128,7 @@ def load_player(
     game: int = 0,
     step: int | Literal["best"] | None = None,
     modules: Collection[str] = (),
+    variant: int = 0,
 ) -> Player:
     """Load one trained learner from a run's folder; the run may still be training.
 
@@ -138,10 +139,11 @@ def load_player(
         step: environment steps of the checkpoint, if the run keeps several, or "best" for the one with the
             best mean return; the last one if None.
         modules: modules outside the suite that define the run's algorithm or game.
+        variant: index of the variant, if the run has several.
 
     Raises:
         BadInputError: if `folder` is no path, there is no run or no such checkpoint, either is damaged, or
-            the run has no such seed or game.
+            the run has no such seed, game or variant.
 
     Example:
         >>> import tempfile
@@ -163,10 +165,15 @@ def load_player(
     if not (step is None or step == "best" or isinstance(step, int)):
         raise BadInputError(f"step must be a number of environment steps or 'best', not {step!r}")
     experiment = load_experiment(folder / "experiment.json", modules)
-    games = max(1, experiment.games)
-    if not 0 <= game < games:
-        raise BadInputError(f"{folder} has no game {game}: choose one of {_numbers(tuple(range(games)))}")
-    algorithm, environment = experiment.algorithm, jax.tree.map(jax.numpy.asarray, experiment.environment)
+    games, variants = max(1, experiment.games), len(experiment.variant_settings)
+    for what, index, count in (("game", game, games), ("variant", variant, variants)):
+        if not 0 <= index < count:
+            choices = _numbers(tuple(range(count)))
+            raise BadInputError(f"{folder} has no {what} {index}: choose one of {choices}")
+    algorithm, environment = (
+        experiment.variant_algorithm(variant),
+        jax.tree.map(jax.numpy.asarray, experiment.environment),
+    )
     if experiment.games:
         environment = jax.tree.map(lambda leaf: leaf[game], environment)
     learner = jax.eval_shape(algorithm.bind(GameSpec.of(environment)).init, jax.random.key(0))
@@ -175,7 +182,7 @@ def load_player(
     seed = seeds[0] if seed is None else seed
     if seed not in seeds:
         raise BadInputError(f"{folder} has no seed {seed}: choose one of {_numbers(seeds)}")
-    lane = game * len(seeds) + seeds.index(seed)
+    lane = (variant * games + game) * len(seeds) + seeds.index(seed)
     params = jax.tree.map(lambda leaf: leaf[lane], params)
     return Player(algorithm, environment, params, saved.iteration * experiment.num_envs)
 

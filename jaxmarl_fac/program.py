@@ -11,6 +11,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from envs.base import Observation, TeamEnvironment
+from envs.errors import BadInputError
 from envs.memory import check_fits
 from jaxmarl_fac.algorithm import Learner, LearnerState, Params
 from jaxmarl_fac.evaluation import AGENTS, evaluate
@@ -60,6 +61,8 @@ class LaneConstants:
 
     key: jax.Array
     environment: TeamEnvironment
+    #: Scalars by name, of the settings that vary between lanes.
+    settings: dict[str, jax.Array]
 
 
 class Program:
@@ -84,13 +87,14 @@ class Program:
                 experiment.lanes,
                 self.mesh,
                 tree_bytes(learner),
-                lambda: tree_bytes(jax.eval_shape(self._batch, env, jax.random.key(0))),
+                lambda: tree_bytes(jax.eval_shape(self._batch, jax.random.key(0))),
             )
         #: Gather index that pads the lanes to a multiple of the device count by repeating the first ones.
         self.pad_index = np.arange(padded_count(experiment.lanes, self.mesh, self.block)) % experiment.lanes
         self._lane_arguments = (
             jax.tree.map(jnp.asarray, experiment.environment),
             np.asarray(experiment.seeds, np.uint32),
+            {name: np.asarray(values, np.float32) for name, values in experiment.variants},
         )
         self._padded = jax.eval_shape(self._lane_constants, *self._lane_arguments)
         self.schedule = experiment.schedule
@@ -227,10 +231,8 @@ class Program:
 
     def lane_names(self, which: np.ndarray) -> list[str]:
         """Names of the lanes where `which (lanes,)` is True, such as "game 0 seed 3"."""
-        seeds, games = self.experiment.seeds, self.experiment.games
-        names = [f"seed {seed}" for seed in seeds]
-        if games:
-            names = [f"game {game} {name}" for game in range(games) for name in names]
+        experiment = self.experiment
+        names = [f"{group} seed {seed}".strip() for group in experiment.groups for seed in experiment.seeds]
         return [name for name, named in zip(names, which, strict=True) if named]
 
     def _precisely(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -238,12 +240,43 @@ class Program:
 
         def traced(*arguments: Any) -> Any:
             with jax.default_matmul_precision(self.experiment.matmul_precision):
-                return function(*arguments)
+                return self._with_variants(function, *arguments)
 
         return traced
 
-    def _lane_constants(self, environment: TeamEnvironment, seeds: jax.Array) -> LaneConstants:
-        """Those of all lanes, padded, from the games and the numbers of the seeds."""
+    def _with_variants(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of `function`, in which a setting that varies may turn out to decide a branch."""
+        try:
+            return function(*arguments)
+        except (
+            TypeError
+        ) as error:  # JAX's errors on a traced value where Python needs a number are TypeErrors
+            if not self.experiment.variants:
+                raise
+            names = " or ".join(name for name, _ in self.experiment.variants)
+            raise BadInputError(
+                f"{names} cannot vary within one program, because shapes or the code itself depend on it: "
+                "train one run for each value"
+            ) from error
+
+    def check_variants(self) -> None:
+        """Trace what lanes do, if their settings vary.
+
+        Raises:
+            BadInputError: if one of these cannot vary within a program.
+        """
+        if self.experiment.variants:
+            lane, constants = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+                (self.abstract_lanes(), self._padded),
+            )
+            step = functools.partial(self._iteration, learn=True)
+            jax.eval_shape(self._precisely(step), lane, constants, jax.ShapeDtypeStruct((), jnp.int32))
+
+    def _lane_constants(
+        self, environment: TeamEnvironment, seeds: jax.Array, settings: dict[str, jax.Array]
+    ) -> LaneConstants:
+        """Those of all lanes, padded, from the games, the numbers of the seeds and the variants' settings."""
         experiment = self.experiment
         root = jax.random.key(np.uint32(experiment.root_key))
         by_seed = jax.vmap(jax.random.fold_in, (None, 0))(root, seeds)
@@ -257,14 +290,23 @@ class Program:
         if not experiment.games:
             environment = jax.tree.map(lambda leaf: leaf[None], environment)
         environment = jax.tree.map(lambda leaf: jnp.repeat(leaf, len(seeds), axis=0), environment)
-        lanes = LaneConstants(keys.reshape(-1), environment)
+        variants = len(experiment.variant_settings)
+        keys, environment = jax.tree.map(
+            lambda leaf: jnp.concatenate([leaf] * variants) if variants > 1 else leaf,
+            (keys.reshape(-1), environment),
+        )
+        each = len(seeds) * max(1, experiment.games)
+        settings = {name: jnp.repeat(values, each) for name, values in settings.items()}
+        lanes = LaneConstants(keys, environment, settings)
         return jax.tree.map(lambda leaf: leaf[self.pad_index], lanes)  # type: ignore[no-any-return]
 
     # --- on the devices, for one lane; the attributes of `self` are static under jit ---
 
-    def bind(self, env: TeamEnvironment) -> tuple[Learner, Store]:
-        """The learner bound to one game, and its memory's store."""
-        experiment, learner = self.experiment, self.experiment.bind(env)
+    def bind(
+        self, env: TeamEnvironment, settings: dict[str, jax.Array] | None = None
+    ) -> tuple[Learner, Store]:
+        """The learner bound to one game, with one variant's settings, and its memory's store."""
+        experiment, learner = self.experiment, self.experiment.bind(env, settings)
         store = learner.memory.bind(
             env,
             self._example,
@@ -275,7 +317,7 @@ class Program:
         return learner, store
 
     def _init_lane(self, constants: LaneConstants) -> Lane:
-        env, (learner, store) = constants.environment, self.bind(constants.environment)
+        env, (learner, store) = constants.environment, self._bind_lane(constants)
         learner_key, reset_key = jax.random.split(jax.random.fold_in(constants.key, INITIAL))
         state, buffer = learner.init(learner_key), store.init()
         keys = _split(reset_key, self.experiment.num_envs)
@@ -291,9 +333,12 @@ class Program:
         waiting = jnp.zeros((self.experiment.num_envs,), bool) if takes_a_row else None
         return Lane(state, buffer, env_states, carries, sums, waiting)
 
-    def _batch(self, env: TeamEnvironment, key: jax.Array) -> Any:
+    def _bind_lane(self, constants: LaneConstants) -> tuple[Learner, Store]:
+        return self.bind(constants.environment, constants.settings)
+
+    def _batch(self, key: jax.Array) -> Any:
         """A batch, for its shapes."""
-        _, store = self.bind(env)
+        _, store = self.bind(self.experiment.first_game)
         return store.sample(store.init(), jnp.int32(1), key)
 
     def _clock(self, iteration: jax.Array, updates: int) -> Clock:
@@ -321,7 +366,7 @@ class Program:
     def _act(self, lane: Lane, constants: LaneConstants, iteration: jax.Array) -> tuple[Lane, jax.Array]:
         """Act in every environment and store the steps; also the key that draws this iteration's batches."""
         experiment, env = self.experiment, constants.environment
-        learner, store = self.bind(env)
+        learner, store = self._bind_lane(constants)
         params, clock = lane.learner.params, self._clock(iteration, 0)
         act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(constants.key, iteration), 3)
 
@@ -359,7 +404,7 @@ class Program:
         self, lane: Lane, constants: LaneConstants, iteration: jax.Array, sample_key: jax.Array
     ) -> tuple[LearnerState, dict[str, jax.Array]]:
         """Update with the batches of an iteration; returns the learner and the sums of metrics."""
-        learner, store = self.bind(constants.environment)
+        learner, store = self._bind_lane(constants)
         state, sums = lane.learner, lane.sums
         for place, key in enumerate(_split(sample_key, self.experiment.updates_per_step)):
             batch = store.sample(lane.buffer, iteration + 1, key)
@@ -374,8 +419,10 @@ class Program:
     ) -> dict[str, jax.Array]:
         experiment, env, params = self.experiment, constants.environment, lane.learner.params
         key = jax.random.fold_in(jax.random.fold_in(constants.key, EVALUATION), iteration)
-        row = evaluate(experiment.bind(env), env, params, key, experiment.evaluation_episodes)
-        probed = experiment.probe(experiment.algorithm, env, params) if experiment.probe else {}
+        learner = experiment.bind(env, constants.settings)
+        row = evaluate(learner, env, params, key, experiment.evaluation_episodes)
+        algorithm = experiment.lane_algorithm(constants.settings)
+        probed = experiment.probe(algorithm, env, params) if experiment.probe else {}
         return {**row, **probed}
 
     # --- on one device, for all its lanes ---

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
@@ -39,8 +39,10 @@ __all__ = [
     "at_least",
     "between",
     "flags_class",
+    "is_float",
     "leaves",
     "replaced",
+    "traced",
 ]
 
 S = TypeVar("S")
@@ -127,6 +129,25 @@ def replaced(settings: S, **changes: Any) -> S:
     return dataclasses.replace(settings, **parts) if parts else settings  # type: ignore[type-var]
 
 
+def traced(settings: S, values: Mapping[str, Any]) -> S:
+    """A copy in which some numbers, wherever they are nested, are traced scalars of unknown range.
+
+    Args:
+        settings: whose numbers have been checked.
+        values: scalars by the name of a setting that it has.
+    """
+    copy: Any = object.__new__(type(settings))
+    for name, value in _values(settings).items():
+        nested = traced(value, values) if dataclasses.is_dataclass(value) else values.get(name, value)
+        object.__setattr__(copy, name, nested)
+    return copy  # type: ignore[no-any-return]
+
+
+def is_float(leaf: Leaf) -> bool:
+    """Whether a setting is a real number, and nothing else is allowed."""
+    return (get_args(leaf.hint)[0] if get_origin(leaf.hint) is Annotated else leaf.hint) is float
+
+
 def _values(settings: Any) -> dict[str, Any]:
     """The fields of a dataclass by name; none of anything else."""
     fields = dataclasses.fields(settings) if dataclasses.is_dataclass(settings) else ()
@@ -161,14 +182,22 @@ def _refuse_twice(
             )
 
 
-def flags_class(name: str, settings: Any) -> type:
+def flags_class(name: str, settings: Any, floats: type | None = None) -> type:
     """A flat dataclass of all settings of `settings`, with its values as defaults, for a command line.
+
+    Args:
+        name: of the class.
+        settings: a dataclass.
+        floats: the type of flags that are real numbers, if not their own.
 
     Raises:
         BadInputError: as `leaves`.
     """
     found = leaves(settings)
-    fields = [(each, leaf.hint, dataclasses.field(default=leaf.value)) for each, leaf in found.items()]
+    fields = [
+        (each, floats if floats and is_float(leaf) else leaf.hint, dataclasses.field(default=leaf.value))
+        for each, leaf in found.items()
+    ]
     made = dataclasses.make_dataclass(name, fields, frozen=True)
     lines = [f"    {each}: {leaf.about}" for each, leaf in found.items()]
     made.__doc__ = "\n".join(["Settings of the algorithm.", "", "Attributes:", *lines])

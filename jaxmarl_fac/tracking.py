@@ -61,6 +61,18 @@ class History:
             **{name: np.stack([row[name] for row in self._rows]) for name in names},
         }
 
+    def part(self, index: int, count: int) -> "History":
+        """The history of one of `count` equal parts of the lanes."""
+
+        def cut(table: np.ndarray) -> np.ndarray:
+            size = len(table) // count
+            return table[index * size : (index + 1) * size]
+
+        part = History()
+        for env_steps, row in zip(self._env_steps, self._rows, strict=True):
+            part.append(env_steps, {name: cut(table) for name, table in row.items()})
+        return part
+
     def save(self, path: Path) -> None:
         """Write `arrays` atomically as .npz."""
         with replacing(path) as file:
@@ -121,6 +133,7 @@ class WandbTracker:
             ),
             "name": _shortened(name, MAX_NAME_LENGTH),
             "dir": str(out),
+            "reinit": "create_new",  # variants have a run each, side by side
         }
         #: W&B's run (None before `start`), and the first environment step that it lacks.
         self._run: Any = None
@@ -138,6 +151,7 @@ class WandbTracker:
             raise BadInputError(f"wandb needs a folder whose name is plain text, not {str(self._out)!r}")
         # `wandb agent` chooses the id itself.
         run_id = os.environ.get("WANDB_RUN_ID") or _kept_id(self._out) or secrets.token_hex(4)
+        self._out.mkdir(parents=True, exist_ok=True)
         write_text(self._out / RUN_ID_FILE, run_id)
         try:
             self._run = wandb.init(**self._options, id=run_id, settings=wandb.Settings(silent=True))
@@ -180,6 +194,32 @@ class WandbTracker:
             f"{name}/high": interval.high,
             **{f"seeds/{name}/{seed}": float(value) for seed, value in shown},
         }
+
+
+class PerVariant:
+    """A tracker for each variant of an experiment, which are equal parts of the lanes.
+
+    Args:
+        trackers: in the order of the variants.
+    """
+
+    def __init__(self, trackers: Sequence[WandbTracker]):
+        self._trackers = trackers
+
+    def start(self, history: History) -> None:
+        """See `Tracker`."""
+        for index, tracker in enumerate(self._trackers):
+            tracker.start(history.part(index, len(self._trackers)))
+
+    def log(self, history: History, seconds: float) -> None:
+        """See `Tracker`."""
+        for index, tracker in enumerate(self._trackers):
+            tracker.log(history.part(index, len(self._trackers)), seconds)
+
+    def finish(self, exit_code: int = 0) -> None:
+        """Close all runs."""
+        for tracker in self._trackers:
+            tracker.finish(exit_code)
 
 
 def _kept_id(folder: Path) -> str | None:
