@@ -3,6 +3,7 @@
 python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe|pqn] [--env ID] [--algos ID ...]
     [--seeds N ...] [--seconds S] [--jaxmarl DIR] [--env-steps N] [--out DIR]
 python experiments/benchmark.py tpu [--topology v5e:4x4 ...] ...
+python experiments/benchmark.py variants [--setting NAME] [--count N] ...
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, including acting,
 environment steps and replay), compile seconds, bytes per seed, and, except for recurrent agents, the floating
@@ -12,7 +13,8 @@ part of an iteration. The suites mpe and pqn train with the settings of JaxMARL'
 steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours; with
 `--env-steps` the table has the mean greedy return over the last half of so many steps too (where the episodes
 of all environments end together, as in MPE, the return at one moment depends on where in an episode training
-stopped). `benchmark.py tpu --help` tells of training that is compiled for TPUs that are not there.
+stopped). `benchmark.py tpu --help` tells of training that is compiled for TPUs that are not there,
+`benchmark.py variants --help` of many settings in one program.
 """
 
 # First: they have no effect once JAX is initialised.
@@ -41,7 +43,7 @@ import baselines
 import envs
 import envs.registry as environments
 from envs.errors import BadInputError
-from experiments import benchmark_tpu
+from experiments import benchmark_tpu, benchmark_variants
 from experiments.jaxmarl_pqn import EPISODES, JaxMARLPQN
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, seed_numbers
@@ -192,6 +194,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark, and write the table and the plot; returns the exit status."""
     if argv and argv[0] == "tpu":
         return benchmark_tpu.main(argv[1:])
+    if argv and argv[0] == "variants":
+        return benchmark_variants.main(argv[1:])
     options = cli.parse(Options, argv, description=__doc__)
     suite = SUITES[options.suite]
     env = options.env if options.env is not None else suite.env

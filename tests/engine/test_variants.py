@@ -162,7 +162,10 @@ def test_saved_and_read(tmp_path):
         ({"step_size": (0.1, 2.0)}, r"step_size must be .*, not 2.0"),
         ({"step_size": (0.1, 0.1)}, "variants must be different, each only once"),
         ({"step_size": ()}, "variants: step_size needs at least one value"),
-        ({"step_size": (0.1, 0.2), "gamma": (0.9,)}, "variants need as many values of each setting, not 2 of"),
+        (
+            {"step_size": (0.1, 0.2), "gamma": (0.9,)},
+            "variants need as many values of each setting, not 2 of",
+        ),
         ({"step_size": 0.1}, r"variants must have numbers by setting, such as \{'learning_rate'"),
         ({"step_size": ("fast",)}, "variants must have numbers by setting"),
     ],

@@ -171,6 +171,20 @@ def test_both_learners_are_measured_by_turns(checkout):
     assert theirs["bytes_per_seed"] is None
 
 
+def test_variants_and_single_runs_have_the_same_returns(tmp_path, bad_input):
+    flags = ["variants", "--algo", "iql-tabular", "--setting", "step_size", "--out", str(tmp_path)]
+    small = ["--count", "3", "--seeds", "2", "--env-steps", "40", "--singles", "2"]
+    assert benchmark.main([*flags, *small]) == 0
+    row = json.loads((tmp_path / "benchmark.json").read_text())
+    assert row["largest_difference_of_returns"] == 0
+    assert row["ratio"] == pytest.approx(3 * row["single_seconds"] / row["together_seconds"])
+    assert "3 values of step_size of iql-tabular" in (tmp_path / "benchmark.md").read_text()
+    with bad_input("iql-tabular has no real-valued setting 'learning_rate'"):
+        benchmark.main(["variants", "--algo", "iql-tabular"])
+    with bad_input("--singles must be 2 to --count, 64, not 1"):
+        benchmark.main(["variants", "--singles", "1"])
+
+
 def test_turns_are_taken():
     order: list[str] = []
     runs = [

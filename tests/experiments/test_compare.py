@@ -187,6 +187,15 @@ def test_other_settings_in_its_folder_are_refused_before_training(done, monkeypa
         compare.main([*RUN, "--overrides", str(changed), *out])
 
 
+def test_variants_are_not_compared(tmp_path, bad_input):
+    folder = kept(tmp_path / "run", variants=(("learning_rate", (0.1, 0.2)),))
+    with bad_input("holds variants of an algorithm: only runs with one setting are compared"):
+        read_folders([folder], ())
+    file = written(tmp_path / "o.yaml", "algos: {iql-tabular: {step_size: [0.1, 0.2]}}")
+    with bad_input("step_size must be one number: variants are not compared"):
+        plan(["iql-tabular"], ["matrix-qtran"], file)
+
+
 def test_runs_made_elsewhere_are_merged(done, tmp_path, capsys):
     elsewhere = kept(tmp_path / "elsewhere", "vdn", returns=(0.0, 4.0, 7.0), evaluations=2)
     out = tmp_path / "merged"

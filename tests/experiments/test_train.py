@@ -8,7 +8,7 @@ import pytest
 
 from envs.errors import BadInputError
 from envs.matrix_games import load_game
-from experiments import train
+from experiments import play, plot, train
 from jaxmarl_fac import cli
 from jaxmarl_fac.saved import from_json
 from jaxmarl_fac.settings import leaves
@@ -282,6 +282,46 @@ def test_another_experiment_does_not_touch_the_run_at_wandb(fake_wandb, tmp_path
     with pytest.raises(BadInputError, match="holds another experiment"):
         run(*flags, "--root-key", "5")
     assert fake_wandb.options == {}
+
+
+def test_several_values_train_side_by_side(tmp_path, capsys):
+    """Every variant has its line, its curve and its player; the numbers of one value alone."""
+    flags = ["--algo", "iql-tabular", "--env", "matrix-qtran", *SMALL, "--epsilon-end", "0.5"]
+    out = tmp_path / "both"
+    assert train.main([*flags, "--step-size", "0.1", "0.5", "--gamma=[0.9]", "--out", str(out)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "return IQM" in line]
+    assert ["step_size 0.1" in lines[0], "step_size 0.5" in lines[1], len(lines)] == [True, True, 2]
+    assert train.main([*flags, "--step-size", "0.5", "--gamma", "0.9", "--out", str(tmp_path / "one")]) == 0
+    both, one = (np.load(tmp_path / name / "metrics.npz")["episode_return"] for name in ("both", "one"))
+    np.testing.assert_array_equal(both[:, 2:], one)
+    assert plot.main([str(out), "--out", str(tmp_path / "curves.csv")]) == 0
+    curves = (tmp_path / "curves.csv").read_text()
+    assert "step_size 0.1" in curves and "step_size 0.5" in curves
+    assert play.main(["--run", str(out), "--variant", "1", "--episodes", "2"]) == 0
+
+
+def test_bad_variants(tmp_path, bad_input):
+    flags = ["--algo", "vdn", "--env", "matrix-qtran", *SMALL, "--out", str(tmp_path / "run")]
+    with bad_input("--learning-rate needs different values, each only once"):
+        train.main([*flags, "--learning-rate", "0.1", "0.1"])
+    with bad_input("learning_rate must be above 0, not -1.0"):
+        train.main([*flags, "--learning-rate", "0.1", "-1"])
+    with bad_input("could not convert string to float: 'fast'"):
+        train.main([*flags, "--learning-rate", "0.1", "fast"])
+    with bad_input("--learning-rate"):
+        train.main([*flags, "--learning-rate"])
+
+
+def test_variants_are_runs_of_one_group_at_wandb(fake_wandb, tmp_path):
+    flags = ["--algo", "iql-tabular", "--env", "matrix-qtran", *SMALL, "--wandb", "offline"]
+    assert train.main([*flags, "--step-size", "0.1", "0.5", "--out", str(tmp_path)]) == 0
+    options = fake_wandb.options  # of the second one
+    assert options["group"] == "matrix-qtran: step_size"
+    assert options["name"] == "iql-tabular-matrix-qtran step_size 0.5"
+    assert options["config"]["step_size"] == 0.5 and options["config"]["gamma"] == 0.99
+    assert len(fake_wandb.logged) == 2 * 5 and fake_wandb.exit_codes == [0, 0]
+    ids = {(tmp_path / "variants" / str(index) / "wandb_id").read_text() for index in range(2)}
+    assert len(ids) == 2
 
 
 @pytest.mark.slow
