@@ -42,8 +42,8 @@ class JaxMARLTeam(TeamEnvironment):
         settings: names and values of its constructor's arguments.
         num_agents, num_actions: as in JaxMARL.
         time_limit: JaxMARL's `max_steps` + 1, because it checks for the end before it counts the step.
-        time_limit_terminates: whether the time limit is a termination, as for JaxMARL's learners, which do not
-            bootstrap there; a truncation if False.
+        time_limit_terminates: whether the time limit is a termination, as for JaxMARL's learners, which do
+            not bootstrap there; a truncation if False.
     """
 
     name: str = struct.field(pytree_node=False)
