@@ -33,6 +33,7 @@ from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, MatmulPrecision, grid, seed_numbers
 from jaxmarl_fac.files import prepare_folder
+from jaxmarl_fac.hosts import Hosts, is_main
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.saved import to_json
 from jaxmarl_fac.settings import flags_class, is_float, leaves, replaced
@@ -130,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
     name = f"{pair.algo} on {pair.env or pair.payoff}"
     if line := describe_updates(experiment):
         print(f"{name}: {line}", flush=True)
-    tracker = None if mode == "disabled" else wandb_tracker(mode, out, options, experiment)
+    tracker = None if mode == "disabled" or not is_main() else wandb_tracker(mode, out, options, experiment)
 
     def finish(exit_code: int) -> None:
         if tracker:
@@ -266,6 +267,7 @@ def settings_class(algorithm: Algorithm, environment_parameters: dict[str, Any])
         [
             ("pair", Pair, dataclasses.field(default_factory=Pair)),
             ("run", Run, dataclasses.field(default_factory=Run)),
+            ("hosts", Hosts, dataclasses.field(default_factory=Hosts)),
             ("algorithm", flags, dataclasses.field(default_factory=flags)),
             ("environment", parameters, dataclasses.field(default_factory=parameters)),
         ],

@@ -23,6 +23,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from envs.errors import BadInputError
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import prepare_folder
+from jaxmarl_fac.hosts import on_main
 from jaxmarl_fac.parallel import REPLICATED
 from jaxmarl_fac.saved import load_experiment, outside_modules, save_experiment, to_json
 from jaxmarl_fac.tracking import History
@@ -87,17 +88,13 @@ class Checkpoints:
         keep_best: bool = False,
         grow: bool = True,
     ):
-        prepare_folder(folder)
         self._folder = folder.absolute()
         self._experiment = experiment
         self._keep_best = keep_best
         self._record = self._folder / "experiment.json"
-        if not self._record.exists():
-            save_experiment(experiment, self._record)
+        on_main(self._prepare)
         recorded = _check_same(self._record, experiment, {"env_steps", "seeds"} if grow else set())
         self._recorded = _growable(recorded)
-        prepare_folder(self._folder / "checkpoints")
-        self._remove_partial_saves()
         newest, best = (
             policies.LatestN(None if keep == "all" else keep),
             policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
@@ -112,6 +109,14 @@ class Checkpoints:
             if step is not None:
                 self.saved = _read_saved(self._manager, step, recorded)
         _check_growth(self._folder, self.saved, recorded, experiment)
+
+    def _prepare(self) -> None:
+        """Make the folders and the record, and clear up after a run that was killed."""
+        prepare_folder(self._folder)
+        if not self._record.exists():
+            save_experiment(self._experiment, self._record)
+        prepare_folder(self._folder / "checkpoints")
+        self._remove_partial_saves()
 
     def save(
         self,

@@ -13,6 +13,7 @@ import tyro
 import yaml
 
 from envs.errors import BadInputError
+from jaxmarl_fac import hosts
 from jaxmarl_fac.errors import DivergedError
 
 T = TypeVar("T")
@@ -74,9 +75,21 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     sys.exit(status)
 
 
-def _status(main: Callable[[Sequence[str]], int]) -> int:
+def _of_job(main: Callable[[Sequence[str]], int]) -> int:
+    """`main`, and the end of the process at once if it fails as one of several, which may wait for it."""
     try:
         return main(sys.argv[1:])
+    except (BadInputError, DivergedError):
+        raise
+    except Exception as error:
+        if hosts.count() > 1:
+            hosts.leave(error)
+        raise
+
+
+def _status(main: Callable[[Sequence[str]], int]) -> int:
+    try:
+        return _of_job(main)
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

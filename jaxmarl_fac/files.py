@@ -1,14 +1,15 @@
-"""Output folders, their locks, and atomic file writes."""
+"""Output folders, their locks, and atomic file writes; of several processes only the main one writes."""
 
 import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from envs.errors import BadInputError
+from jaxmarl_fac.hosts import is_main
 
 try:
     import fcntl
@@ -23,6 +24,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         BadInputError: if it cannot be written; `path` then keeps its old content.
     """
+    if not is_main():
+        yield BytesIO()
+        return
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with draft.open("wb") as file:
@@ -62,6 +66,8 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         BadInputError: if it is not.
     """
+    if not is_main():
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -82,6 +88,9 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BadInputError: if another process or call holds the lock, or the folder cannot be written.
     """
+    if not is_main():
+        yield
+        return
     prepare_folder(folder)
     with contextlib.ExitStack() as stack:
         try:

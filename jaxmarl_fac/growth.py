@@ -1,5 +1,6 @@
 """Running in an output folder, and adding seeds to a finished run."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.errors import BadInputError
 from jaxmarl_fac.checkpoints import Checkpoints, Saved
 from jaxmarl_fac.files import locked
+from jaxmarl_fac.hosts import count, on_main
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.tracking import History
 
@@ -39,9 +42,12 @@ def run_in(
         grow: see `Checkpoints`.
     """
     experiment, added = program.experiment, folder / ".added"
-    with locked(folder):
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(locked(folder)))
         checkpoints = Checkpoints(folder, experiment, keep, keep_best, grow)
         if checkpoints.saved and checkpoints.saved.experiment.seeds != experiment.seeds:
+            if count() > 1:
+                raise BadInputError(f"seeds are added to a finished run by one process: {folder} has fewer")
             _add_seeds(added, experiment.seeds, checkpoints, checkpoints.saved, run)
         _drop_joined(added, experiment.seeds)
         return run(program, checkpoints)

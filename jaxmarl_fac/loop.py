@@ -7,6 +7,7 @@ saves and handles signals. Results do not depend on the chunk size.
 
 import dataclasses
 import functools
+import json
 import math
 import signal
 import threading
@@ -17,14 +18,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from envs.errors import BadInputError
+from jaxmarl_fac import hosts
 from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.files import as_path
 from jaxmarl_fac.growth import run_in
+from jaxmarl_fac.parallel import to_host
 from jaxmarl_fac.program import MAX_COUNT, Program
 from jaxmarl_fac.progress import Progress
+from jaxmarl_fac.saved import to_json
 from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.tracking import History, Tracker
 
@@ -142,6 +146,7 @@ def train(
             f"{evaluated:,} episodes of evaluation would take up to {time_limit:,} steps each: "
             "ask for fewer evaluations or evaluation_episodes, or a lower time limit"
         )
+    hosts.check_same("experiment or folder", json.dumps([to_json(experiment), str(folder)]))
     program = Program(experiment)
     program.check_variants()
     program.check_memory()
@@ -203,11 +208,15 @@ def _run(
                 if tracker:
                     tracker.log(history, elapsed())
                 best = checkpoints is not None and checkpoints.is_best(history)
-            finished, stopped = iteration == experiment.iterations, stop_asked()
-            if finished or stopped or best or time.monotonic() - last_save > checkpoint_seconds:
+            finished = iteration == experiment.iterations
+            stopped, due, chunk_size = hosts.agree(
+                stop_asked(), time.monotonic() - last_save > checkpoint_seconds, chunk_size
+            )
+            if finished or stopped or best or due:
                 seconds, last_save = save(), time.monotonic()
             if finished or stopped:
-                result = Result(history, program.unpad(lanes.learner), env_steps, seconds)
+                learner = to_host(lanes.learner) if hosts.count() > 1 else lanes.learner
+                result = Result(history, program.unpad(learner), env_steps, seconds)
                 if finished:
                     return result
                 raise InterruptedRunError(result)

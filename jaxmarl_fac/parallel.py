@@ -12,6 +12,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from envs.errors import BadInputError
+
 AXIS = "seeds"
 #: Partition specs: a leading lane axis split over the devices, and a copy on every device.
 PER_LANE = PartitionSpec(AXIS)
@@ -42,8 +44,20 @@ def use_all_cores() -> None:
 
 
 def lane_mesh(lanes: int) -> Mesh:
-    """A mesh with one axis, "seeds", over at most `lanes` devices."""
-    return Mesh(np.asarray(jax.devices()[: max(1, lanes)]), (AXIS,))
+    """A mesh with one axis, "seeds", over at most `lanes` devices, of every process as many if possible.
+
+    Raises:
+        BadInputError: for fewer lanes than processes.
+    """
+    if lanes < jax.process_count():
+        raise BadInputError(
+            f"{lanes} lane(s) cannot be spread over {jax.process_count()} processes: ask for more seeds, or "
+            "use fewer processes"
+        )
+    # First one of each process, then another of each.
+    by_turns = sorted(jax.devices(), key=lambda device: (device.local_hardware_id or 0, device.process_index))
+    chosen = {device.id for device in by_turns[: max(1, lanes)]}
+    return Mesh(np.asarray([device for device in jax.devices() if device.id in chosen]), (AXIS,))
 
 
 def on_cpu(mesh: Mesh) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxmarl_fac.experiment import Experiment
+from jaxmarl_fac.hosts import is_main
 from jaxmarl_fac.statistics import iqm
 
 #: Seconds between two log lines.
@@ -23,7 +24,7 @@ class Progress:
         title: at the start of every line.
         experiment: what is being run.
         iteration: at which the run starts or resumes.
-        enabled: False writes nothing.
+        enabled: False writes nothing, as do processes but the main one.
     """
 
     def __init__(self, title: str, experiment: Experiment, iteration: int, enabled: bool):
@@ -34,6 +35,7 @@ class Progress:
         self._last = experiment.iterations
         self._start = self._last_line = time.monotonic()
         self._shown = ""
+        enabled = enabled and is_main()
         on_terminal = sys.stderr.isatty()
         self._logs = enabled and not on_terminal
         self._bar = tqdm(

@@ -1,0 +1,320 @@
+"""Several processes that train together: one on each host of a cluster, or several on one machine.
+
+`jax.distributed` connects them; every process runs the same script with the same flags. The lanes are spread
+over all of their devices. Process 0 alone writes files and prints; checkpoints are written by all, into one
+folder that all of them see. What a process decides by its clock or by a signal, they decide together.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from envs.errors import BadInputError
+
+#: Where a cluster's scheduler tells JAX the rest: SLURM, Cloud TPU, Kubernetes, Open MPI.
+AUTO = "auto"
+#: Seconds without a sign of life after which a process counts as dead, if no connection has broken before.
+HEARTBEAT_SECONDS = 40
+#: Messages of JAX, gRPC and gloo when another process is gone.
+GONE = re.compile(
+    r"gloo|connection closed|connection reset|socket closed|broken pipe|unavailable|deadline.exceeded|"
+    r"coordination service|distributed service|heartbeat|barrier",
+    re.IGNORECASE,
+)
+_process, _processes = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """Processes that train together; give all of them the same flags but --process-id.
+
+    Attributes:
+        coordinator: address and port of process 0, such as 10.0.0.1:1234, the same for all; or auto, where
+            SLURM, Cloud TPU, Kubernetes or Open MPI tell who takes part.
+        num_processes: how many there are; not with auto.
+        process_id: number of this one, from 0; not with auto.
+        connect_seconds: how long to wait for the others at the start.
+    """
+
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    connect_seconds: float = 60.0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return _process == 0
+
+
+def count() -> int:
+    """How many processes train together."""
+    return _processes
+
+
+def join(argv: Sequence[str]) -> None:
+    """Connect to the other processes that the command line names; does nothing if it names none.
+
+    Must be called before anything starts JAX's backends, which importing jumanji does.
+
+    Raises:
+        BadInputError: for flags that do not fit together, or if the others cannot be reached, are too few, or
+            were given another command.
+    """
+    global _process, _processes
+    hosts = _flags(argv)
+    if hosts.coordinator is None:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # the loop handles SIGTERM itself
+    if hosts.coordinator == AUTO:
+        try:
+            jax.distributed.initialize(
+                initialization_timeout=int(hosts.connect_seconds), heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            )
+        except ValueError as error:
+            raise BadInputError(
+                f"--coordinator auto: JAX found no cluster here ({error}); give HOST:PORT, --num-processes "
+                "and --process-id"
+            ) from error
+        _process, _processes = jax.process_index(), jax.process_count()
+    else:
+        assert hosts.num_processes is not None and hosts.process_id is not None
+        if hosts.process_id:
+            _hide_fatal_errors()
+        _meet(hosts, _digest(_without_flag(argv, "--process-id")))
+        jax.distributed.initialize(
+            hosts.coordinator,
+            hosts.num_processes,
+            hosts.process_id,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(hosts.connect_seconds),
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+        _process, _processes = hosts.process_id, hosts.num_processes
+    if _process:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo's messages too
+
+
+def on_main(function: Callable[[], None]) -> None:
+    """Call a function on process 0, while the others wait.
+
+    Raises:
+        BadInputError: on all processes, if it raises one.
+    """
+    message = ""
+    if is_main():
+        try:
+            function()
+        except BadInputError as error:
+            if _processes == 1:
+                raise
+            message = str(error)
+    if _processes > 1:
+        message = _from_main(message)
+        if message:
+            raise BadInputError(message)
+
+
+def agree(stop: bool, due: bool, chunk_size: int) -> tuple[bool, bool, int]:
+    """What all processes do next: stop if one was asked to; the rest is as process 0 says."""
+    if _processes == 1:
+        return stop, due, chunk_size
+    each = np.asarray(multihost_utils.process_allgather(np.asarray([stop, due, chunk_size], np.int32)))
+    return bool(each[:, 0].any()), bool(each[0, 1]), int(each[0, 2])
+
+
+def check_same(what: str, text: str) -> None:
+    """Check that all processes have the same text.
+
+    Raises:
+        BadInputError: on all of them, if not.
+    """
+    if _processes == 1:
+        return
+    own = np.frombuffer(bytes.fromhex(_digest([text])), np.uint32)
+    each = np.asarray(multihost_utils.process_allgather(own))
+    others = [index for index in range(_processes) if not np.array_equal(each[index], each[0])]
+    if others:
+        raise BadInputError(
+            f"process {others[0]} has another {what} than process 0: give all processes the same command"
+        )
+
+
+def leave(error: Exception) -> NoReturn:
+    """End a process, one of several, in which an error came up: at once, as the others may wait for it."""
+    if GONE.search(str(error)):
+        message = (
+            "error: another process of this job has ended or cannot be reached; the same command resumes"
+        )
+    else:
+        message = f"error: {type(error).__name__}: {' '.join(str(error).split())}"
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _flags(argv: Sequence[str]) -> Hosts:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for field in dataclasses.fields(Hosts):
+        name = f"--{field.name.replace('_', '-')}"
+        kind = float if field.name == "connect_seconds" else str if field.name == "coordinator" else int
+        parser.add_argument(name, type=kind, default=field.default)
+    try:
+        hosts = Hosts(**vars(parser.parse_known_args(list(argv))[0]))
+    except argparse.ArgumentError as error:
+        raise BadInputError(f"{error.argument_name}: {error.message}") from error
+    given = hosts.num_processes is not None or hosts.process_id is not None
+    if hosts.coordinator is None:
+        if given:
+            raise BadInputError("--num-processes and --process-id need --coordinator HOST:PORT")
+        return hosts
+    if not hosts.connect_seconds >= 1:
+        raise BadInputError(f"--connect-seconds must be at least 1, not {hosts.connect_seconds}")
+    if hosts.coordinator == AUTO:
+        if given:
+            raise BadInputError("--coordinator auto finds the processes itself: leave out their numbers")
+        return hosts
+    if not re.fullmatch(r".+:\d{1,5}", hosts.coordinator):
+        raise BadInputError(f"--coordinator must be HOST:PORT or auto, not {hosts.coordinator}")
+    if hosts.num_processes is None or hosts.process_id is None:
+        raise BadInputError("--coordinator HOST:PORT needs --num-processes and --process-id")
+    if hosts.num_processes < 1 or not 0 <= hosts.process_id < hosts.num_processes:
+        raise BadInputError(
+            f"--process-id must be 0 to --num-processes less 1, not {hosts.process_id} of "
+            f"{hosts.num_processes}"
+        )
+    return hosts
+
+
+def _without_flag(argv: Sequence[str], flag: str) -> list[str]:
+    rest, skip = [], False
+    for token in argv:
+        if skip or token == flag or token.startswith(f"{flag}="):
+            skip = token == flag
+            continue
+        rest.append(token)
+    return rest
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def _from_main(text: str) -> str:
+    """Process 0's text, on all processes."""
+    data = text.encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    padded = np.zeros(size, np.uint8)
+    if is_main():
+        padded[:] = np.frombuffer(data, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)).decode() if size else ""
+
+
+# Before JAX connects the processes they meet at the coordinator's port: JAX ends a process by a stack trace
+# when another one does not come, and does not notice that they run different commands.
+
+
+def _meet(hosts: Hosts, digest: str) -> None:
+    host, _, port = str(hosts.coordinator).rpartition(":")
+    deadline = time.monotonic() + hosts.connect_seconds
+    own = {"process": hosts.process_id, "of": hosts.num_processes, "command": digest}
+    if hosts.process_id == 0:
+        _receive(int(port), own, hosts, deadline)
+    else:
+        _introduce(host.strip("[]"), int(port), own, hosts, deadline)
+
+
+def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> None:
+    """On process 0: wait for all others, and tell them to go on or what is wrong."""
+    try:
+        listener = socket.create_server(("", port))
+    except OSError as error:
+        raise BadInputError(f"--coordinator: port {port} cannot be used here ({error.strerror})") from error
+    waiting: dict[int, socket.socket] = {}
+    problem = ""
+    with listener, contextlib.ExitStack() as stack:
+        while len(waiting) < own["of"] - 1 and not problem:
+            listener.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                connection, _ = listener.accept()
+                stack.enter_context(connection)
+                connection.settimeout(5)
+                other = json.loads(connection.makefile("r", encoding="utf-8").readline())
+                process = int(other["process"])
+            except TimeoutError:
+                missing = [index for index in range(1, own["of"]) if index not in waiting]
+                problem = (
+                    f"process {missing[0]} of {own['of']} did not come within {hosts.connect_seconds:g} s: "
+                    "start all processes, or raise --connect-seconds"
+                )
+                break
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # somebody else who tried the port
+            if other["of"] != own["of"] or other["command"] != own["command"]:
+                problem = (
+                    f"process {process} was given another command than process 0: give all the same flags"
+                )
+            elif process in waiting:
+                problem = f"two processes have --process-id {process}"
+            waiting[process if process not in waiting else -1] = connection
+        for connection in waiting.values():
+            with contextlib.suppress(OSError):
+                connection.sendall(f"{problem}\n".encode())
+    if problem:
+        raise BadInputError(problem)
+
+
+def _introduce(host: str, port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> None:
+    """On the others: tell process 0 who one is, and wait for its answer."""
+    silent = (
+        f"the coordinator {hosts.coordinator} does not answer within {hosts.connect_seconds:g} s: is process "
+        "0 running there, and is the port open?"
+    )
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise BadInputError(silent)
+        try:
+            with socket.create_connection((host, port), timeout=left) as connection:
+                connection.sendall(json.dumps(own).encode() + b"\n")
+                connection.settimeout(hosts.connect_seconds + 5)  # process 0 may wait for the others
+                answer = connection.makefile("r", encoding="utf-8").readline()
+        except socket.gaierror as error:
+            raise BadInputError(f"--coordinator: there is no host {host}") from error
+        except OSError:
+            time.sleep(0.1)
+            continue
+        if not answer:
+            raise BadInputError(silent)
+        if answer.strip():
+            raise BadInputError(answer.strip())
+        return
+
+
+def _hide_fatal_errors() -> None:
+    """Send what this process writes to stderr through `stderr_filter.py`."""
+    child = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("stderr_filter.py"))],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is this process's business; the filter ends with it
+    )
+    assert child.stdin is not None
+    os.dup2(child.stdin.fileno(), 2)
+    child.stdin.close()
+    # The old one may think that it writes to a file.
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115

@@ -1,0 +1,382 @@
+"""Several processes that train together, on the loopback interface: the numbers of one, and clear ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from envs.errors import BadInputError
+from jaxmarl_fac import cli, files, hosts
+from jaxmarl_fac.hosts import Hosts
+from jaxmarl_fac.parallel import lane_mesh
+
+ROOT = Path(__file__).parents[2]
+FILTER = ROOT / "jaxmarl_fac" / "stderr_filter.py"
+SMALL = [
+    "--algo",
+    "iql-tabular",
+    "--env",
+    "two-step",
+    "--seeds",
+    "4",
+    "--env-steps",
+    "400",
+    "--evaluations",
+    "3",
+]
+LONG = [*SMALL[:-4], "--env-steps", "300000", "--evaluations", "4", "--checkpoint-seconds", "1"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Job:
+    """Processes of one script, each with one device; a process's own flags follow those of all."""
+
+    def __init__(self, script, flags, count, log, own=None, seconds=30):
+        address = f"127.0.0.1:{free_port()}"
+        one_device = "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {one_device}",
+        }
+        self.logs = [log / f"{index}.log" for index in range(count)]
+        self.processes = []
+        for index in range(count):
+            shared = [
+                "--coordinator",
+                address,
+                "--num-processes",
+                str(count),
+                "--connect-seconds",
+                str(seconds),
+            ]
+            command = [sys.executable, str(ROOT / "experiments" / script), *flags, *shared]
+            command += ["--process-id", str(index), *(own or {}).get(index, [])]
+            with self.logs[index].open("wb") as file:
+                self.processes.append(
+                    subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+                )
+
+    def wait(self, seconds=240):
+        """The exit statuses."""
+        deadline = time.monotonic() + seconds
+        try:
+            return [each.wait(deadline - time.monotonic()) for each in self.processes]
+        finally:
+            for each in self.processes:
+                each.kill()
+
+    def lines(self, index, start="error: "):
+        """What a process said that begins so."""
+        return [line for line in self.logs[index].read_text().splitlines() if line.startswith(start)]
+
+
+def alone(flags, out, devices):
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false "
+        f"--xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, str(ROOT / "experiments" / "train.py"), *flags, "--out", str(out)]
+    subprocess.run(command, check=True, env=environment)
+
+
+def assert_same_metrics(one, other):
+    one, other = (dict(np.load(folder / "metrics.npz")) for folder in (one, other))
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+# --- processes that train ---
+
+
+def test_two_processes_have_the_bits_of_one(tmp_path):
+    job = Job("train.py", [*SMALL, "--out", str(tmp_path / "two")], 2, tmp_path)
+    alone(SMALL, tmp_path / "one", devices=2)
+    assert job.wait() == [0, 0]
+    assert_same_metrics(tmp_path / "one", tmp_path / "two")
+    assert len(job.lines(0, "iql-tabular on two-step: return IQM")) == 1
+    assert job.logs[1].read_text() == ""  # only process 0 speaks
+    assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["400"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algo", "env"), [("vdn", "matrix-qtran"), ("qmix", "two-step"), ("a2c", "two-step")]
+)
+def test_four_processes_with_networks(algo, env, tmp_path):
+    flags = ["--algo", algo, "--env", env, "--seeds", "8", "--env-steps", "300", "--evaluations", "2"]
+    alone(flags, tmp_path / "one", devices=4)
+    assert Job("train.py", [*flags, "--out", str(tmp_path / "four")], 4, tmp_path).wait() == [0] * 4
+    assert_same_metrics(tmp_path / "one", tmp_path / "four")
+
+
+def killed_after_a_checkpoint(job, out, victim, number):
+    """Signal one process once there is a checkpoint of a later iteration than 0."""
+    while not any(int(path.name) for path in out.glob("checkpoints/*") if path.name.isdigit()):
+        assert all(each.poll() is None for each in job.processes)
+        time.sleep(0.05)
+    job.processes[victim].send_signal(number)
+    return time.monotonic()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_job_and_one_process_resumes_it(victim, tmp_path):
+    out = tmp_path / "killed"
+    job = Job("train.py", [*LONG, "--out", str(out)], 2, tmp_path)
+    start = killed_after_a_checkpoint(job, out, victim, signal.SIGKILL)
+    statuses, other = job.wait(), 1 - victim
+    assert time.monotonic() - start < 60
+    # XLA aborts a process whose coordinator is gone.
+    assert statuses[other] == (1 if victim else -signal.SIGABRT)
+    (line,) = job.lines(other)
+    assert line.endswith("of this job has ended or cannot be reached; the same command resumes")
+    assert "@ 0x" not in job.logs[other].read_text() and "Traceback" not in job.logs[other].read_text()
+    alone(LONG, out, devices=2)
+    alone(LONG, tmp_path / "whole", devices=2)
+    assert_same_metrics(out, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_and_more_processes_resume(tmp_path):
+    out = tmp_path / "stopped"
+    job = Job("train.py", [*LONG, "--out", str(out)], 2, tmp_path)
+    killed_after_a_checkpoint(job, out, 1, signal.SIGTERM)
+    assert job.wait() == [130, 130]
+    assert Job("train.py", [*LONG, "--out", str(out)], 4, tmp_path).wait() == [0] * 4
+    alone(LONG, tmp_path / "whole", devices=2)
+    assert_same_metrics(out, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_reproduction_has_one_set_of_files(tmp_path):
+    flags = ["--figures", "table1", "--scale", "smoke", "--seeds", "2"]
+    assert Job("reproduce_qtran.py", [*flags, "--out", str(tmp_path / "two")], 2, tmp_path).wait() == [0, 0]
+    made = {path.name for path in (tmp_path / "two").iterdir()}
+    assert made == {"table1.json", "table1.png", "report.html", "runs"}
+    assert len([line for line in job_lines(tmp_path / "0.log") if line.startswith("report: ")]) == 1
+    assert "report: " not in (tmp_path / "1.log").read_text()
+
+
+def job_lines(path):
+    return path.read_text().splitlines()
+
+
+@pytest.mark.slow
+def test_too_few_lanes(tmp_path):
+    job = Job("train.py", [*SMALL, "--seeds", "1", "--out", str(tmp_path / "out")], 2, tmp_path)
+    assert job.wait() == [2, 2]
+    for index in range(2):
+        assert job.lines(index) == [
+            "error: 1 lane(s) cannot be spread over 2 processes: ask for more seeds, or use fewer processes"
+        ]
+
+
+# --- meeting, without JAX ---
+
+
+def meet(*each):
+    """What every process is told, in threads: "" or the message of its error."""
+    told = {}
+
+    def one(place, flags, digest):
+        try:
+            hosts._meet(flags, digest)
+            told[place] = ""
+        except BadInputError as error:
+            told[place] = str(error)
+
+    threads = [threading.Thread(target=one, args=(place, *args)) for place, args in enumerate(each)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return [told[place] for place in range(len(each))]
+
+
+def process(index, count=2, port=None, seconds=5.0):
+    return Hosts(f"127.0.0.1:{port}", count, index, seconds)
+
+
+def test_processes_meet():
+    port = free_port()
+    assert meet(*((process(index, 3, port), "same") for index in (2, 0, 1))) == ["", "", ""]
+
+
+def test_another_command_is_refused_everywhere():
+    port = free_port()
+    told = meet((process(0, port=port), "this"), (process(1, port=port), "that"))
+    assert told == ["process 1 was given another command than process 0: give all the same flags"] * 2
+    told = meet((process(0, 2, port), "this"), (process(1, 3, port), "this"))
+    assert told == ["process 1 was given another command than process 0: give all the same flags"] * 2
+
+
+def test_a_number_given_twice_is_refused_everywhere():
+    port = free_port()
+    told = meet(*((process(index, 4, port), "same") for index in (0, 2, 2)))
+    assert told == ["two processes have --process-id 2"] * 3
+
+
+def test_who_does_not_come_is_named():
+    port = free_port()
+    told = meet(*((process(index, 3, port, 1.0), "same") for index in (0, 1)))
+    assert (
+        told
+        == ["process 2 of 3 did not come within 1 s: start all processes, or raise --connect-seconds"] * 2
+    )
+
+
+def test_a_coordinator_that_does_not_answer():
+    port = free_port()
+    (told,) = meet((process(1, port=port, seconds=1.0), "same"))
+    assert told == (
+        f"the coordinator 127.0.0.1:{port} does not answer within 1 s: is process 0 running there, and is "
+        "the port open?"
+    )
+
+
+def test_a_port_in_use():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        (told,) = meet((process(0, port=port), "same"))
+    assert told.startswith(f"--coordinator: port {port} cannot be used here (Address already in use")
+
+
+def test_somebody_else_at_the_port_is_ignored():
+    port, told = free_port(), {}
+    thread = threading.Thread(target=lambda: told.update(all=meet((process(0, port=port), "x"))))
+    thread.start()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(("127.0.0.1", port), 1) as connection:
+                connection.sendall(b"GET / HTTP/1.1\n")
+            break
+        except OSError:
+            time.sleep(0.01)
+    assert meet((process(1, port=port), "x")) == [""]
+    thread.join(10)
+    assert told["all"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-processes", "2"], "--num-processes and --process-id need --coordinator HOST:PORT"),
+        (["--coordinator", "here"], "--coordinator must be HOST:PORT or auto, not here"),
+        (["--coordinator", "a:1"], "--coordinator HOST:PORT needs --num-processes and --process-id"),
+        (["--coordinator=auto", "--process-id=0"], "--coordinator auto finds the processes itself"),
+        (
+            ["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"],
+            "--process-id must be 0 to --num-processes less 1, not 2 of 2",
+        ),
+        (["--coordinator", "a:1", "--num-processes", "two"], "--num-processes: invalid int value: 'two'"),
+        (["--coordinator", "auto", "--connect-seconds", "0"], "--connect-seconds must be at least 1, not 0"),
+    ],
+)
+def test_bad_flags(flags, message):
+    with pytest.raises(BadInputError) as refused:
+        hosts.join(["--algo", "vdn", *flags])
+    assert str(refused.value).startswith(message)
+
+
+def test_from_the_shell_bad_flags_are_one_line_and_status_2():
+    command = [sys.executable, "experiments/train.py", *SMALL, "--num-processes", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --num-processes and --process-id need --coordinator HOST:PORT\n"
+
+
+def test_the_digest_is_of_all_flags_but_the_process():
+    for own in (["--process-id", "3"], ["--process-id=3"]):
+        assert hosts._without_flag(["--a", "1", *own, "--b"], "--process-id") == ["--a", "1", "--b"]
+
+
+# --- parts ---
+
+
+def test_only_the_main_process_writes(monkeypatch, tmp_path):
+    monkeypatch.setattr(hosts, "_process", 1)
+    files.write_text(tmp_path / "file", "text")
+    files.prepare_folder(tmp_path / "folder")
+    with files.locked(tmp_path / "locked"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_decides_alone():
+    assert hosts.agree(False, True, 7) == (False, True, 7)
+    ran = []
+    hosts.on_main(lambda: ran.append(1))
+    assert ran == [1]
+
+
+def test_every_process_has_a_device_in_the_mesh(monkeypatch):
+    """Three lanes on two processes with two devices each: two of the first, one of the second."""
+    devices = [
+        SimpleNamespace(process_index=index // 2, local_hardware_id=index % 2, id=index) for index in range(4)
+    ]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    taken = {}
+    monkeypatch.setattr("jaxmarl_fac.parallel.Mesh", lambda chosen, axes: taken.update(chosen=list(chosen)))
+    for lanes, ids in ((2, [0, 2]), (3, [0, 1, 2]), (9, [0, 1, 2, 3])):
+        lane_mesh(lanes)
+        assert [device.id for device in taken["chosen"]] == ids
+    with pytest.raises(BadInputError, match=r"1 lane\(s\) cannot be spread over 2 processes"):
+        lane_mesh(1)
+
+
+TRACE = """W1127 12:00:00.0 77 agent.cc:1] warning
+F1127 22:10:22 12 client.h:80] Terminating process because the JAX distributed service detected fatal errors.
+Additional GRPC error information from remote target
+:UNKNOWN:Error received
+*** Check failure stack trace: ***
+    @     0x7f0ae0640634  absl::SendToLog()
+"""
+
+
+def test_the_stack_trace_of_a_lost_coordinator_is_one_line():
+    done = subprocess.run(
+        [sys.executable, str(FILTER)],
+        input=f"before\n\n{TRACE}after\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = "error: process 0 of this job has ended or cannot be reached; the same command resumes"
+    assert done.stderr == f"before\n\n{line}\nafter\n"
+
+
+def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "_processes", 2)
+    ended = []
+    monkeypatch.setattr(os, "_exit", lambda status: ended.append(status) or (_ for _ in ()).throw(SystemExit))
+
+    def failing(argv):
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(SystemExit):
+        cli.run(failing)
+    assert ended == [1]
+    assert capsys.readouterr().err == (
+        "error: another process of this job has ended or cannot be reached; the same command resumes\n"
+    )
