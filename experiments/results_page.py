@@ -1,4 +1,4 @@
-"""Write the results page from the records of the reproduction scripts.
+"""Write the results page from the records of the reproduction scripts, the benchmarks and the comparison.
 
 python experiments/results_page.py [--results DIR]
 
@@ -7,6 +7,7 @@ and to the record. `make docs` makes the gallery of them, with rules, numbers an
 """
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError(f"{options.results} cannot be read: {error.strerror}") from error
     papers = []
     for folder in folders:
+        if (folder / "comparison.json").exists():
+            continue
         files = sorted(path for path in folder.glob("*.json") if path.name != "benchmark.json")
         if records := read_records(files):
             papers += _page(folder.name, records)
@@ -58,12 +61,16 @@ def main(argv: Sequence[str]) -> int:
             print(f"left out: {path} cannot be read as text: run benchmark.py again", file=sys.stderr)
             continue
         benchmarks.append(f"| [{name}]({_link(name)}/benchmark.md) | {about} |")
-    if not papers and not benchmarks:
+    comparisons = [_comparison(path) for path in sorted(options.results.glob("*/comparison.json"))]
+    if not papers and not benchmarks and not comparisons:
         raise BadInputError(
             f"{options.results} holds no results: run a reproduction with --out {options.results}/PAPER"
         )
     if benchmarks:
         papers += ["## Benchmarks", "", "| benchmark | machine |", "|---|---|", *benchmarks, ""]
+    if comparisons:
+        head = ["| comparison | algorithms | games | IQM of normalised scores |", "|---|---|---|---|"]
+        papers += ["## Comparisons", "", *head, *comparisons, ""]
     lines += papers
     write_text(options.results / "README.md", "\n".join(lines))
     print(f"written: {options.results / 'README.md'}")
@@ -73,6 +80,26 @@ def main(argv: Sequence[str]) -> int:
 def _link(folder: str) -> str:
     """A folder's name as part of a link, with spaces and undecodable bytes escaped."""
     return quote(os.fsencode(folder))
+
+
+def _comparison(path: Path) -> str:
+    """A row about a comparison.
+
+    Raises:
+        BadInputError: for a file that compare.py has not written.
+    """
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        scores = numbers["scores"]["IQM"].items()
+        shown = ", ".join(f"{name} {score['value']:.2f}" for name, score in scores)
+        name = path.parent.name
+        pictures = ", ".join(
+            f"[{picture.stem}]({_link(name)}/{picture.name})" for picture in sorted(path.parent.glob("*.png"))
+        )
+        algorithms, tasks = (", ".join(numbers[part]) for part in ("algorithms", "tasks"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{path} is not from compare.py: remove its folder, or make it anew") from error
+    return f"| {name}: {pictures} | {algorithms} | {tasks} | {shown} |"
 
 
 def _page(paper: str, records: list[dict]) -> list[str]:

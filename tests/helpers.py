@@ -1,5 +1,6 @@
 """What tests of several learners need: small batches, moments of training, and settings by name."""
 
+import socket
 from collections.abc import Container, Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,13 @@ def but_slow(values: Iterable[Any], quick: Container[Any]) -> list[Any]:
 def sets_but_slow(sets: Iterable[tuple[Any, ...]], quick: Container[Any]) -> list[Any]:
     """The same for sets of several arguments."""
     return [pytest.param(*each, marks=() if each in quick else pytest.mark.slow) for each in sets]
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def clock_at(env_steps: int = 0, updates: int = 0, progress: float | jax.Array = 0.0) -> Clock:

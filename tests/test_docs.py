@@ -1,6 +1,7 @@
 """The documentation: its code blocks run, its generated parts are what the code says, its links are right."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,8 +17,10 @@ from PIL import Image
 
 import baselines
 import envs
-from experiments import train
+from experiments import compare, train
 from experiments.compare_plan import read_overrides
+from jaxmarl_fac import cli
+from tests.helpers import free_port
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -131,6 +134,16 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
         assert imread("curves.png").std() > 0
     if page.name == "payoff.md":
         assert found.returns.shape == (4,) and np.allclose(np.asarray(found.fit.q_tot)[0, 0], -56 / 9)
+    if page.name == "clusters.md":
+        script = (tmp_path / "two.sh").read_text().replace("python ", f"{sys.executable} ")
+        script = script.replace("4321", str(free_port()))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
+        assert (tmp_path / "runs/two/metrics.npz").exists()
+        for name in ("tpu-vm.sh", "tpu-slice.sh", "train.sbatch"):
+            subprocess.run(["bash", "-n", name], cwd=tmp_path, check=True)
+        service, job = yaml.safe_load_all((tmp_path / "job.yaml").read_text())
+        assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]
     if page.name == "sweeps.md":
         assert [row["env_steps"] for row in found.rows] == [0, 64]
         assert found.rows[-1].keys() >= {"episode_return/iqm", "seeds/episode_return/7", "seconds"}
@@ -167,6 +180,18 @@ def test_overrides_of_a_comparison_are_read(tmp_path):
     ((_, title, content),) = [b for b in blocks((DOCS / "guides/compare.md").read_text()) if b[0] == "yaml"]
     (tmp_path / title).write_text(content)
     assert read_overrides(tmp_path / title)
+
+
+def test_the_committed_comparison_has_no_pair_that_does_not_work(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = next(
+        content
+        for _, title, content in blocks((DOCS / "guides/compare.md").read_text())
+        if title == "factored.sh"
+    )
+    flags = shlex.split(text.replace("\\\n", " "))[2:]
+    plan = compare.plan_of(cli.parse(compare.Options, flags))
+    assert len(plan.pairs) == 7 * 8 and not plan.left_out
 
 
 @pytest.mark.slow
@@ -263,7 +288,12 @@ def test_the_picture_of_a_game(tmp_path):
 
 def test_every_record_has_a_page_and_a_card():
     text = records.gallery(RECORDS)
-    assert text.count("<article") == len(RECORDS) == len(list((ROOT / "results").glob("*/*.json"))) - 5
+    assert (
+        text.count("<article")
+        == len(RECORDS)
+        == len(list((ROOT / "results").glob("*/*.png")))
+        - len([*(ROOT / "results").glob("benchmark*/*.png"), *(ROOT / "results/comparison").glob("*.png")])
+    )
     for record in RECORDS:
         page = records.page(record)
         assert f"({record.name}.md)" in text and record.content["id"] in page

@@ -67,7 +67,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         copy(f"results/{record.name}.png", record.path.with_suffix(".png"))
         copy(f"results/{record.name}.json", record.path)
     for name, _, picture in records.benchmarks(ROOT / "results"):
-        copy(f"results/{name}.png", picture)
+        if picture:
+            copy(f"results/{name}.png", picture)
+    for picture in records.comparison(ROOT / "results").values():
+        copy(f"guides/comparison/{picture.name}", picture)
     metas = [_meta(file) for file in files.documentation_pages()]
     for name, content in games.pictures([meta for meta in metas if "games" in meta]).items():
         add(f"games/{name}", content)
@@ -107,10 +110,15 @@ def _gallery(_: Files) -> str:
 
 def _benchmarks(_: Files) -> str:
     parts = [
-        f"## {name}\n\n{text}\n\n![{name}]({name}.png)"
-        for name, text, _ in records.benchmarks(ROOT / "results")
+        f"## {name}\n\n{text}\n\n" + (f"![{name}]({name}.png)" if picture else "")
+        for name, text, picture in records.benchmarks(ROOT / "results")
     ]
     return "\n\n".join(parts)
+
+
+def _comparison(_: Files) -> str:
+    shown = records.comparison(ROOT / "results").items()
+    return "\n\n".join(f"![{text}](comparison/{path.name})\n\n*{text}.*" for text, path in shown)
 
 
 def _algorithm_index(files: Files) -> str:
@@ -145,6 +153,7 @@ def _game_index(files: Files) -> str:
 FILLERS = {
     "<!-- gallery -->": _gallery,
     "<!-- benchmarks -->": _benchmarks,
+    "<!-- comparison -->": _comparison,
     "<!-- algorithms -->": _algorithm_index,
     "<!-- games -->": _game_index,
 }

@@ -288,7 +288,24 @@ def _compact(value: Any, indent: int = 0) -> str:
     return f"{opening}\n" + ",\n".join(inner + item for item in items) + f"\n{' ' * indent}{closing}"
 
 
-def benchmarks(results: Path) -> list[tuple[str, str, Path]]:
-    """The name, the table and the picture of every benchmark."""
-    paths = sorted(results.glob("benchmark*/benchmark.md"))
-    return [(p.parent.name, p.read_text(encoding="utf-8"), p.with_suffix(".png")) for p in paths]
+def benchmarks(results: Path) -> list[tuple[str, str, Path | None]]:
+    """The name, the table and, where there is one, the picture of every benchmark."""
+    found = []
+    for path in sorted(results.glob("benchmark*/benchmark.md")):
+        picture = path.with_suffix(".png")
+        found.append(
+            (path.parent.name, path.read_text(encoding="utf-8"), picture if picture.exists() else None)
+        )
+    return found
+
+
+def comparison(results: Path) -> dict[str, Path]:
+    """The pictures of the committed comparison, in the order of its report, by what they show."""
+    shown = {
+        "aggregates": "Normalised scores over all games, with 95 % stratified bootstrap intervals",
+        "profiles": "Performance profiles and sample efficiency",
+        "improvements": "Probabilities of improvement",
+        "curves": "Learning curves",
+    }
+    paths = {text: results / "comparison" / f"{name}.png" for name, text in shown.items()}
+    return {text: path for text, path in paths.items() if path.exists()}

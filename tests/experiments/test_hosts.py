@@ -18,6 +18,7 @@ from envs.errors import BadInputError
 from jaxmarl_fac import cli, files, hosts
 from jaxmarl_fac.hosts import Hosts
 from jaxmarl_fac.parallel import lane_mesh
+from tests.helpers import free_port
 
 ROOT = Path(__file__).parents[2]
 FILTER = ROOT / "jaxmarl_fac" / "stderr_filter.py"
@@ -34,12 +35,6 @@ SMALL = [
     "3",
 ]
 LONG = [*SMALL[:-4], "--env-steps", "300000", "--evaluations", "4", "--checkpoint-seconds", "1"]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Job:

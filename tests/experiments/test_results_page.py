@@ -24,8 +24,28 @@ def test_the_committed_page_is_what_the_committed_records_make(tmp_path):
     assert results_page.main(["--results", str(tmp_path / "results")]) == 0
     assert (tmp_path / "results" / "README.md").read_bytes() == (RESULTS / "README.md").read_bytes()
     for path in RESULTS.glob("*/*.json"):
-        if path.name != "benchmark.json":
+        if path.name not in ("benchmark.json", "comparison.json", "marl_eval.json"):
             assert not [key for key in json.loads(path.read_bytes())["ours"] if "seconds" in key], path
+
+
+def test_a_comparison_has_a_row(tmp_path, capsys, bad_input):
+    folder = copied(tmp_path) / "mine"
+    folder.mkdir()
+    numbers = {
+        "algorithms": ["vdn", "qmix"],
+        "tasks": ["two-step"],
+        "scores": {"IQM": {"qmix": {"value": 1.0, "low": 0.9, "high": 1.0}, "vdn": {"value": 0.875}}},
+    }
+    (folder / "comparison.json").write_text(json.dumps(numbers))
+    (folder / "marl_eval.json").write_text("{}")
+    (folder / "curves.png").write_bytes(b"")
+    assert results_page.main(["--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+    row = "| mine: [curves](mine/curves.png) | vdn, qmix | two-step | qmix 1.00, vdn 0.88 |"
+    assert row in (tmp_path / "README.md").read_text().splitlines()
+    (folder / "comparison.json").write_text("[]")
+    with bad_input("comparison.json is not from compare.py: remove its folder, or make it anew"):
+        results_page.main(["--results", str(tmp_path)])
 
 
 #: What a file among the records may hold, and whether the picture beside it is kept.
