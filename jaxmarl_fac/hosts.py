@@ -36,6 +36,9 @@ GONE = re.compile(
     r"coordination service|distributed service|heartbeat|barrier",
     re.IGNORECASE,
 )
+#: In one line; `stderr_filter.py` says the same.
+ENDED = "another process of this job has ended or cannot be reached; the same command resumes"
+
 _process, _processes = 0, 1
 
 
@@ -82,6 +85,8 @@ def join(argv: Sequence[str]) -> None:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # the loop handles SIGTERM itself
+    if hosts.process_id or not sys.stderr.isatty():  # a progress bar needs the terminal itself
+        _hide_fatal_errors()
     if hosts.coordinator == AUTO:
         try:
             jax.distributed.initialize(
@@ -95,8 +100,6 @@ def join(argv: Sequence[str]) -> None:
         _process, _processes = jax.process_index(), jax.process_count()
     else:
         assert hosts.num_processes is not None and hosts.process_id is not None
-        if hosts.process_id:
-            _hide_fatal_errors()
         _meet(hosts, _digest(_without_flag(argv, "--process-id")))
         jax.distributed.initialize(
             hosts.coordinator,
@@ -158,13 +161,8 @@ def check_same(what: str, text: str) -> None:
 
 def leave(error: Exception) -> NoReturn:
     """End a process, one of several, in which an error came up: at once, as the others may wait for it."""
-    if GONE.search(str(error)):
-        message = (
-            "error: another process of this job has ended or cannot be reached; the same command resumes"
-        )
-    else:
-        message = f"error: {type(error).__name__}: {' '.join(str(error).split())}"
-    print(message, file=sys.stderr, flush=True)
+    text = ENDED if GONE.search(str(error)) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    print(f"error: {text}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -242,7 +240,9 @@ def _meet(hosts: Hosts, digest: str) -> None:
 def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> None:
     """On process 0: wait for all others, and tell them to go on or what is wrong."""
     try:
-        listener = socket.create_server(("", port))
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        listener = socket.create_server(("", port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise BadInputError(f"--coordinator: port {port} cannot be used here ({error.strerror})") from error
     waiting: dict[int, socket.socket] = {}

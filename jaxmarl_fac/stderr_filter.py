@@ -1,4 +1,4 @@
-"""Shows one line in place of the stack trace by which XLA ends a process whose coordinator is gone.
+"""Shows one line in place of the stack trace by which XLA ends a process when another one is gone.
 
 `hosts.py` runs this file as a program of its own, between a process and its stderr.
 """
@@ -11,7 +11,7 @@ FATAL = re.compile(rb"F\d{4} .*distributed service detected fatal errors|termina
 TRACE = re.compile(rb"[WEF]\d{4} |\*\*\* |\s+@ |\s+what\(\)|RPC: |Additional GRPC|:UNKNOWN:|\s*$")
 #: Messages of JAX's distributed service and of gloo about what is said in one line anyway.
 NOISE = re.compile(rb"[WEI]\d{4} |\[Gloo\] ")
-MESSAGE = b"error: process 0 of this job has ended or cannot be reached; the same command resumes\n"
+MESSAGE = b"error: another process of this job has ended or cannot be reached; the same command resumes\n"
 
 
 def main() -> None:

@@ -142,7 +142,7 @@ def test_a_killed_process_ends_the_job_and_one_process_resumes_it(victim, tmp_pa
     # XLA aborts a process whose coordinator is gone.
     assert statuses[other] == (1 if victim else -signal.SIGABRT)
     (line,) = job.lines(other)
-    assert line.endswith("of this job has ended or cannot be reached; the same command resumes")
+    assert line == f"error: {hosts.ENDED}"
     assert "@ 0x" not in job.logs[other].read_text() and "Traceback" not in job.logs[other].read_text()
     alone(LONG, out, devices=2)
     alone(LONG, tmp_path / "whole", devices=2)
@@ -356,8 +356,7 @@ def test_the_stack_trace_of_a_lost_coordinator_is_one_line():
         text=True,
         check=True,
     )
-    line = "error: process 0 of this job has ended or cannot be reached; the same command resumes"
-    assert done.stderr == f"before\n\n{line}\nafter\n"
+    assert done.stderr == f"before\n\nerror: {hosts.ENDED}\nafter\n"
 
 
 def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys):
@@ -372,6 +371,4 @@ def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.run(failing)
     assert ended == [1]
-    assert capsys.readouterr().err == (
-        "error: another process of this job has ended or cannot be reached; the same command resumes\n"
-    )
+    assert capsys.readouterr().err == f"error: {hosts.ENDED}\n"
