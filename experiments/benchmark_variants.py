@@ -130,7 +130,7 @@ def markdown(options: Options, row: dict[str, Any]) -> str:
         f"| all in one program | {row['together_seconds']:.1f} |\n"
         f"| one run, mean of {options.singles} | {row['single_seconds']:.1f} |\n"
         f"| {options.count} runs one after the other | {options.count * row['single_seconds']:.1f} |\n\n"
-        f"One program is {row['ratio']:.1f} times as fast. {row['equal_last_returns']:.1%} of the last returns "
+        f"Together is {row['ratio']:.1f} times as fast. {row['equal_last_returns']:.1%} of the last returns "
         f"and {row['equal_returns']:.1%} of all equal those of the single runs; with `--bitwise-seeds` all "
         "would, to the last bit.\n"
     )
