@@ -112,7 +112,7 @@ def timed(options: Options, values: Sequence[float]) -> tuple[float, np.ndarray]
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             env={**os.environ, "PYTHONPATH": str(TRAIN.parents[1])},
         )
         seconds = time.perf_counter() - start
