@@ -1,5 +1,6 @@
 """A release: its version, its commands, and the wheel and sdist installed in clean environments."""
 
+import json
 import os
 import re
 import shutil
@@ -128,6 +129,7 @@ def test_a_clean_environment_trains(version, kind, distributions, tmp_path):
         pytest.skip("an sdist is built into a wheel, the same for all Pythons")
     python = tmp_path / "venv" / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["MPLBACKEND"] = "agg"
 
     def run(*command):
         print(*command, flush=True)
@@ -150,3 +152,7 @@ def test_a_clean_environment_trains(version, kind, distributions, tmp_path):
     assert EXAMPLE is not None
     returns = run(python, "-c", EXAMPLE[1].replace("range(100)", "range(2)").replace("20_000", "2_000"))
     assert len(returns.split()) == 2
+    cells = json.loads((ROOT / "notebooks" / "quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    played = run(python, "-c", code.replace("%matplotlib inline", "").replace("6_000", "600"))
+    assert "mean return of 100 episodes" in played and (tmp_path / "runs/notebook/played.png").exists()
