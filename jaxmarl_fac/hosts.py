@@ -30,6 +30,9 @@ from envs.errors import BadInputError
 AUTO = "auto"
 #: Seconds without a sign of life after which a process counts as dead, if no connection has broken before.
 HEARTBEAT_SECONDS = 40
+#: Seconds that a process which has ended waits for the others: they end together, unless something was wrong
+#: with this one alone.
+SHUTDOWN_SECONDS = 50
 #: Messages of JAX, gRPC and gloo when another process is gone.
 GONE = re.compile(
     r"gloo|connection closed|connection reset|socket closed|broken pipe|unavailable|deadline.exceeded|"
@@ -87,11 +90,14 @@ def join(argv: Sequence[str]) -> None:
     jax.config.update("jax_enable_preemption_service", False)  # the loop handles SIGTERM itself
     if hosts.process_id or not sys.stderr.isatty():  # a progress bar needs the terminal itself
         _hide_fatal_errors()
+    patience = {
+        "initialization_timeout": int(hosts.connect_seconds),
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "shutdown_timeout_seconds": SHUTDOWN_SECONDS,
+    }
     if hosts.coordinator == AUTO:
         try:
-            jax.distributed.initialize(
-                initialization_timeout=int(hosts.connect_seconds), heartbeat_timeout_seconds=HEARTBEAT_SECONDS
-            )
+            jax.distributed.initialize(**patience)  # type: ignore[arg-type]
         except ValueError as error:
             raise BadInputError(
                 f"--coordinator auto: JAX found no cluster here ({error}); give HOST:PORT, --num-processes "
@@ -106,8 +112,7 @@ def join(argv: Sequence[str]) -> None:
             hosts.num_processes,
             hosts.process_id,
             cluster_detection_method="deactivate",
-            initialization_timeout=int(hosts.connect_seconds),
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            **patience,  # type: ignore[arg-type]
         )
         _process, _processes = hosts.process_id, hosts.num_processes
     if _process:

@@ -175,6 +175,17 @@ def job_lines(path):
 
 
 @pytest.mark.slow
+def test_what_is_wrong_with_one_process_ends_all(tmp_path):
+    """Process 0 alone makes the folder, so it alone sees that it cannot."""
+    start = time.monotonic()
+    job = Job("train.py", [*SMALL, "--out", "/proc/nowhere"], 2, tmp_path)
+    statuses = job.wait()
+    assert statuses[0] == 2 and statuses[1] != 0 and time.monotonic() - start < 100
+    assert job.lines(0) == ["error: output folder /proc/nowhere cannot be written: No such file or directory"]
+    assert job.lines(1) == [f"error: {hosts.ENDED}"]
+
+
+@pytest.mark.slow
 def test_too_few_lanes(tmp_path):
     job = Job("train.py", [*SMALL, "--seeds", "1", "--out", str(tmp_path / "out")], 2, tmp_path)
     assert job.wait() == [2, 2]
