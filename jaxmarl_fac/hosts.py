@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,9 +26,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from envs.errors import BadInputError
+from jaxmarl_fac.stderr_filter import CONNECTED
 
 #: Where a cluster's scheduler tells JAX the rest: SLURM, Cloud TPU, Kubernetes, Open MPI.
 AUTO = "auto"
+#: Of --connect-seconds: a day.
+LONGEST_WAIT = 86_400
 #: Seconds without a sign of life after which a process counts as dead, if no connection has broken before.
 HEARTBEAT_SECONDS = 40
 #: Seconds that a process which has ended waits for the others: they end together, unless something was wrong
@@ -88,7 +92,8 @@ def join(argv: Sequence[str]) -> None:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # the loop handles SIGTERM itself
-    if hosts.process_id or not sys.stderr.isatty():  # a progress bar needs the terminal itself
+    filtered = bool(hosts.process_id) or not sys.stderr.isatty()  # a progress bar needs the terminal itself
+    if filtered:
         _hide_fatal_errors()
     patience = {
         "initialization_timeout": int(hosts.connect_seconds),
@@ -115,6 +120,8 @@ def join(argv: Sequence[str]) -> None:
             **patience,  # type: ignore[arg-type]
         )
         _process, _processes = hosts.process_id, hosts.num_processes
+    if filtered:
+        os.write(2, CONNECTED)
     if _process:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo's messages too
 
@@ -166,8 +173,10 @@ def check_same(what: str, text: str) -> None:
 
 def leave(error: Exception) -> NoReturn:
     """End a process, one of several, in which an error came up: at once, as the others may wait for it."""
-    text = ENDED if GONE.search(str(error)) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    if GONE.search(str(error)):
+        print(f"error: {ENDED}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
     os._exit(1)
 
 
@@ -186,13 +195,13 @@ def _flags(argv: Sequence[str]) -> Hosts:
         if given:
             raise BadInputError("--num-processes and --process-id need --coordinator HOST:PORT")
         return hosts
-    if not hosts.connect_seconds >= 1:
-        raise BadInputError(f"--connect-seconds must be at least 1, not {hosts.connect_seconds}")
+    if not 1 <= hosts.connect_seconds <= LONGEST_WAIT:
+        raise BadInputError(f"--connect-seconds must be 1 to {LONGEST_WAIT}, not {hosts.connect_seconds}")
     if hosts.coordinator == AUTO:
         if given:
             raise BadInputError("--coordinator auto finds the processes itself: leave out their numbers")
         return hosts
-    if not re.fullmatch(r".+:\d{1,5}", hosts.coordinator):
+    if not re.fullmatch(r".+:\d{1,5}", hosts.coordinator) or not 0 < _port(hosts.coordinator) < 2**16:
         raise BadInputError(f"--coordinator must be HOST:PORT or auto, not {hosts.coordinator}")
     if hosts.num_processes is None or hosts.process_id is None:
         raise BadInputError("--coordinator HOST:PORT needs --num-processes and --process-id")
@@ -202,6 +211,10 @@ def _flags(argv: Sequence[str]) -> Hosts:
             f"{hosts.num_processes}"
         )
     return hosts
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def _without_flag(argv: Sequence[str], flag: str) -> list[str]:
@@ -233,13 +246,13 @@ def _from_main(text: str) -> str:
 
 
 def _meet(hosts: Hosts, digest: str) -> None:
-    host, _, port = str(hosts.coordinator).rpartition(":")
+    host, port = str(hosts.coordinator).rpartition(":")[0], _port(str(hosts.coordinator))
     deadline = time.monotonic() + hosts.connect_seconds
     own = {"process": hosts.process_id, "of": hosts.num_processes, "command": digest}
     if hosts.process_id == 0:
-        _receive(int(port), own, hosts, deadline)
+        _receive(port, own, hosts, deadline)
     else:
-        _introduce(host.strip("[]"), int(port), own, hosts, deadline)
+        _introduce(host.strip("[]"), port, own, hosts, deadline)
 
 
 def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> None:
@@ -260,7 +273,7 @@ def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> N
                 stack.enter_context(connection)
                 connection.settimeout(5)
                 other = json.loads(connection.makefile("r", encoding="utf-8").readline())
-                process = int(other["process"])
+                process, others = int(other["process"]), (other["of"], other["command"])
             except TimeoutError:
                 missing = [index for index in range(1, own["of"]) if index not in waiting]
                 problem = (
@@ -270,7 +283,7 @@ def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> N
                 break
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # somebody else who tried the port
-            if other["of"] != own["of"] or other["command"] != own["command"]:
+            if others != (own["of"], own["command"]):
                 problem = (
                     f"process {process} was given another command than process 0: give all the same flags"
                 )
@@ -286,7 +299,7 @@ def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> N
 
 def _introduce(host: str, port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> None:
     """On the others: tell process 0 who one is, and wait for its answer."""
-    silent = (
+    silent = unanswered = (
         f"the coordinator {hosts.coordinator} does not answer within {hosts.connect_seconds:g} s: is process "
         "0 running there, and is the port open?"
     )
@@ -299,9 +312,10 @@ def _introduce(host: str, port: int, own: dict[str, Any], hosts: Hosts, deadline
                 connection.sendall(json.dumps(own).encode() + b"\n")
                 connection.settimeout(hosts.connect_seconds + 5)  # process 0 may wait for the others
                 answer = connection.makefile("r", encoding="utf-8").readline()
-        except socket.gaierror as error:
-            raise BadInputError(f"--coordinator: there is no host {host}") from error
-        except OSError:
+        except OSError as error:
+            unknown = isinstance(error, socket.gaierror)  # a pod has its name only once it runs
+            reason = f"--coordinator: there is no host {host} within {hosts.connect_seconds:g} s"
+            silent = reason if unknown else unanswered
             time.sleep(0.1)
             continue
         if not answer:

@@ -1,4 +1,4 @@
-"""Shows one line in place of the stack trace by which XLA ends a process when another one is gone.
+"""Shows one line in place of the stack trace by which XLA ends a process when another is gone, or never came.
 
 `hosts.py` runs this file as a program of its own, between a process and its stderr.
 """
@@ -10,17 +10,25 @@ import sys
 FATAL = re.compile(rb"F\d{4} .*distributed service detected fatal errors|terminate called")
 TRACE = re.compile(rb"[WEF]\d{4} |\*\*\* |\s+@ |\s+what\(\)|RPC: |Additional GRPC|:UNKNOWN:|\s*$")
 #: Messages of JAX's distributed service and of gloo about what is said in one line anyway.
-NOISE = re.compile(rb"[WEI]\d{4} |\[Gloo\] ")
-MESSAGE = b"error: another process of this job has ended or cannot be reached; the same command resumes\n"
+NOISE = re.compile(
+    rb"[WE]\d{4} .*(?:coordination|preemption|distributed)|Additional GRPC|:UNKNOWN:|\[Gloo\] "
+)
+ENDED = b"error: another process of this job has ended or cannot be reached; the same command resumes\n"
+SILENT = b"error: other processes of this job cannot be reached: start all, or raise --connect-seconds\n"
+#: What `hosts.py` writes once the processes are connected.
+CONNECTED = b"\0connected\n"
 
 
 def main() -> None:
     """Copy stdin to stderr, but for the trace."""
-    hidden = False
+    hidden, message = False, SILENT
     for line in sys.stdin.buffer:
+        if line == CONNECTED:
+            message = ENDED
+            continue
         if not hidden and FATAL.match(line):
             hidden = True
-            line = MESSAGE
+            line = message
         elif (TRACE if hidden else NOISE).match(line):
             continue
         sys.stderr.buffer.write(line)

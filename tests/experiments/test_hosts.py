@@ -1,6 +1,7 @@
 """Several processes that train together, on the loopback interface: the numbers of one, and clear ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -258,6 +259,31 @@ def test_a_coordinator_that_does_not_answer():
     )
 
 
+def test_a_name_that_is_not_known_yet(monkeypatch):
+    """As that of a pod which does not run yet."""
+    port, connect, asked = free_port(), socket.create_connection, []
+
+    def resolve_later(address, timeout):
+        asked.append(address)
+        if len(asked) < 4:
+            raise socket.gaierror(-2, "Name or service not known")
+        return connect(("127.0.0.1", port), timeout)
+
+    monkeypatch.setattr(socket, "create_connection", resolve_later)
+    later = Hosts(f"pod-0.job:{port}", 2, 1, 5.0)
+    assert meet((process(0, port=port), "same"), (later, "same")) == ["", ""]
+    assert asked == [("pod-0.job", port)] * 4
+    asked.clear()
+
+    def resolve_never(address, timeout):
+        asked.append(address)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", resolve_never)
+    (told,) = meet((Hosts(f"pod-0.job:{port}", 2, 1, 1.0), "same"))
+    assert told == "--coordinator: there is no host pod-0.job within 1 s" and len(asked) > 2
+
+
 def test_a_port_in_use():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
@@ -265,7 +291,8 @@ def test_a_port_in_use():
     assert told.startswith(f"--coordinator: port {port} cannot be used here (Address already in use")
 
 
-def test_somebody_else_at_the_port_is_ignored():
+@pytest.mark.parametrize("text", [b"GET / HTTP/1.1\n", b'{"process": 1}\n', b"[]\n", b""])
+def test_somebody_else_at_the_port_is_ignored(text):
     port, told = free_port(), {}
     thread = threading.Thread(target=lambda: told.update(all=meet((process(0, port=port), "x"))))
     thread.start()
@@ -273,7 +300,7 @@ def test_somebody_else_at_the_port_is_ignored():
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(b"GET / HTTP/1.1\n")
+                connection.sendall(text)
             break
         except OSError:
             time.sleep(0.01)
@@ -294,7 +321,12 @@ def test_somebody_else_at_the_port_is_ignored():
             "--process-id must be 0 to --num-processes less 1, not 2 of 2",
         ),
         (["--coordinator", "a:1", "--num-processes", "two"], "--num-processes: invalid int value: 'two'"),
-        (["--coordinator", "auto", "--connect-seconds", "0"], "--connect-seconds must be at least 1, not 0"),
+        (["--coordinator", "auto", "--connect-seconds", "0"], "--connect-seconds must be 1 to 86400, not 0"),
+        (
+            ["--coordinator", "auto", "--connect-seconds", "inf"],
+            "--connect-seconds must be 1 to 86400, not inf",
+        ),
+        (["--coordinator", "a:99999"], "--coordinator must be HOST:PORT or auto, not a:99999"),
     ],
 )
 def test_bad_flags(flags, message):
@@ -350,7 +382,7 @@ def test_every_process_has_a_device_in_the_mesh(monkeypatch):
         lane_mesh(1)
 
 
-TRACE = """W1127 12:00:00.0 77 agent.cc:1] warning
+TRACE = """W1127 12:00:00.0 77 coordination_agent.cc:1] warning
 F1127 22:10:22 12 client.h:80] Terminating process because the JAX distributed service detected fatal errors.
 Additional GRPC error information from remote target
 :UNKNOWN:Error received
@@ -360,14 +392,23 @@ Additional GRPC error information from remote target
 
 
 def test_the_stack_trace_of_a_lost_coordinator_is_one_line():
+    for connected, message in (
+        ("\0connected\n", hosts.ENDED),
+        ("", "other processes of this job cannot be"),
+    ):
+        told_by_the_filter(connected, message)
+
+
+def told_by_the_filter(connected, message):
     done = subprocess.run(
         [sys.executable, str(FILTER)],
-        input=f"before\n\n{TRACE}after\n",
+        input=f"{connected}W1127 12:00:00.0 77 xla.cc:1] kept\nbefore\n\n{TRACE}after\n",
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stderr == f"before\n\nerror: {hosts.ENDED}\nafter\n"
+    (line,) = re.fullmatch(r"W1127 .* kept\nbefore\n\n(.*)\nafter\n", done.stderr).groups()
+    assert line.startswith(f"error: {message}")
 
 
 def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys):
