@@ -38,7 +38,8 @@ from experiments.compare_runs import (
 from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.files import prepare_folder
-from jaxmarl_fac.hosts import Hosts, is_main
+from jaxmarl_fac.hosts import Hosts
+from jaxmarl_fac.job import is_main
 from jaxmarl_fac.loop import InterruptedRunError
 from jaxmarl_fac.report.comparison import Comparison, FinishedRun
 from jaxmarl_fac.report.comparison_page import write_comparison

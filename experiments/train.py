@@ -33,7 +33,8 @@ from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, MatmulPrecision, grid, seed_numbers
 from jaxmarl_fac.files import prepare_folder
-from jaxmarl_fac.hosts import Hosts, is_main
+from jaxmarl_fac.hosts import Hosts
+from jaxmarl_fac.job import is_main
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.saved import to_json
 from jaxmarl_fac.settings import flags_class, is_float, leaves, replaced

@@ -13,7 +13,7 @@ import tyro
 import yaml
 
 from envs.errors import BadInputError
-from jaxmarl_fac import hosts
+from jaxmarl_fac import job
 from jaxmarl_fac.errors import DivergedError
 
 T = TypeVar("T")
@@ -82,8 +82,8 @@ def _of_job(main: Callable[[Sequence[str]], int]) -> int:
     except (BadInputError, DivergedError):
         raise
     except Exception as error:
-        if hosts.count() > 1:
-            hosts.leave(error)
+        if job.count() > 1:
+            job.leave(error)
         raise
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from envs.errors import BadInputError
-from jaxmarl_fac.hosts import is_main
+from jaxmarl_fac.job import is_main
 
 try:
     import fcntl

@@ -15,7 +15,8 @@ import numpy as np
 from envs.errors import BadInputError
 from jaxmarl_fac.checkpoints import Checkpoints, Saved
 from jaxmarl_fac.files import locked
-from jaxmarl_fac.hosts import count, on_main
+from jaxmarl_fac.hosts import on_main
+from jaxmarl_fac.job import count
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.tracking import History
 

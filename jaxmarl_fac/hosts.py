@@ -16,16 +16,16 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from envs.errors import BadInputError
+from jaxmarl_fac import job
 from jaxmarl_fac.stderr_filter import CONNECTED
 
 #: Where a cluster's scheduler tells JAX the rest: SLURM, Cloud TPU, Kubernetes, Open MPI.
@@ -37,16 +37,6 @@ HEARTBEAT_SECONDS = 40
 #: Seconds that a process which has ended waits for the others: they end together, unless something was wrong
 #: with this one alone.
 SHUTDOWN_SECONDS = 50
-#: Messages of JAX, gRPC and gloo when another process is gone.
-GONE = re.compile(
-    r"gloo|connection closed|connection reset|socket closed|broken pipe|unavailable|deadline.exceeded|"
-    r"coordination service|distributed service|heartbeat|barrier",
-    re.IGNORECASE,
-)
-#: In one line; `stderr_filter.py` says the same.
-ENDED = "another process of this job has ended or cannot be reached; the same command resumes"
-
-_process, _processes = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +57,6 @@ class Hosts:
     connect_seconds: float = 60.0
 
 
-def is_main() -> bool:
-    """Whether this process is the one that writes and prints."""
-    return _process == 0
-
-
-def count() -> int:
-    """How many processes train together."""
-    return _processes
-
-
 def join(argv: Sequence[str]) -> None:
     """Connect to the other processes that the command line names; does nothing if it names none.
 
@@ -86,7 +66,6 @@ def join(argv: Sequence[str]) -> None:
         BadInputError: for flags that do not fit together, or if the others cannot be reached, are too few, or
             were given another command.
     """
-    global _process, _processes
     hosts = _flags(argv)
     if hosts.coordinator is None:
         return
@@ -108,7 +87,7 @@ def join(argv: Sequence[str]) -> None:
                 f"--coordinator auto: JAX found no cluster here ({error}); give HOST:PORT, --num-processes "
                 "and --process-id"
             ) from error
-        _process, _processes = jax.process_index(), jax.process_count()
+        job.joined(jax.process_index(), jax.process_count())
     else:
         assert hosts.num_processes is not None and hosts.process_id is not None
         _meet(hosts, _digest(_without_flag(argv, "--process-id")))
@@ -119,10 +98,10 @@ def join(argv: Sequence[str]) -> None:
             cluster_detection_method="deactivate",
             **patience,  # type: ignore[arg-type]
         )
-        _process, _processes = hosts.process_id, hosts.num_processes
+        job.joined(hosts.process_id, hosts.num_processes)
     if filtered:
         os.write(2, CONNECTED)
-    if _process:
+    if not job.is_main():
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo's messages too
 
 
@@ -133,14 +112,14 @@ def on_main(function: Callable[[], None]) -> None:
         BadInputError: on all processes, if it raises one.
     """
     message = ""
-    if is_main():
+    if job.is_main():
         try:
             function()
         except BadInputError as error:
-            if _processes == 1:
+            if job.count() == 1:
                 raise
             message = str(error)
-    if _processes > 1:
+    if job.count() > 1:
         message = _from_main(message)
         if message:
             raise BadInputError(message)
@@ -148,7 +127,7 @@ def on_main(function: Callable[[], None]) -> None:
 
 def agree(stop: bool, due: bool, chunk_size: int) -> tuple[bool, bool, int]:
     """What all processes do next: stop if one was asked to; the rest is as process 0 says."""
-    if _processes == 1:
+    if job.count() == 1:
         return stop, due, chunk_size
     each = np.asarray(multihost_utils.process_allgather(np.asarray([stop, due, chunk_size], np.int32)))
     return bool(each[:, 0].any()), bool(each[0, 1]), int(each[0, 2])
@@ -160,24 +139,15 @@ def check_same(what: str, text: str) -> None:
     Raises:
         BadInputError: on all of them, if not.
     """
-    if _processes == 1:
+    if job.count() == 1:
         return
     own = np.frombuffer(bytes.fromhex(_digest([text])), np.uint32)
     each = np.asarray(multihost_utils.process_allgather(own))
-    others = [index for index in range(_processes) if not np.array_equal(each[index], each[0])]
+    others = [index for index in range(job.count()) if not np.array_equal(each[index], each[0])]
     if others:
         raise BadInputError(
             f"process {others[0]} has another {what} than process 0: give all processes the same command"
         )
-
-
-def leave(error: Exception) -> NoReturn:
-    """End a process, one of several, in which an error came up: at once, as the others may wait for it."""
-    if GONE.search(str(error)):
-        print(f"error: {ENDED}", file=sys.stderr, flush=True)
-    else:
-        traceback.print_exception(error)
-    os._exit(1)
 
 
 def _flags(argv: Sequence[str]) -> Hosts:
@@ -236,7 +206,7 @@ def _from_main(text: str) -> str:
     data = text.encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
     padded = np.zeros(size, np.uint8)
-    if is_main():
+    if job.is_main():
         padded[:] = np.frombuffer(data, np.uint8)
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)).decode() if size else ""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from envs.errors import BadInputError
-from jaxmarl_fac import hosts
+from jaxmarl_fac import hosts, job
 from jaxmarl_fac.algorithm import LearnerState
 from jaxmarl_fac.checkpoints import Checkpoints
 from jaxmarl_fac.errors import DivergedError
@@ -215,7 +215,7 @@ def _run(
             if finished or stopped or best or due:
                 seconds, last_save = save(), time.monotonic()
             if finished or stopped:
-                learner = to_host(lanes.learner) if hosts.count() > 1 else lanes.learner
+                learner = to_host(lanes.learner) if job.count() > 1 else lanes.learner
                 result = Result(history, program.unpad(learner), env_steps, seconds)
                 if finished:
                     return result

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.hosts import is_main
+from jaxmarl_fac.job import is_main
 from jaxmarl_fac.statistics import iqm
 
 #: Seconds between two log lines.

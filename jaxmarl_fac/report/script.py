@@ -17,7 +17,8 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.hosts import Hosts, is_main
+from jaxmarl_fac.hosts import Hosts
+from jaxmarl_fac.job import is_main
 from jaxmarl_fac.report.claims import Claim, Finished, Workshop
 from jaxmarl_fac.report.figures import save
 from jaxmarl_fac.report.page import plain, print_table, write_report

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from envs.errors import BadInputError
-from jaxmarl_fac import cli, files, hosts
+from jaxmarl_fac import cli, files, hosts, job
 from jaxmarl_fac.hosts import Hosts
 from jaxmarl_fac.parallel import lane_mesh
 from tests.helpers import free_port
@@ -103,12 +103,12 @@ def assert_same_metrics(one, other):
 
 
 def test_two_processes_have_the_bits_of_one(tmp_path):
-    job = Job("train.py", [*SMALL, "--out", str(tmp_path / "two")], 2, tmp_path)
+    running = Job("train.py", [*SMALL, "--out", str(tmp_path / "two")], 2, tmp_path)
     alone(SMALL, tmp_path / "one", devices=2)
-    assert job.wait() == [0, 0]
+    assert running.wait() == [0, 0]
     assert_same_metrics(tmp_path / "one", tmp_path / "two")
-    assert len(job.lines(0, "iql-tabular on two-step: return IQM")) == 1
-    assert job.logs[1].read_text() == ""  # only process 0 speaks
+    assert len(running.lines(0, "iql-tabular on two-step: return IQM")) == 1
+    assert running.logs[1].read_text() == ""  # only process 0 speaks
     assert [path.name for path in (tmp_path / "two" / "checkpoints").iterdir()] == ["400"]
 
 
@@ -123,12 +123,12 @@ def test_four_processes_with_networks(algo, env, tmp_path):
     assert_same_metrics(tmp_path / "one", tmp_path / "four")
 
 
-def killed_after_a_checkpoint(job, out, victim, number):
+def killed_after_a_checkpoint(running, out, victim, number):
     """Signal one process once there is a checkpoint of a later iteration than 0."""
     while not any(int(path.name) for path in out.glob("checkpoints/*") if path.name.isdigit()):
-        assert all(each.poll() is None for each in job.processes)
+        assert all(each.poll() is None for each in running.processes)
         time.sleep(0.05)
-    job.processes[victim].send_signal(number)
+    running.processes[victim].send_signal(number)
     return time.monotonic()
 
 
@@ -136,15 +136,17 @@ def killed_after_a_checkpoint(job, out, victim, number):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_job_and_one_process_resumes_it(victim, tmp_path):
     out = tmp_path / "killed"
-    job = Job("train.py", [*LONG, "--out", str(out)], 2, tmp_path)
-    start = killed_after_a_checkpoint(job, out, victim, signal.SIGKILL)
-    statuses, other = job.wait(), 1 - victim
+    running = Job("train.py", [*LONG, "--out", str(out)], 2, tmp_path)
+    start = killed_after_a_checkpoint(running, out, victim, signal.SIGKILL)
+    statuses, other = running.wait(), 1 - victim
     assert time.monotonic() - start < 60
     # XLA aborts a process whose coordinator is gone.
     assert statuses[other] == (1 if victim else -signal.SIGABRT)
-    (line,) = job.lines(other)
-    assert line == f"error: {hosts.ENDED}"
-    assert "@ 0x" not in job.logs[other].read_text() and "Traceback" not in job.logs[other].read_text()
+    (line,) = running.lines(other)
+    assert line == f"error: {job.ENDED}"
+    assert (
+        "@ 0x" not in running.logs[other].read_text() and "Traceback" not in running.logs[other].read_text()
+    )
     alone(LONG, out, devices=2)
     alone(LONG, tmp_path / "whole", devices=2)
     assert_same_metrics(out, tmp_path / "whole")
@@ -153,9 +155,9 @@ def test_a_killed_process_ends_the_job_and_one_process_resumes_it(victim, tmp_pa
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_and_more_processes_resume(tmp_path):
     out = tmp_path / "stopped"
-    job = Job("train.py", [*LONG, "--out", str(out)], 2, tmp_path)
-    killed_after_a_checkpoint(job, out, 1, signal.SIGTERM)
-    assert job.wait() == [130, 130]
+    running = Job("train.py", [*LONG, "--out", str(out)], 2, tmp_path)
+    killed_after_a_checkpoint(running, out, 1, signal.SIGTERM)
+    assert running.wait() == [130, 130]
     assert Job("train.py", [*LONG, "--out", str(out)], 4, tmp_path).wait() == [0] * 4
     alone(LONG, tmp_path / "whole", devices=2)
     assert_same_metrics(out, tmp_path / "whole")
@@ -179,19 +181,21 @@ def job_lines(path):
 def test_what_is_wrong_with_one_process_ends_all(tmp_path):
     """Process 0 alone makes the folder, so it alone sees that it cannot."""
     start = time.monotonic()
-    job = Job("train.py", [*SMALL, "--out", "/proc/nowhere"], 2, tmp_path)
-    statuses = job.wait()
+    running = Job("train.py", [*SMALL, "--out", "/proc/nowhere"], 2, tmp_path)
+    statuses = running.wait()
     assert statuses[0] == 2 and statuses[1] != 0 and time.monotonic() - start < 100
-    assert job.lines(0) == ["error: output folder /proc/nowhere cannot be written: No such file or directory"]
-    assert job.lines(1) == [f"error: {hosts.ENDED}"]
+    assert running.lines(0) == [
+        "error: output folder /proc/nowhere cannot be written: No such file or directory"
+    ]
+    assert running.lines(1) == [f"error: {job.ENDED}"]
 
 
 @pytest.mark.slow
 def test_too_few_lanes(tmp_path):
-    job = Job("train.py", [*SMALL, "--seeds", "1", "--out", str(tmp_path / "out")], 2, tmp_path)
-    assert job.wait() == [2, 2]
+    running = Job("train.py", [*SMALL, "--seeds", "1", "--out", str(tmp_path / "out")], 2, tmp_path)
+    assert running.wait() == [2, 2]
     for index in range(2):
-        assert job.lines(index) == [
+        assert running.lines(index) == [
             "error: 1 lane(s) cannot be spread over 2 processes: ask for more seeds, or use fewer processes"
         ]
 
@@ -351,7 +355,7 @@ def test_the_digest_is_of_all_flags_but_the_process():
 
 
 def test_only_the_main_process_writes(monkeypatch, tmp_path):
-    monkeypatch.setattr(hosts, "_process", 1)
+    monkeypatch.setattr(job, "_process", 1)
     files.write_text(tmp_path / "file", "text")
     files.prepare_folder(tmp_path / "folder")
     with files.locked(tmp_path / "locked"):
@@ -393,7 +397,7 @@ Additional GRPC error information from remote target
 
 def test_the_stack_trace_of_a_lost_coordinator_is_one_line():
     for connected, message in (
-        ("\0connected\n", hosts.ENDED),
+        ("\0connected\n", job.ENDED),
         ("", "other processes of this job cannot be"),
     ):
         told_by_the_filter(connected, message)
@@ -412,7 +416,7 @@ def told_by_the_filter(connected, message):
 
 
 def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys):
-    monkeypatch.setattr(hosts, "_processes", 2)
+    monkeypatch.setattr(job, "_processes", 2)
     ended = []
     monkeypatch.setattr(os, "_exit", lambda status: ended.append(status) or (_ for _ in ()).throw(SystemExit))
 
@@ -423,4 +427,4 @@ def test_an_error_of_one_process_ends_it_at_once(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.run(failing)
     assert ended == [1]
-    assert capsys.readouterr().err == f"error: {hosts.ENDED}\n"
+    assert capsys.readouterr().err == f"error: {job.ENDED}\n"
