@@ -1,4 +1,4 @@
-"""Which of a job's processes this one is, without JAX, which takes long to import; `hosts.py` connects them."""
+"""Which of a job's processes this one is; imports no JAX, which takes long. `hosts.py` connects them."""
 
 import os
 import re
