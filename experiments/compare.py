@@ -38,8 +38,6 @@ from experiments.compare_runs import (
 from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.files import prepare_folder
-from jaxmarl_fac.hosts import Hosts
-from jaxmarl_fac.job import is_main
 from jaxmarl_fac.loop import InterruptedRunError
 from jaxmarl_fac.report.comparison import Comparison, FinishedRun
 from jaxmarl_fac.report.comparison_page import write_comparison
@@ -65,7 +63,6 @@ class Options:
         others: folders with finished runs of train.py or compare.py to compare as well.
         out: folder for report.html, its numbers, and the runs.
         modules: modules of your own that define what the runs of --from are made of.
-        hosts: other processes to train with.
     """
 
     algos: tuple[str, ...] = ()
@@ -77,7 +74,6 @@ class Options:
     others: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = ()
     out: Path = Path("runs/compare")
     modules: tuple[str, ...] = ()
-    hosts: Hosts = Hosts()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,8 +101,6 @@ def main(argv: Sequence[str]) -> int:
             continue
         found.append(done)
         print(line_of(title, done), flush=True)
-    if not is_main():
-        return cli.FAILED if failed else cli.DONE
     if not found:
         raise BadInputError(f"no pair could be trained: {next(iter(failed.values()))}")
     comparison = comparison_of(found, plan, failed)

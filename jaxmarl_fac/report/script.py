@@ -17,8 +17,6 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.hosts import Hosts
-from jaxmarl_fac.job import is_main
 from jaxmarl_fac.report.claims import Claim, Finished, Workshop
 from jaxmarl_fac.report.figures import save
 from jaxmarl_fac.report.page import plain, print_table, write_report
@@ -39,7 +37,6 @@ class Options:
         out: folder for pictures, JSON, the report and checkpoints.
         again: make figures anew that are already done.
         list: only list the figures, their claims and their cost.
-        hosts: other processes to train with.
     """
 
     figures: tuple[str, ...] | None = None
@@ -48,7 +45,6 @@ class Options:
     out: Path = Path("runs")
     again: bool = False
     list: bool = False
-    hosts: Hosts = Hosts()
 
 
 def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) -> int:
@@ -83,15 +79,12 @@ def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) ->
         except DivergedError as error:
             failed.append(claim.id)
             print(f"{claim.id}: {error}", file=sys.stderr)
-    status = cli.FAILED if failed else cli.DONE
-    if not is_main():
-        return status
     paths = [options.out / f"{claim.id}.json" for claim in claims]
     records = read_records([path for path in paths if path.exists()])
     report = write_report(title, records, options.out)
     print_table(records)
     print(f"report: {report}")
-    return status
+    return cli.FAILED if failed else cli.DONE
 
 
 def read_record(path: Path) -> dict[str, Any]:
