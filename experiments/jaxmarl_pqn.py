@@ -99,9 +99,8 @@ class JaxMARLPQN:
                 if metric == "test_returned_episode_returns":
                     found.setdefault(seed, {})[int(step)] = float(value)
 
-        vars(self._script)["wandb"] = SimpleNamespace(
-            log=log
-        )  # training gives back no metrics: it only logs them
+        # Training gives back no metrics: it only logs them.
+        vars(self._script)["wandb"] = SimpleNamespace(log=log)
         jax.block_until_ready(self.training(seeds, env_steps, evaluated=True)(keys(seeds)))
         jax.effects_barrier()
         curves = [found[f"rng{int(key[0])}"] for key in keys(seeds)]

@@ -75,21 +75,9 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     sys.exit(status)
 
 
-def _of_job(main: Callable[[Sequence[str]], int]) -> int:
-    """`main`, and the end of the process at once if it fails as one of several, which may wait for it."""
-    try:
-        return main(sys.argv[1:])
-    except (BadInputError, DivergedError):
-        raise
-    except Exception as error:
-        if job.count() > 1:
-            job.leave(error)
-        raise
-
-
 def _status(main: Callable[[Sequence[str]], int]) -> int:
     try:
-        return _of_job(main)
+        return main(sys.argv[1:])
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -101,6 +89,10 @@ def _status(main: Callable[[Sequence[str]], int]) -> int:
         return STOPPED
     except SystemExit:  # --help
         return DONE
+    except Exception as error:
+        if job.count() > 1:  # the others may wait for this process
+            job.leave(error)
+        raise
 
 
 def _tyro(kind: Any, argv: Sequence[str], **options: Any) -> Any:

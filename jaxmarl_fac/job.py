@@ -6,14 +6,14 @@ import sys
 import traceback
 from typing import NoReturn
 
+from jaxmarl_fac.stderr_filter import ENDED
+
 #: Messages of JAX, gRPC and gloo when another process is gone.
 GONE = re.compile(
     r"gloo|connection closed|connection reset|socket closed|broken pipe|unavailable|deadline.exceeded|"
     r"coordination service|distributed service|heartbeat|barrier",
     re.IGNORECASE,
 )
-#: In one line; `stderr_filter.py` says the same.
-ENDED = "another process of this job has ended or cannot be reached; the same command resumes"
 
 _process, _processes = 0, 1
 

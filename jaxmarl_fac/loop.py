@@ -146,7 +146,8 @@ def train(
             f"{evaluated:,} episodes of evaluation would take up to {time_limit:,} steps each: "
             "ask for fewer evaluations or evaluation_episodes, or a lower time limit"
         )
-    hosts.check_same("experiment or folder", json.dumps([to_json(experiment), str(folder)]))
+    if job.count() > 1:
+        hosts.check_same("experiment or folder", json.dumps([to_json(experiment), str(folder)]))
     program = Program(experiment)
     program.check_variants()
     program.check_memory()

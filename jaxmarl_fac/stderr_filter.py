@@ -13,8 +13,8 @@ TRACE = re.compile(rb"[WEF]\d{4} |\*\*\* |\s+@ |\s+what\(\)|RPC: |Additional GRP
 NOISE = re.compile(
     rb"[WE]\d{4} .*(?:coordination|preemption|distributed)|Additional GRPC|:UNKNOWN:|\[Gloo\] "
 )
-ENDED = b"error: another process of this job has ended or cannot be reached; the same command resumes\n"
-SILENT = b"error: other processes of this job cannot be reached: start all, or raise --connect-seconds\n"
+ENDED = "another process of this job has ended or cannot be reached; the same command resumes"
+SILENT = "other processes of this job cannot be reached: start all, or raise --connect-seconds"
 #: What `hosts.py` writes once the processes are connected.
 CONNECTED = b"\0connected\n"
 
@@ -28,7 +28,7 @@ def main() -> None:
             continue
         if not hidden and FATAL.match(line):
             hidden = True
-            line = message
+            line = f"error: {message}\n".encode()
         elif (TRACE if hidden else NOISE).match(line):
             continue
         sys.stderr.buffer.write(line)
