@@ -32,6 +32,8 @@ from jaxmarl_fac.stderr_filter import CONNECTED
 AUTO = "auto"
 #: Of --connect-seconds: a day.
 LONGEST_WAIT = 86_400
+#: How long process 0 listens to one that has connected.
+GREETING_SECONDS = 5.0
 #: Seconds without a sign of life after which a process counts as dead, if no connection has broken before.
 HEARTBEAT_SECONDS = 40
 #: Seconds that a process which has ended waits for the others: they end together, unless something was wrong
@@ -139,8 +141,6 @@ def check_same(what: str, text: str) -> None:
     Raises:
         BadInputError: on all of them, if not.
     """
-    if job.count() == 1:
-        return
     own = np.frombuffer(bytes.fromhex(_digest([text])), np.uint32)
     each = np.asarray(multihost_utils.process_allgather(own))
     others = [index for index in range(job.count()) if not np.array_equal(each[index], each[0])]
@@ -240,10 +240,6 @@ def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> N
             listener.settimeout(max(0.01, deadline - time.monotonic()))
             try:
                 connection, _ = listener.accept()
-                stack.enter_context(connection)
-                connection.settimeout(5)
-                other = json.loads(connection.makefile("r", encoding="utf-8").readline())
-                process, others = int(other["process"]), (other["of"], other["command"])
             except TimeoutError:
                 missing = [index for index in range(1, own["of"]) if index not in waiting]
                 problem = (
@@ -251,6 +247,11 @@ def _receive(port: int, own: dict[str, Any], hosts: Hosts, deadline: float) -> N
                     "start all processes, or raise --connect-seconds"
                 )
                 break
+            stack.enter_context(connection)
+            try:
+                connection.settimeout(GREETING_SECONDS)
+                other = json.loads(connection.makefile("r", encoding="utf-8").readline())
+                process, others = int(other["process"]), (other["of"], other["command"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # somebody else who tried the port
             if others != (own["of"], own["command"]):

@@ -287,6 +287,17 @@ def test_a_name_that_is_not_known_yet(monkeypatch):
     assert told == "--coordinator: there is no host pod-0.job within 1 s" and len(asked) > 2
 
 
+def test_a_silent_guest_at_the_port_is_ignored(monkeypatch):
+    monkeypatch.setattr(hosts, "GREETING_SECONDS", 0.2)
+    port, told = free_port(), {}
+    thread = threading.Thread(target=lambda: told.update(all=meet((process(0, port=port), "x"))))
+    thread.start()
+    with guest_at(port):
+        assert meet((process(1, port=port), "x")) == [""]
+        thread.join(10)
+    assert told["all"] == [""]
+
+
 def test_a_port_in_use():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
@@ -294,19 +305,24 @@ def test_a_port_in_use():
     assert told.startswith(f"--coordinator: port {port} cannot be used here (Address already in use")
 
 
+def guest_at(port):
+    """Somebody who connects, once process 0 listens."""
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("text", [b"GET / HTTP/1.1\n", b'{"process": 1}\n', b"[]\n", b""])
 def test_somebody_else_at_the_port_is_ignored(text):
     port, told = free_port(), {}
     thread = threading.Thread(target=lambda: told.update(all=meet((process(0, port=port), "x"))))
     thread.start()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(text)
-            break
-        except OSError:
-            time.sleep(0.01)
+    with guest_at(port) as guest:
+        guest.sendall(text)
     assert meet((process(1, port=port), "x")) == [""]
     thread.join(10)
     assert told["all"] == [""]
