@@ -4,7 +4,8 @@ python experiments/train.py --algo ID (--env ID | --payoff FILE) [--seeds N] [--
     [--wandb online|offline|disabled] [any hyper-parameter as a flag] [--list] [--help]
 
 Several values of a real-valued hyper-parameter, such as `--learning-rate 1e-4 3e-4 1e-3`, train side by side
-in one program, each with all seeds; of several such hyper-parameters all combinations do.
+in one program, each with all seeds; of several such hyper-parameters all combinations do, or with --combine zip the
+first values, the second ones and so on.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
@@ -74,6 +75,8 @@ class Run:
         seeds: number of seeds; more can be added to a finished run.
         first_seed: number of the first seed; a seed's results do not depend on the others, up to rounding.
         bitwise_seeds: make them bitwise independent, by running every seed in a program of its own (slower).
+        combine: hyper-parameters that are given several values: all combinations of these (grid), or the first
+            value of each, the second of each and so on (zip).
         matmul_precision: of float32 products on TPUs and GPUs, which round the factors if it is "default".
         env_steps: environment steps of each seed; the paper's number if not given. A higher number extends a
             run; schedules that span training, such as a linear learning rate, then stretch to the new end.
@@ -103,6 +106,7 @@ class Run:
     evaluation_episodes: int = 32
     root_key: int = 0
     bitwise_seeds: bool = False
+    combine: Literal["grid", "zip"] = "grid"
     matmul_precision: MatmulPrecision = "highest"
     out: Path | None = None
     checkpoint_seconds: float = 60.0
@@ -157,17 +161,21 @@ def main(argv: Sequence[str]) -> int:
     except DivergedError:
         finish(cli.FAILED)
         raise
-    finish(cli.DONE)
     returns = result.history.last["episode_return"]  # (variants * seeds,), or (variants * seeds, n)
     of_variants = np.reshape(returns, (len(experiment.groups), run.seeds, -1))
-    for group, of_variant in zip(experiment.groups, of_variants, strict=True):
+    diverged = np.isnan(of_variants).any(axis=(1, 2))
+    finish(cli.DONE)
+    for group, of_variant, lost in zip(experiment.groups, of_variants, diverged, strict=True):
+        if lost:
+            print(f"error: {name}, {group}: diverged to NaN or infinity; see {out}", file=sys.stderr)
+            continue
         scores = [bootstrap_interval(each) for each in of_variant.T]
         shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)
         print(
             f"{name}{group and f', {group}'}: return IQM {shown} over {run.seeds} seed(s) "
             f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {out}"
         )
-    return cli.DONE
+    return cli.FAILED if diverged.any() else cli.DONE
 
 
 def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
@@ -186,9 +194,10 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         for name, leaf in leaves(algorithm).items()
         if is_float(leaf) and isinstance(chosen[name], tuple)
     }
-    for name, values in several.items():
-        if len(set(values)) < len(values):
-            raise BadInputError(f"--{name.replace('_', '-')} needs different values, each only once")
+    if options.run.combine == "grid":
+        for name, values in several.items():
+            if len(set(values)) < len(values):
+                raise BadInputError(f"--{name.replace('_', '-')} needs different values, each only once")
     experiment = Experiment(
         algorithm=replaced(algorithm, **{name: chosen[name] for name in chosen if name not in several}),
         environment=build_environment(pair, options.environment),
@@ -201,7 +210,7 @@ def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:
         root_key=run.root_key,
         bitwise_seeds=run.bitwise_seeds,
         matmul_precision=run.matmul_precision,
-        variants=grid(**several),
+        variants=grid(**several) if run.combine == "grid" else tuple(several.items()),
     )
     return options, experiment
 

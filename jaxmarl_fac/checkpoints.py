@@ -374,7 +374,7 @@ def _growable(experiment: Experiment) -> tuple[Any, ...]:
 
 
 def _mean_return(history: History) -> float:
-    return float(np.mean(history.last["episode_return"]))
+    return float(np.nanmean(history.last["episode_return"]))  # of the variants that have not diverged
 
 
 def _score(metrics: Any) -> float:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from envs.errors import BadInputError
 from jaxmarl_fac import hosts, job
 from jaxmarl_fac.algorithm import LearnerState
@@ -55,7 +57,8 @@ class Result:
     """The outcome of a run.
 
     Attributes:
-        history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps.
+        history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps. NaN in the lanes
+            of a variant from when it diverged.
         learner: state of every lane, leading axis `(lanes,)`.
         env_steps: environment steps of each lane.
         seconds: wall-clock time, summed over all sessions of the run.
@@ -100,7 +103,8 @@ def train(
             single run.
 
     Raises:
-        DivergedError: if a lane's parameters or metrics become NaN or infinite.
+        DivergedError: if a lane's parameters or metrics become NaN or infinite. Of several variants those
+            without such a lane are trained on, and it is raised when none is left.
         InterruptedRunError: on SIGINT (Ctrl-C) or SIGTERM, after the checkpoint is written.
         BadInputError: if `experiment` or `out` has another type, no update is due within `env_steps`,
             `checkpoint_seconds` is negative or not finite, `keep` is below 1, or `out` cannot be written, is
@@ -184,6 +188,7 @@ def _run(
         lanes, iteration, history, before = program.initial_lanes(), 0, History(), 0.0
     if tracker:
         tracker.start(history)
+    lost = program.whole_variants(np.broadcast_to(history.undefined(), experiment.lanes))  # to divergence
 
     done = iteration == experiment.iterations  # by an earlier call
 
@@ -204,6 +209,8 @@ def _run(
             if iteration in schedule.eval_iterations and history.last_env_steps < env_steps:
                 last = max(0, history.last_env_steps) // experiment.num_envs
                 row, lanes = program.evaluate(lanes, iteration, last)
+                if lost.any():  # what they play after NaN is nobody's policy
+                    row = {name: _without(lost, metric) for name, metric in row.items()}
                 history.append(env_steps, row)
                 bar.show(row)
                 if tracker:
@@ -225,7 +232,8 @@ def _run(
             stop = min(schedule.next_evaluation(iteration), iteration + chunk_size)
             began = time.monotonic()
             lanes, healthy = program.chunk(lanes, iteration, stop)
-            if not healthy.all():
+            lost |= program.whole_variants(~healthy)
+            if lost.all():
                 if checkpoints:
                     checkpoints.save_history(history)
                 raise DivergedError(program.lane_names(~healthy), stop * experiment.num_envs, history)
@@ -233,6 +241,12 @@ def _run(
             chunk_size = max(1, min(int(speed * CHUNK_SECONDS), 4 * chunk_size))
             bar.advance(stop - iteration)
             iteration = stop
+
+
+def _without(lost: np.ndarray, metric: np.ndarray) -> np.ndarray:
+    """A metric `(lanes, ...)` with NaN for the `lost (lanes,)`."""
+    spread = lost.reshape(-1, *[1] * (metric.ndim - 1))
+    return np.where(spread, np.float32(np.nan), metric)
 
 
 @contextmanager

@@ -229,6 +229,11 @@ class Program:
         """Remove the padding lanes."""
         return jax.tree.map(lambda leaf: leaf[: self.experiment.lanes], tree)
 
+    def whole_variants(self, which: np.ndarray) -> np.ndarray:
+        """All lanes of the variants of which a lane is in `which (lanes,)`."""
+        of_variants = which.reshape(len(self.experiment.variant_settings), -1)
+        return np.repeat(of_variants.any(axis=1), of_variants.shape[1])
+
     def lane_names(self, which: np.ndarray) -> list[str]:
         """Names of the lanes where `which (lanes,)` is True, such as "game 0 seed 3"."""
         experiment = self.experiment

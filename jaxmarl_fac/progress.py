@@ -67,8 +67,10 @@ class Progress:
             print(self._line(now - self._start), file=sys.stderr, flush=True)
 
     def show(self, row: dict[str, np.ndarray]) -> None:
-        """Show the return of the latest evaluation, whose metrics are `(lanes, ...)`."""
-        centres = np.atleast_1d(iqm(row["episode_return"]))  # (1,), or (n,) with a reward per agent
+        """Show the return of the latest evaluation, whose metrics are `(lanes, ...)`, NaN where they diverged."""
+        returns = row["episode_return"]
+        defined = ~np.isnan(returns).reshape(len(returns), -1).any(axis=1)
+        centres = np.atleast_1d(iqm(returns[defined]))  # (1,), or (n,) with a reward per agent
         self._shown = ", ".join(f"{centre:.3g}" for centre in centres)
         self._bar.set_postfix({"seeds": self._lanes, "return IQM": self._shown}, refresh=False)
 

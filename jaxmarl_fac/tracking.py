@@ -46,6 +46,11 @@ class History:
         """The last evaluation, each metric `(lanes, ...)`."""
         return self._rows[-1]
 
+    def undefined(self) -> np.ndarray:
+        """Which of the lanes have NaN as their last return, `(lanes,)`; of none, `()`, before an evaluation."""
+        returns = self.last["episode_return"] if self._rows else np.zeros(())
+        return np.isnan(returns).any(axis=tuple(range(1, returns.ndim)))  # type: ignore[no-any-return]
+
     def since(self, env_steps: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Environment steps and metrics of the evaluations at `env_steps` or later."""
         for steps, row in zip(self._env_steps, self._rows, strict=True):
@@ -205,21 +210,29 @@ class PerVariant:
 
     def __init__(self, trackers: Sequence[WandbTracker]):
         self._trackers = trackers
+        self._diverged = [False] * len(trackers)
 
     def start(self, history: History) -> None:
         """See `Tracker`."""
-        for index, tracker in enumerate(self._trackers):
-            tracker.start(history.part(index, len(self._trackers)))
+        for index, part in enumerate(self._parts(history)):
+            self._trackers[index].start(part)
 
     def log(self, history: History, seconds: float) -> None:
         """See `Tracker`."""
-        for index, tracker in enumerate(self._trackers):
-            tracker.log(history.part(index, len(self._trackers)), seconds)
+        for index, part in enumerate(self._parts(history)):
+            self._trackers[index].log(part, seconds)
 
     def finish(self, exit_code: int = 0) -> None:
-        """Close all runs."""
-        for tracker in self._trackers:
-            tracker.finish(exit_code)
+        """Close all runs, those of variants that diverged as failed."""
+        for tracker, diverged in zip(self._trackers, self._diverged, strict=True):
+            tracker.finish(exit_code or int(diverged))
+
+    def _parts(self, history: History) -> list[History]:
+        """Each variant's history."""
+        count = len(self._trackers)
+        parts = [history.part(index, count) for index in range(count)]
+        self._diverged = [part.undefined().any() for part in parts]
+        return parts
 
 
 def _kept_id(folder: Path) -> str | None:

@@ -16,6 +16,7 @@ import envs.registry as environments
 from baselines.registry import ALGORITHMS
 from envs.errors import BadInputError
 from envs.matrix_games import matrix_game
+from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, grid
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.play import load_player
@@ -40,6 +41,20 @@ def alone(experiment, settings, **changed):
     """The same with one variant only, as its algorithm."""
     algorithm = replaced(experiment.algorithm, **settings)
     return dataclasses.replace(experiment, algorithm=algorithm, variants=(), **changed)
+
+
+class StopAt:
+    """A tracker that sends this process SIGTERM at an evaluation."""
+
+    def __init__(self, env_steps):
+        self._env_steps = env_steps
+
+    def start(self, history):
+        pass
+
+    def log(self, history, seconds):
+        if history.last_env_steps == self._env_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +127,8 @@ def test_games_and_variants():
 
 
 def test_a_stopped_run_goes_on_and_is_played_by_variant(whole, tmp_path):
-    class Stopping:
-        def start(self, history):
-            pass
-
-        def log(self, history, seconds):
-            if history.last_env_steps == 20:
-                os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(InterruptedRunError):
-        train(MANY, tmp_path, tracker=Stopping())
+        train(MANY, tmp_path, tracker=StopAt(20))
     result = train(MANY, tmp_path)
     for name, values in whole.history.arrays().items():
         np.testing.assert_array_equal(result.history.arrays()[name], values)
@@ -230,3 +237,27 @@ def test_every_real_number_varies_or_is_refused(name):
             varied.add(setting)
             break
     assert not {"learning_rate", "step_size"} & set(leaves(algorithm)) - varied
+
+
+def test_a_variant_that_diverges_leaves_the_others_alone(tmp_path):
+    """Its metrics are NaN from then on, the others' bits those of the others alone; also after a stop."""
+    experiment = Experiment(
+        algorithm=baselines.make("vdn", hidden=(4,), learning_starts=1, batch_size=2),
+        environment=matrix_game([[1.0, 0.0], [0.0, 0.0]]),
+        seeds=(0, 1),
+        env_steps=30,
+        evaluations=3,
+        evaluation_episodes=1,
+        bitwise_seeds=True,
+        variants=grid(learning_rate=(1e-3, 1e38, 1e-2)),
+    )
+    with pytest.raises(InterruptedRunError):
+        train(experiment, tmp_path, tracker=StopAt(20))
+    table = train(experiment, tmp_path).history.arrays()
+    others = dataclasses.replace(experiment, variants=grid(learning_rate=(1e-3, 1e-2)))
+    for name, values in train(others).history.arrays().items():
+        if name != "env_steps":
+            np.testing.assert_array_equal(table[name][:, [0, 1, 4, 5]], values)
+            assert np.isnan(table[name][1:, [2, 3]]).all()
+    with pytest.raises(DivergedError, match=r"learning_rate 1e\+38 seed 0, learning_rate 1e\+38 seed 1, learn"):
+        train(dataclasses.replace(experiment, variants=grid(learning_rate=(1e38, 2e38))))

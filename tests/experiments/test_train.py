@@ -10,7 +10,7 @@ from envs.errors import BadInputError
 from envs.matrix_games import load_game
 from experiments import play, plot, train
 from jaxmarl_fac import cli
-from jaxmarl_fac.saved import from_json
+from jaxmarl_fac.saved import from_json, load_experiment
 from jaxmarl_fac.settings import leaves
 
 ROOT = Path(__file__).parents[2]
@@ -310,6 +310,8 @@ def test_bad_variants(tmp_path, bad_input):
         train.main([*flags, "--learning-rate", "0.1", "fast"])
     with bad_input("--learning-rate"):
         train.main([*flags, "--learning-rate"])
+    with bad_input("variants need as many values of each setting, not 2 of learning_rate, 3 of gamma"):
+        train.main([*flags, "--combine=zip", "--learning-rate=[0.1,0.2]", "--gamma=[0.9,0.8,0.7]"])
 
 
 def test_variants_are_runs_of_one_group_at_wandb(fake_wandb, tmp_path):
@@ -322,6 +324,21 @@ def test_variants_are_runs_of_one_group_at_wandb(fake_wandb, tmp_path):
     assert len(fake_wandb.logged) == 2 * 5 and fake_wandb.exit_codes == [0, 0]
     ids = {(tmp_path / "variants" / str(index) / "wandb_id").read_text() for index in range(2)}
     assert len(ids) == 2
+
+
+def test_values_can_be_taken_together_and_a_diverged_variant_fails_alone(fake_wandb, tmp_path, capsys):
+    flags = ["--algo", "vdn", "--env", "matrix-qtran", *SMALL, "--hidden", "4", "--combine", "zip"]
+    flags += ["--learning-rate", "1e-3", "1e38", "--wandb", "offline", "--out", str(tmp_path)]
+    assert train.main([*flags, "--gamma", "0.9", "0.8"]) == cli.FAILED
+    assert fake_wandb.exit_codes == [0, 1]
+    assert load_experiment(tmp_path / "experiment.json").variant_settings == (
+        {"learning_rate": 1e-3, "gamma": 0.9},
+        {"learning_rate": 1e38, "gamma": 0.8},
+    )
+    said = capsys.readouterr()
+    assert "vdn on matrix-qtran, learning_rate 0.001, gamma 0.9: return IQM" in said.out
+    assert said.out.count("return IQM") == 1
+    assert "error: vdn on matrix-qtran, learning_rate 1e+38, gamma 0.8: diverged to NaN" in said.err
 
 
 @pytest.mark.slow
