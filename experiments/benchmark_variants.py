@@ -27,7 +27,7 @@ import envs.registry as environments
 from envs.errors import BadInputError
 from jaxmarl_fac import cli
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.settings import is_float, leaves
+from jaxmarl_fac.settings import can_vary, leaves
 
 TRAIN = Path(__file__).with_name("train.py")
 
@@ -64,8 +64,8 @@ def main(argv: Sequence[str]) -> int:
     if not 2 <= options.singles <= options.count:
         raise BadInputError(f"--singles must be 2 to --count, {options.count}, not {options.singles}")
     known = leaves(baselines.make(options.algo, environments.lookup(options.env).family))
-    if options.setting not in known or not is_float(known[options.setting]):
-        raise BadInputError(f"{options.algo} has no real-valued setting {options.setting!r}")
+    if options.setting not in known or not can_vary(known[options.setting]):
+        raise BadInputError(f"{options.algo} has no real-valued setting {options.setting!r} that can vary")
     values = [float(value) for value in known[options.setting].value * np.logspace(-1, 1, options.count)]
     prepare_folder(options.out)
     together, returns = timed(options, values)

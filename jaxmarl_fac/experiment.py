@@ -21,7 +21,7 @@ from jaxmarl_fac.settings import (
     Leaf,
     Settings,
     at_least,
-    is_float,
+    can_vary,
     leaves,
     replaced,
     traced,
@@ -250,11 +250,15 @@ class Experiment(Settings):
         if not self.variants:
             return
         known: dict[str, Leaf] = leaves(self.algorithm) if dataclasses.is_dataclass(self.algorithm) else {}
-        floats = [name for name, leaf in known.items() if is_float(leaf)]
+        varying = [name for name, leaf in known.items() if can_vary(leaf)]
         for name, _ in self.variants:
-            if name not in floats:
-                what = "is no real number" if name in known else f"{type(self.algorithm).__name__} has not"
-                raise BadInputError(f"variants: {name} {what}: choose from {', '.join(floats) or 'nothing'}")
+            if name not in varying:
+                what = (
+                    "cannot vary within one program, because shapes or the code itself depend on it"
+                    if name in known
+                    else f"is no setting of {type(self.algorithm).__name__}"
+                )
+                raise BadInputError(f"{name} {what}: choose from {', '.join(varying) or 'nothing'}")
         if len({len(values) for _, values in self.variants}) > 1:
             lengths = ", ".join(f"{len(values)} of {name}" for name, values in self.variants)
             raise BadInputError(f"variants need as many values of each setting, not {lengths}")

@@ -38,6 +38,7 @@ __all__ = [
     "above",
     "at_least",
     "between",
+    "can_vary",
     "flags_class",
     "is_float",
     "leaves",
@@ -52,7 +53,7 @@ NotNegative = Annotated[float, at_least(0, "0 or above")]
 #: Step size towards a target; 1 replaces the old value.
 StepSize = Annotated[float, between(0, 1, open_low=True)]
 EvenCount = Annotated[int, Constraint("even and above 0", lambda count: count >= 2 and count % 2 == 0)]
-#: 0 switches the feature off.
+#: 0 switches the feature off, that is leaves its code out.
 OffOrAbove = Annotated[float, at_least(0, "0 (off) or above")]
 #: Widths of hidden layers: at least one layer, or possibly none.
 Widths = Annotated[tuple[int, ...], at_least(1, "one or more widths, each at least 1"), "not empty"]
@@ -146,6 +147,11 @@ def traced(settings: S, values: Mapping[str, Any]) -> S:
 def is_float(leaf: Leaf) -> bool:
     """Whether a setting is a real number, and nothing else is allowed."""
     return (get_args(leaf.hint)[0] if get_origin(leaf.hint) is Annotated else leaf.hint) is float
+
+
+def can_vary(leaf: Leaf) -> bool:
+    """Whether a setting is a real number that decides no code, as one does that switches something off at 0."""
+    return is_float(leaf) and leaf.hint != OffOrAbove
 
 
 def _values(settings: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import baselines
 import envs
 import envs.registry as environments
 from baselines.registry import ALGORITHMS
+from baselines.tabular import TabularLearning
 from envs.errors import BadInputError
 from envs.matrix_games import matrix_game
 from jaxmarl_fac.errors import DivergedError
@@ -22,7 +23,7 @@ from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.play import load_player
 from jaxmarl_fac.program import Program
 from jaxmarl_fac.saved import from_json, load_experiment, save_experiment, to_json
-from jaxmarl_fac.settings import is_float, leaves, replaced, traced
+from jaxmarl_fac.settings import can_vary, is_float, leaves, replaced, traced
 
 #: Two settings of two values each; tables, which compile in a second.
 SEVERAL = grid(step_size=(0.1, 0.5), gamma=(0.5, 0.99))
@@ -164,8 +165,8 @@ def test_saved_and_read(tmp_path):
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
-        ({"step": (1, 2)}, r"variants: step Tabular\w* has not: choose from .*step_size"),
-        ({"epsilon_steps": (1, 2)}, "variants: epsilon_steps is no real number: choose from "),
+        ({"step": (1, 2)}, r"step is no setting of Tabular\w*: choose from .*step_size"),
+        ({"epsilon_steps": (1, 2)}, "epsilon_steps cannot vary within one program, .*: choose from "),
         ({"step_size": (0.1, 2.0)}, r"step_size must be .*, not 2.0"),
         ({"step_size": (0.1, 0.1)}, "variants must be different, each only once"),
         ({"step_size": ()}, "variants: step_size needs at least one value"),
@@ -182,16 +183,37 @@ def test_bad_variants(variants, message):
         dataclasses.replace(BASE, variants=variants)
 
 
-def test_what_decides_the_code_cannot_vary(tmp_path):
+def test_what_switches_code_off_cannot_vary():
     """Clipping is left out of the optimiser at 0."""
-    experiment = Experiment(
-        algorithm=baselines.make("vdn"),
-        environment=envs.make("two-step"),
-        seeds=(0,),
-        env_steps=100,
-        variants=grid(max_grad_norm=(1.0, 10.0)),
+    with pytest.raises(
+        BadInputError, match="max_grad_norm cannot vary within one program, because"
+    ) as refused:
+        Experiment(
+            algorithm=baselines.make("iql"),
+            environment=envs.make("two-step"),
+            seeds=(0,),
+            env_steps=100,
+            variants=grid(max_grad_norm=(1.0, 10.0)),
+        )
+    assert "learning_rate" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Branching(TabularLearning):
+    """Branches on a number that its annotation says nothing about."""
+
+    bonus: float = 0.0
+
+    def bind(self, game, num_envs):
+        return super().bind(game, num_envs + int(self.bonus > 9))
+
+
+def test_what_turns_out_to_decide_the_code_cannot_vary(tmp_path):
+    algorithm = Branching(
+        **{field.name: getattr(BASE.algorithm, field.name) for field in dataclasses.fields(BASE.algorithm)}
     )
-    with pytest.raises(BadInputError, match="max_grad_norm cannot vary within one program") as refused:
+    experiment = dataclasses.replace(BASE, algorithm=algorithm, variants=grid(bonus=(0.0, 2.0)))
+    with pytest.raises(BadInputError, match="bonus cannot vary within one program") as refused:
         train(experiment, tmp_path / "run")
     assert "\n" not in str(refused.value) and not (tmp_path / "run").exists()
 
@@ -225,7 +247,7 @@ def test_every_real_number_varies_or_is_refused(name):
     varied = set()
     for setting, leaf in leaves(algorithm).items():
         for other in (leaf.value * 0.9, leaf.value + 0.01):
-            if not is_float(leaf) or other == leaf.value:
+            if not can_vary(leaf) or other == leaf.value:
                 continue
             try:
                 Program(
@@ -259,5 +281,7 @@ def test_a_variant_that_diverges_leaves_the_others_alone(tmp_path):
         if name != "env_steps":
             np.testing.assert_array_equal(table[name][:, [0, 1, 4, 5]], values)
             assert np.isnan(table[name][1:, [2, 3]]).all()
-    with pytest.raises(DivergedError, match=r"learning_rate 1e\+38 seed 0, learning_rate 1e\+38 seed 1, learn"):
+    with pytest.raises(
+        DivergedError, match=r"learning_rate 1e\+38 seed 0, learning_rate 1e\+38 seed 1, learn"
+    ):
         train(dataclasses.replace(experiment, variants=grid(learning_rate=(1e38, 2e38))))
