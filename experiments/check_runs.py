@@ -12,6 +12,10 @@ from typing import Any
 from envs.errors import BadInputError
 from experiments import train
 from jaxmarl_fac import cli
+from jaxmarl_fac.settings import Leaf, can_vary, leaves
+
+#: In place of a flag that is no setting of the algorithm.
+NO_SETTING = Leaf(None, None, "")
 
 
 def problem(argv: Sequence[str]) -> dict[str, Any]:
@@ -19,9 +23,10 @@ def problem(argv: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         `bad`: an error message for invalid input. `unplayable`: an error message if the algorithm cannot play
-        the game. `unknown`: the flags that this algorithm and game do not have.
+        the game. `unknown`: the flags that this algorithm and game do not have. `varying`: those that
+        can have several values within one program.
     """
-    found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": []}
+    found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": [], "varying": []}
     try:
         pair = cli.peek(train.Pair, argv)
         algorithm, _, parameters = train.resolve(pair)
@@ -38,6 +43,11 @@ def problem(argv: Sequence[str]) -> dict[str, Any]:
         experiment.bind()
     except BadInputError as error:
         found["unplayable"] = str(error)
+        return found
+    settings = leaves(algorithm)
+    found["varying"] = [
+        flag for flag in names if can_vary(settings.get(flag[2:].replace("-", "_"), NO_SETTING))
+    ]
     return found
 
 

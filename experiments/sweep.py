@@ -1,16 +1,17 @@
-"""Run a W&B sweep file locally, without an account or a network.
+"""Run a W&B sweep file, without an account or a network.
 
 python experiments/sweep.py experiments/sweeps/NAME.yaml [--runs N] [--seed N] [--out DIR]
-    [--wandb online|offline|disabled]
+    [--wandb online|offline|disabled] [--together N] [--engine local|ray|slurm]
 
-Every run is a call of `experiments/train.py` with its own output folder; at the end a table ranks the runs by
-return. `wandb sweep FILE` and `wandb agent ID` run the same files. The exit status is 1 if a run diverged or
-failed.
+Runs that differ only in real-valued hyper-parameters train side by side in one program; every program is a
+call of `experiments/train.py` with its own output folder. The same command goes on where it was stopped,
+tries again what failed, and with more runs trains those that are missing. At the end a table ranks the runs
+by return, a picture shows all of them, and the command of the best one is printed. `wandb sweep FILE` and
+`wandb agent ID` run the same files. The exit status is 1 if a run diverged or failed.
 """
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -18,16 +19,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
 from envs.errors import BadInputError
+from experiments import sweep_engines
+from experiments.sweep_engines import Cluster, Engine
 from experiments.sweep_file import choices, read_sweep
+from experiments.sweep_picture import draw
+from experiments.sweep_runs import (
+    FAILED,
+    FINISHED,
+    NOT_PLAYABLE,
+    TABLE,
+    Row,
+    Run,
+    flags_of,
+    grouped,
+    read_finished,
+    write_table,
+)
 from jaxmarl_fac import cli
-from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.statistics import bootstrap_interval, iqm
+from jaxmarl_fac.files import locked
 
-TRAIN = Path(__file__).with_name("train.py")
 CHECK = Path(__file__).with_name("check_runs.py")
 
 
@@ -42,6 +55,9 @@ class Options:
         seed: of the random draws.
         out: folder for the runs.
         wandb: W&B mode of each run, unless the file sets it.
+        together: most runs of one program, of those that differ only in real-valued hyper-parameters; 1
+            trains each run by itself.
+        engine: local trains one program after the other; ray and slurm many at a time, on a cluster.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -49,44 +65,62 @@ class Options:
     seed: int = 0
     out: Path = Path("runs/sweep")
     wandb: Literal["online", "offline", "disabled"] = "offline"
+    together: int = 64
+    engine: Literal["local", "ray", "slurm"] = "local"
+    cluster: Cluster = dataclasses.field(default_factory=Cluster)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the sweep; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
-    runs = list(choices(read_sweep(options.file), options.runs, options.seed))
-    prepare_folder(options.out)
-    unplayable = check(runs, options.file)
-    table: list[dict[str, Any]] = []
-    for index, settings in enumerate(runs):
-        if index in unplayable:
-            result = {"status": "not playable", "reason": unplayable[index]}
-        else:
-            print(f"run {index + 1} of {len(runs)}: {' '.join(flags_of(settings))}", flush=True)
-            folder = options.out / f"{index:03d}"
-            defaults = [f"--wandb={options.wandb}", f"--tags={options.file.stem}"]
-            status = train([*defaults, *flags_of(settings), f"--out={folder}"])
-            if status == cli.STOPPED:
-                return status
-            result = result_of(folder, status)
-        table.append(
-            {"run": index, "return": None, "low": None, "high": None, **result, **_as_json(settings)}
-        )
-        ranked = sorted(table, key=lambda row: math.inf if row["return"] is None else -row["return"])
-        write_text(options.out / "sweep.json", json.dumps(ranked, indent=1, allow_nan=False))
-    for row in ranked:
-        print(line_of(row, runs[row["run"]]))
-    print(f"table: {options.out / 'sweep.json'}")
-    return cli.FAILED if any(row["status"] in ("failed", "no return") for row in table) else cli.DONE
+    if options.together < 1:
+        raise BadInputError(f"--together must be 1 or above, not {options.together}")
+    chosen = list(choices(read_sweep(options.file), options.runs, options.seed))
+    engine = engine_of(options)
+    with locked(options.out):
+        runs, rows = check(chosen, options.file)
+        rows |= read_finished(options.out, runs)
+        waiting = [run for run in runs if run.index not in rows]
+        if len(waiting) < len(runs):
+            print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already")
+        more = [f"--wandb={options.wandb}", f"--tags={options.file.stem}", f"--group={options.file.stem}"]
+        together = options.together
+        while waiting:
+            groups = {group.job: group for group in grouped(waiting, options.out, more, together)}
+            waiting = []
+            for number, (job, ended) in enumerate(engine(list(groups)), start=1):
+                if ended.status == cli.STOPPED:
+                    return cli.STOPPED
+                group = groups[job]
+                if options.engine != "local":
+                    told = f"failed, {ended.said}" if ended.status else "done"
+                    print(f"job {number} of {len(groups)} {told}: {job.about}", flush=True)
+                if ended.status == cli.BAD_INPUT and len(group.variants) > 1:  # such as for want of memory
+                    print(f"{job.about}: refused, {ended.said}; each run will be tried by itself")
+                    waiting += group.runs
+                    continue
+                rows |= {row["run"]: row for row in group.rows(ended)}
+                write_table(options.out, rows.values())
+            together = 1
+        return report(options.out, rows)
 
 
-def check(runs: Sequence[Mapping[str, Any]], file: Path) -> dict[int, str]:
-    """Find the runs whose algorithm cannot play their game, without training: the reason by index.
+def engine_of(options: Options) -> Engine:
+    """Where the jobs run."""
+    if options.engine == "ray":
+        return sweep_engines.on_ray(options.cluster)
+    if options.engine == "slurm":
+        return sweep_engines.on_slurm(options.cluster, options.out / "slurm")
+    return sweep_engines.here
+
+
+def check(chosen: Sequence[Mapping[str, Any]], file: Path) -> tuple[list[Run], dict[int, Row]]:
+    """Check runs without training them: those that can train, and by index the rows of those that cannot.
 
     Raises:
         BadInputError: if a run has a bad value, no run has one of the settings, or no run can be played.
     """
-    problems = find_problems([flags_of(settings) for settings in runs])
+    problems = find_problems([flags_of(settings) for settings in chosen])
     for index, problem in enumerate(problems):
         if problem["bad"]:
             raise BadInputError(f"sweep file {file}, run {index}: {problem['bad']}")
@@ -95,7 +129,14 @@ def check(runs: Sequence[Mapping[str, Any]], file: Path) -> dict[int, str]:
         raise BadInputError(f"sweep file {file}: no run has a setting {min(unknown)}")
     if all(problem["unplayable"] for problem in problems):
         raise BadInputError(f"sweep file {file}: no run can be played: {problems[0]['unplayable']}")
-    return {index: problem["unplayable"] for index, problem in enumerate(problems) if problem["unplayable"]}
+    runs, rows = [], {}
+    for index, (settings, problem) in enumerate(zip(chosen, problems, strict=True)):
+        run = Run(index, settings, frozenset(flag.removeprefix("--") for flag in problem["varying"]))
+        if problem["unplayable"]:
+            rows[index] = run.row(NOT_PLAYABLE, problem["unplayable"])
+        else:
+            runs.append(run)
+    return runs, rows
 
 
 def find_problems(command_lines: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
@@ -112,41 +153,20 @@ def find_problems(command_lines: Sequence[Sequence[str]]) -> list[dict[str, Any]
     return problems
 
 
-def train(command_line: Sequence[str]) -> int:
-    """Run train.py; returns its exit status."""
-    with subprocess.Popen([sys.executable, str(TRAIN), *command_line]) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:  # the child gets the signal too: let it finish its checkpoint
-            child.wait()
-            return cli.STOPPED
+def report(out: Path, rows: Mapping[int, Row]) -> int:
+    """Print the ranked runs and the best one's command, and draw them; returns the exit status."""
+    ranked = write_table(out, rows.values())
+    for row in ranked:
+        print(line_of(row))
+    print(f"table: {out / TABLE}")
+    if picture := draw(ranked, out):
+        print(f"picture: {picture}")
+    if ranked[0]["status"] == FINISHED:
+        print(f"best: {ranked[0]['command']}")
+    return cli.FAILED if any(row["status"] == FAILED for row in ranked) else cli.DONE
 
 
-def result_of(folder: Path, status: int) -> dict[str, Any]:
-    """The table's entries for a run with exit status `status`; a score only if it is finite."""
-    if status != cli.DONE:
-        return {"status": "failed", "reason": "it diverged or failed, see its output above"}
-    with np.load(folder / "metrics.npz") as metrics:
-        returns = metrics["episode_return"][-1]  # (seeds,), or (seeds, n)
-    score = bootstrap_interval(returns.reshape(len(returns), -1).mean(axis=1))
-    if not math.isfinite(score.value):
-        return {"status": "no return", "reason": "its last return is not a finite number"}
-    agents = enumerate(returns.T, start=1) if returns.ndim == 2 else ()
-    return {
-        "status": "finished",
-        "return": score.value,
-        "low": score.low,
-        "high": score.high,
-        **{f"return/{agent}": float(iqm(own)) for agent, own in agents},
-    }
-
-
-def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """A run's settings as flags of train.py, written as `wandb agent` writes them."""
-    return [f"--{name}={value}" for name, value in settings.items()]
-
-
-def line_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def line_of(row: Row) -> str:
     """A row of the table as one line of text."""
     if row["return"] is None:
         shown = f"{row['status']}: {row['reason']}"
@@ -154,16 +174,7 @@ def line_of(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
         shown = f"return {row['return']:8.3f} {interval:<20}"
         shown += "".join(f" {name} {row[name]:.3f}" for name in row if name.startswith("return/"))
-    return f"run {row['run']:03d}  {shown} {dict(settings)}"
-
-
-def _as_json(value: Any) -> Any:
-    """The value with infinities and NaN as text, because JSON has none."""
-    if isinstance(value, Mapping):
-        return {name: _as_json(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_as_json(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return f"run {row['run']:03d}  {shown} {row['settings']}"
 
 
 if __name__ == "__main__":

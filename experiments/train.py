@@ -4,8 +4,8 @@ python experiments/train.py --algo ID (--env ID | --payoff FILE) [--seeds N] [--
     [--wandb online|offline|disabled] [any hyper-parameter as a flag] [--list] [--help]
 
 Several values of a real-valued hyper-parameter, such as `--learning-rate 1e-4 3e-4 1e-3`, train side by side
-in one program, each with all seeds; of several such hyper-parameters all combinations do, or with --combine zip the
-first values, the second ones and so on.
+in one program, each with all seeds; of several such hyper-parameters all combinations do, or with --combine
+zip the first values, the second ones and so on.
 """
 
 import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is initialised
@@ -75,8 +75,8 @@ class Run:
         seeds: number of seeds; more can be added to a finished run.
         first_seed: number of the first seed; a seed's results do not depend on the others, up to rounding.
         bitwise_seeds: make them bitwise independent, by running every seed in a program of its own (slower).
-        combine: hyper-parameters that are given several values: all combinations of these (grid), or the first
-            value of each, the second of each and so on (zip).
+        combine: of hyper-parameters with several values: all combinations (grid), or the first value of each,
+            the second of each and so on (zip).
         matmul_precision: of float32 products on TPUs and GPUs, which round the factors if it is "default".
         env_steps: environment steps of each seed; the paper's number if not given. A higher number extends a
             run; schedules that span training, such as a linear learning rate, then stretch to the new end.
@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         raise
     returns = result.history.last["episode_return"]  # (variants * seeds,), or (variants * seeds, n)
     of_variants = np.reshape(returns, (len(experiment.groups), run.seeds, -1))
-    diverged = np.isnan(of_variants).any(axis=(1, 2))
+    diverged = [bool(np.isnan(of_variant).any()) for of_variant in of_variants]
     finish(cli.DONE)
     for group, of_variant, lost in zip(experiment.groups, of_variants, diverged, strict=True):
         if lost:
@@ -175,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
             f"{name}{group and f', {group}'}: return IQM {shown} over {run.seeds} seed(s) "
             f"after {result.env_steps:,} steps in {result.seconds:.1f} s; see {out}"
         )
-    return cli.FAILED if diverged.any() else cli.DONE
+    return cli.FAILED if any(diverged) else cli.DONE
 
 
 def prepare(argv: Sequence[str]) -> tuple[Any, Experiment]:

@@ -57,8 +57,8 @@ class Result:
     """The outcome of a run.
 
     Attributes:
-        history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps. NaN in the lanes
-            of a variant from when it diverged.
+        history: metrics by name, each `(evaluations, lanes, ...)`, and the environment steps. From when a
+            variant diverged its lanes have NaN.
         learner: state of every lane, leading axis `(lanes,)`.
         env_steps: environment steps of each lane.
         seconds: wall-clock time, summed over all sessions of the run.

@@ -67,7 +67,7 @@ class Progress:
             print(self._line(now - self._start), file=sys.stderr, flush=True)
 
     def show(self, row: dict[str, np.ndarray]) -> None:
-        """Show the return of the latest evaluation, whose metrics are `(lanes, ...)`, NaN where they diverged."""
+        """Show the return of the latest evaluation, metrics `(lanes, ...)`, NaN where diverged."""
         returns = row["episode_return"]
         defined = ~np.isnan(returns).reshape(len(returns), -1).any(axis=1)
         centres = np.atleast_1d(iqm(returns[defined]))  # (1,), or (n,) with a reward per agent

@@ -150,7 +150,7 @@ def is_float(leaf: Leaf) -> bool:
 
 
 def can_vary(leaf: Leaf) -> bool:
-    """Whether a setting is a real number that decides no code, as one does that switches something off at 0."""
+    """Whether a setting is a real number that decides no code; one that is off at 0 does."""
     return is_float(leaf) and leaf.hint != OffOrAbove
 
 

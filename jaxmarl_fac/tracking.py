@@ -47,9 +47,9 @@ class History:
         return self._rows[-1]
 
     def undefined(self) -> np.ndarray:
-        """Which of the lanes have NaN as their last return, `(lanes,)`; of none, `()`, before an evaluation."""
+        """Which lanes have NaN as their last return, `(lanes,)`; before an evaluation False, `()`."""
         returns = self.last["episode_return"] if self._rows else np.zeros(())
-        return np.isnan(returns).any(axis=tuple(range(1, returns.ndim)))  # type: ignore[no-any-return]
+        return np.asarray(np.isnan(returns).any(axis=tuple(range(1, returns.ndim))))
 
     def since(self, env_steps: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Environment steps and metrics of the evaluations at `env_steps` or later."""
@@ -231,7 +231,7 @@ class PerVariant:
         """Each variant's history."""
         count = len(self._trackers)
         parts = [history.part(index, count) for index in range(count)]
-        self._diverged = [part.undefined().any() for part in parts]
+        self._diverged = [bool(part.undefined().any()) for part in parts]
         return parts
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from envs.errors import BadInputError
-from experiments import check_runs, sweep, sweep_file
+from experiments import check_runs, sweep, sweep_engines, sweep_file
 from jaxmarl_fac import cli
 
 SWEEPS = Path(sweep.__file__).parent / "sweeps"
@@ -277,27 +278,30 @@ def test_a_missing_file(tmp_path):
 
 @pytest.fixture
 def sweeping(tmp_path, monkeypatch):
-    """Runs a sweep file; the n-th run leaves the n-th of `outcomes`, returns or an exit status."""
+    """Runs a sweep file; the n-th job leaves the n-th of `outcomes`: last returns, or an exit status."""
     monkeypatch.setattr(sweep, "find_problems", lambda lines: [check_runs.problem(line) for line in lines])
 
-    def run(text, outcomes):
+    def run(text, outcomes, *flags):
         started = []
 
-        def train(command_line):
+        def job(command):
+            flags = command[2:]  # after Python and train.py
             outcome = outcomes[len(started)]
-            started.append(command_line)
+            started.append(flags)
             if isinstance(outcome, int):
                 return outcome
-            folder = Path(command_line[-1].removeprefix("--out="))
-            folder.mkdir()
+            folder = Path(flags[-1].removeprefix("--out="))
+            folder.mkdir(exist_ok=True)
+            (folder / "experiment.json").write_text(json.dumps({"env_steps": 100}))
             returns = np.asarray(outcome, np.float32)
-            np.savez(folder / "metrics.npz", episode_return=np.stack([returns * 0, returns]))
-            return cli.DONE
+            rows = np.stack([returns * 0, returns])
+            np.savez(folder / "metrics.npz", episode_return=rows, env_steps=np.asarray([0, 100]))
+            return cli.FAILED if np.isnan(returns).any() else cli.DONE
 
-        monkeypatch.setattr(sweep, "train", train)
+        monkeypatch.setattr(sweep_engines, "run", job)
         file = tmp_path / "small.yaml"
         file.write_text(text)
-        status = sweep.main([str(file), "--out", str(tmp_path / "out"), "--wandb", "disabled"])
+        status = sweep.main([str(file), "--out", str(tmp_path / "out"), "--wandb", "disabled", *flags])
         table = tmp_path / "out" / "sweep.json"
         return status, json.loads(table.read_text()) if table.exists() else None, started
 
@@ -307,30 +311,99 @@ def sweeping(tmp_path, monkeypatch):
 SMALL = "method: grid\nparameters:\n  env: matrix-qtran\n  algo: iql-tabular\n"
 
 
-def test_a_diverged_run_ranks_last_without_a_score(sweeping, capsys):
-    """Not first, by its evaluation before training."""
-    status, table, started = sweeping(
-        SMALL + "  step_size: {values: [.1, .2, .3, .4]}", [[1.0, 2], cli.FAILED, [np.nan, 9], [5.0, 6]]
+def test_runs_that_differ_in_numbers_train_in_one_program(sweeping, capsys):
+    """The values of a variant are those of a run; a setting that decides shapes makes another program."""
+    text = (
+        SMALL
+        + "  step_size: {values: [.1, .2]}\n  gamma: {values: [.8, .9]}\n  epsilon_steps: {values: [5, 9]}"
     )
-    assert status == cli.FAILED
-    assert len(started) == 4
-    assert [row["run"] for row in table] == [3, 0, 1, 2]
-    assert [row["return"] for row in table] == [5.5, 1.5, None, None]
-    assert [row["status"] for row in table] == ["finished", "finished", "failed", "no return"]
-    assert table[0]["step_size"] == 0.4
+    status, table, started = sweeping(text, [[1.0, 2, 3, 4], [5.0, 6, 7, 8]], "--runs", "8")
+    assert status == cli.DONE and len(started) == 2
+    for flags, steps in zip(started, (5, 9), strict=True):
+        assert flags[:3] == ["--wandb=disabled", "--tags=small", "--group=small"]
+        assert set(flags[3:-1]) == {
+            *("--env=matrix-qtran", "--algo=iql-tabular", f"--epsilon_steps={steps}", "--combine=zip"),
+            *("--gamma=[0.8, 0.9, 0.8, 0.9]", "--step_size=[0.1, 0.1, 0.2, 0.2]"),
+        }
+    by_run = {row["run"]: row for row in table}
+    assert [by_run[i]["return"] for i in range(8)] == [1, 5, 2, 6, 3, 7, 4, 8]
+    assert by_run[3]["settings"] == {
+        "env": "matrix-qtran",
+        "algo": "iql-tabular",
+        "step_size": 0.1,
+        "gamma": 0.9,
+        "epsilon_steps": 9,
+    }
+    assert by_run[3]["variant"] == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[-5].startswith("run 003  return    5.500 [5.000, 6.000]")
-    assert said[-3].startswith("run 001  failed: it diverged or failed")
-    assert said[-2].startswith("run 002  no return: its last return is not a finite number")
+    assert said[-1] == (
+        "best: python experiments/train.py --env=matrix-qtran --algo=iql-tabular --step_size=0.2 --gamma=0.9 "
+        "--epsilon_steps=9"
+    )
+    assert imread(Path(said[-2].removeprefix("picture: "))).std() > 0
+
+
+def test_each_by_itself(sweeping):
+    _, table, started = sweeping(SMALL + "  step_size: {values: [.1, .2]}", [[1.0], [2.0]], "--together=1")
+    assert [flags[-2] for flags in started] == ["--step_size=0.1", "--step_size=0.2"]
+    assert [row["variant"] for row in table] == [None, None]
+
+
+def test_at_most_so_many_together_and_equal_runs_share_a_variant(sweeping):
+    text = SMALL.replace("grid", "random") + "  gamma: {distribution: q_uniform, min: 0, max: 1, q: .4}"
+    _, table, started = sweeping(text, [[1.0, 2], [3.0]], "--runs=12", "--together=2")
+    assert "--gamma=[0.8, 0.4]" in started[0] and started[1][-2] == "--gamma=0.0"
+    assert sorted((row["settings"]["gamma"], row["return"]) for row in table) == [
+        *[(0.0, 3.0)] * 3,
+        *[(0.4, 2.0)] * 2,
+        *[(0.8, 1.0)] * 7,
+    ]
+
+
+def test_a_diverged_run_ranks_last_without_a_score(sweeping, capsys):
+    """Not first, by its evaluation before training. The others of its program keep theirs."""
+    text = SMALL + "  step_size: {values: [.1, .2, .3]}\n  initial_value: {values: [0, null]}"
+    status, table, started = sweeping(text, [[1.0, np.nan, 5], cli.FAILED])
+    assert status == cli.FAILED and len(started) == 2
+    assert [row["run"] for row in table] == [4, 0, 1, 2, 3, 5]
+    assert [row["return"] for row in table] == [5, 1, None, None, None, None]
+    assert [row["status"] for row in table] == ["finished"] * 2 + ["failed"] * 4
+    assert table[0]["settings"]["step_size"] == 0.3
+    said = capsys.readouterr().out.splitlines()
+    assert said[-9].startswith("run 004  return    5.000 [5.000, 5.000]")
+    assert said[-7].startswith("run 001  failed: see its output above")
+    assert said[-6].startswith("run 002  failed: it diverged to NaN or infinity")
+
+
+def test_the_same_command_goes_on(sweeping, capsys):
+    """With what is not finished: failed runs, and more of them."""
+    text = SMALL + "  step_size: {values: [.1, .2, .3]}"
+    sweeping(text, [[1.0, 2], cli.STOPPED], "--runs=2", "--together=2")
+    status, _, started = sweeping(text, [cli.STOPPED], "--together=2")
+    assert status == cli.STOPPED and started[0][-2] == "--step_size=0.3"
+    status, table, started = sweeping(text, [cli.FAILED])
+    assert status == cli.FAILED and [row["return"] for row in table] == [2, 1, None]
+    status, table, started = sweeping(text, [[3.0]])
+    assert status == cli.DONE and len(started) == 1 and [row["return"] for row in table] == [3, 2, 1]
+    assert "2 of 3 runs are finished already" in capsys.readouterr().out
+    assert sweeping(text, [])[0] == cli.DONE
+
+
+def test_what_is_refused_together_is_tried_by_itself(sweeping):
+    """Such as for want of memory."""
+    text = SMALL + "  step_size: {values: [.1, .2]}"
+    status, table, started = sweeping(text, [cli.BAD_INPUT, [1.0], cli.BAD_INPUT])
+    assert status == cli.FAILED and len(started) == 3
+    assert [row["status"] for row in table] == ["finished", "failed"]
 
 
 def test_a_reward_per_agent(sweeping, capsys):
     """Ranked by the mean over agents."""
     text = "method: grid\nparameters: {env: matrix-pr2, algo: balancing-q, beta_other: {values: [1, .inf]}}"
-    status, table, _ = sweeping(text, [[[1.0, 5], [3, 5]], [[4.0, 0], [4, 8]]])
+    status, table, _ = sweeping(text, [[[1.0, 5], [3, 5], [4, 0], [4, 8]]])
     assert status == cli.DONE
     assert [(row["return"], row["return/1"], row["return/2"]) for row in table] == [(4, 4, 4), (3.5, 2, 5)]
-    assert [row["beta_other"] for row in table] == ["inf", 1]  # JSON has no infinity
+    assert [row["settings"]["beta_other"] for row in table] == ["inf", 1]  # JSON has no infinity
     assert "return/1 2.000 return/2 5.000" in capsys.readouterr().out
 
 
@@ -341,7 +414,7 @@ def test_what_cannot_be_played_is_listed_and_the_rest_runs(sweeping, capsys):
     status, table, started = sweeping(text, [[1.0]])
     assert status == cli.DONE
     assert len(started) == 1 and "--algo=qtran-alt" in started[0]
-    assert [(row["algo"], row["status"]) for row in table] == [
+    assert [(row["settings"]["algo"], row["status"]) for row in table] == [
         ("qtran-alt", "finished"),
         ("sac", "not playable"),
         ("vdn", "not playable"),
@@ -384,7 +457,7 @@ def test_bad_settings_are_refused_before_any_run(sweeping, bad_input, parameters
 def test_runs_are_checked_in_a_process_of_their_own():
     lines = [["--algo=vdn", "--env=matrix-qtran", "--hidden=[16, 16]", "--double_q=True"], ["--algo=x"]]
     fine, wrong = sweep.find_problems(lines)
-    assert fine == {"bad": "", "unplayable": "", "unknown": []}
+    assert fine == {"bad": "", "unplayable": "", "unknown": [], "varying": []}
     assert "unknown algorithm 'x'" in wrong["bad"]
 
 
@@ -397,17 +470,18 @@ def test_a_sweep_runs_here_offline(tmp_path, capfd):
     )
     assert sweep.main([str(small), "--out", str(tmp_path / "out")]) == 0
     table = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert sorted(row["algo"] for row in table) == ["iql", "vdn"]
+    assert sorted(row["settings"]["algo"] for row in table) == ["iql", "vdn"]
     assert len(list((tmp_path / "out").glob("*/wandb/offline-run-*"))) == 2
-    assert "run 2 of 2" in capfd.readouterr().out
+    assert "job 2 of 2" in capfd.readouterr().out
 
 
 def test_the_sweep_itself_starts_no_backend(tmp_path):
     """It would hold a GPU's memory, or the TPU, that its runs need."""
     code = (
         "import sys, sweep\n"
-        "sweep.find_problems = lambda lines: [{'bad': '', 'unplayable': '', 'unknown': []} for _ in lines]\n"
-        "sweep.train = lambda line: 1\n"
+        "no = {'bad': '', 'unplayable': '', 'unknown': [], 'varying': []}\n"
+        "sweep.find_problems = lambda lines: [no for _ in lines]\n"
+        "sweep.sweep_engines.run = lambda command: 1\n"
         f"status = sweep.main(['sweeps/qtran_weights.yaml', '--out', {str(tmp_path)!r}])\n"
         "assert status == 1 and 'jax' not in sys.modules"
     )
