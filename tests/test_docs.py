@@ -91,9 +91,9 @@ def run_command(line, folder):
     script, *flags = flags
     path = ROOT / script if script.startswith("experiments/") else folder / script
     if path.name == "sweep.py":
-        text = (ROOT / flags[0]).read_text(encoding="utf-8").replace("value: 10000", "value: 40")
+        text = (ROOT / flags[0]).read_text(encoding="utf-8").replace("value: 5000", "value: 40")
         flags[0] = str(folder / "sweep.yaml")
-        Path(flags[0]).write_text(re.sub(r"value: (16|10)\b", "value: 1", text), encoding="utf-8")
+        Path(flags[0]).write_text(re.sub(r"value: (8|10)\b", "value: 1", text), encoding="utf-8")
     if "--list" not in flags:
         flags += SMALLER.get(path.name, [])
     if "pqn-vdn" in flags:
@@ -145,6 +145,9 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
         service, job = yaml.safe_load_all((tmp_path / "job.yaml").read_text())
         assert service["metadata"]["name"] == job["spec"]["template"]["spec"]["subdomain"]
     if page.name == "sweeps.md":
+        for name in ("sweep", "ray", "slurm"):
+            (run,) = json.loads((tmp_path / "runs" / name / "sweep.json").read_text())
+            assert run["status"] == "finished"
         assert [row["env_steps"] for row in found.rows] == [0, 64]
         assert found.rows[-1].keys() >= {"episode_return/iqm", "seeds/episode_return/7", "seconds"}
         assert imread("wandb_panels.png").std() > 0
