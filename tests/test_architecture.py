@@ -18,6 +18,7 @@ DYNAMIC_IMPORTS = {
     "jaxmarl_fac.saved": "a saved experiment names the classes it is made of",
     "envs.outside": "games and algorithms of somebody else are named on the command line",
     "envs": "jumanji starts JAX's backends when imported, which sweep.py must not do",
+    "experiments.sweep_engines": "ray and submitit are optional extras, and take seconds to import",
     "envs.adapters.from_jaxmarl": "jaxmarl is an optional extra, and takes seconds to import",
 }
 #: The engine's wings: which others each may import from. "" is the top level.
