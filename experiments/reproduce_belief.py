@@ -1,6 +1,6 @@
 """Hidden state: particle filters, bounds and public beliefs (thesis, chapter 5): every figure, with verdicts.
 
-python experiments/reproduce_belief.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_belief.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

@@ -1,6 +1,6 @@
 """Fitted Q-iteration on factored classes (Wang et al., 2021): every theorem, checked exactly.
 
-python experiments/reproduce_fqi.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_fqi.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

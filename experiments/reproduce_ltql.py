@@ -1,6 +1,6 @@
 """Logical Team Q-learning (Cassano and Sayed, 2021): its games, its peers and its operators.
 
-python experiments/reproduce_ltql.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_ltql.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

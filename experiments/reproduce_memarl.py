@@ -1,6 +1,6 @@
 """Reasoning about the others (thesis, chapter 3; ROMMEO): every figure, with verdicts.
 
-python experiments/reproduce_memarl.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_memarl.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

@@ -1,6 +1,6 @@
 """Soft options, alone and communicated one step late (thesis, chapter 4): every figure, with verdicts.
 
-python experiments/reproduce_options.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_options.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

@@ -1,6 +1,6 @@
 """QPLEX and its relatives on matrix games that no monotone joint value fits, with verdicts.
 
-python experiments/reproduce_qplex.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_qplex.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

@@ -1,6 +1,6 @@
 """QTRAN (Son et al., 2019): every table and figure of the paper, with verdicts.
 
-python experiments/reproduce_qtran.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_qtran.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 """
 

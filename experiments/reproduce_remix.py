@@ -1,6 +1,6 @@
 """ReMIX (Mei et al., 2023) and its relatives on DCG's predator-prey and on SMAX, with verdicts.
 
-python experiments/reproduce_remix.py [--figures ID ...] [--scale smoke|quick|paper] [--seeds N]
+python experiments/reproduce_remix.py [--figures ID ...] [--scale smoke|quick|long|paper] [--seeds N]
     [--out DIR] [--again] [--list]
 
 Figures on SMAX need JaxMARL; unless --figures names them, they are left out where it is not installed.

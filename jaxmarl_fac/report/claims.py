@@ -14,7 +14,14 @@ from jaxmarl_fac.loop import Result, train
 from jaxmarl_fac.report.verdicts import Measured, Rule
 from jaxmarl_fac.saved import to_json
 
-Scale = Literal["smoke", "quick", "paper"]
+#: Seconds; minutes on two CPU cores; hours on two CPU cores; the paper's own budget.
+Scale = Literal["smoke", "quick", "long", "paper"]
+
+
+def at_scale(scale: Scale, *, smoke: Any, quick: Any, paper: Any, long: Any = None) -> Any:
+    """The one for a scale; where none is given for "long", two cores can do what is for "paper"."""
+    return {"smoke": smoke, "quick": quick, "long": paper if long is None else long, "paper": paper}[scale]
+
 
 #: What runs came to, by folder and experiment (as JSON).
 Finished = dict[tuple[Path, str], Result]
@@ -64,13 +71,13 @@ class Workshop:
         self.training_seconds: dict[str, float] = {}
         self.earlier_seconds = 0.0  # that its runs took in other sessions, or for figures before this one
 
-    def choose(self, *, smoke: Any, quick: Any, paper: Any) -> Any:
-        """The one for the scale."""
-        return {"smoke": smoke, "quick": quick, "paper": paper}[self.scale]
+    def choose(self, *, smoke: Any, quick: Any, paper: Any, long: Any = None) -> Any:
+        """The one for the scale, see `at_scale`."""
+        return at_scale(self.scale, smoke=smoke, quick=quick, paper=paper, long=long)
 
-    def seeds(self, *, smoke: int, quick: int, paper: int) -> tuple[int, ...]:
+    def seeds(self, *, smoke: int, quick: int, paper: int, long: int | None = None) -> tuple[int, ...]:
         """Seed numbers: as many as the user asked for, else the scale's."""
-        return seed_numbers(self._seeds or self.choose(smoke=smoke, quick=quick, paper=paper))
+        return seed_numbers(self._seeds or self.choose(smoke=smoke, quick=quick, paper=paper, long=long))
 
     def train(self, name: str, experiment: Experiment) -> Result:
         """Run an experiment, or take up where it stopped, or read it if it is done.
@@ -101,7 +108,7 @@ class Claim:
         source: paper and figure.
         claim: what it says.
         rule: by which a reproduction counts, written before the run.
-        cost: an estimate for each scale.
+        cost: an estimate for each scale; that of "long", if not given, is that of "paper".
         make: does the work.
     """
 

@@ -17,13 +17,14 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.report.claims import Claim, Finished, Workshop
+from jaxmarl_fac.report.claims import Claim, Finished, Scale, Workshop
 from jaxmarl_fac.report.figures import save
 from jaxmarl_fac.report.page import plain, print_table, write_report
 from jaxmarl_fac.report.verdicts import Verdict
 from jaxmarl_fac.saved import to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "chex", "distrax", "jumanji", "numpy", "scipy")
+SCALES = get_args(Scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Options:
 
     Attributes:
         figures: ids of the figures to make; all of them if none is given.
-        scale: smoke (seconds), quick (minutes on two CPU cores) or paper (the paper's own budget).
+        scale: smoke (seconds), quick (minutes on two CPU cores), long (hours on two CPU cores) or paper (the
+            paper's own budget).
         seeds: seeds per algorithm, in place of the scale's own number.
         out: folder for pictures, JSON, the report and checkpoints.
         again: make figures anew that are already done.
@@ -56,13 +58,13 @@ def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) ->
     options = cli.parse(Options, argv, default=Options(out=out), description=title)
     if options.list:
         for claim in claims:
-            cost = ", ".join(f"{scale}: {estimate}" for scale, estimate in claim.cost.items())
+            cost = ", ".join(f"{scale}: {claim.cost.get(scale, claim.cost['paper'])}" for scale in SCALES)
             print(f"{claim.id}: {claim.source}\n    claim: {claim.claim}\n    cost:  {cost}")
         return cli.DONE
 
     wanted = _choose(claims, options.figures)
-    if options.scale not in ("smoke", "quick", "paper"):
-        raise BadInputError(f"unknown scale {options.scale!r}: choose smoke, quick or paper")
+    if options.scale not in SCALES:
+        raise BadInputError(f"unknown scale {options.scale!r}: choose from {', '.join(SCALES)}")
     if options.seeds is not None:
         seed_numbers(options.seeds)  # refuses before anything is made
     prepare_folder(options.out)

@@ -498,7 +498,7 @@ def cases():
 
     # Reproductions
     for name in REPRODUCTIONS:
-        yield [name, "--scale", "huge"], "unknown scale 'huge': choose smoke, quick or paper"
+        yield [name, "--scale", "huge"], "unknown scale 'huge': choose from smoke, quick, long, paper"
         yield [name, "--figures", "fig0"], "unknown figure 'fig0'"
         yield [name, "--figures"], "--figures needs ids"
         yield [name, "--seeds", "0"], "seeds must be at least 1, not 0"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import baselines
 from envs.matrix_games import n_step_matrix_game
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
+from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop, at_scale
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
@@ -55,13 +55,13 @@ ONE_HOT = "qmix, stages one-hot"
 def committed_experiment(name: str, scale: Scale, seeds: tuple[int, ...]) -> Experiment:
     """One learner on the game, with the settings of a scale."""
     algorithm_id = "qmix" if name == ONE_HOT else name
-    changed = {"smoke": SMOKE, "quick": QUICK, "paper": {}}[scale]
+    changed = at_scale(scale, smoke=SMOKE, quick=QUICK, paper={})
     return Experiment(
         algorithm=baselines.make(algorithm_id, **RELEASE | OWN[algorithm_id] | changed),
         environment=n_step_matrix_game(STEPS, one_hot_views=name == ONE_HOT),
         seeds=seeds,
-        env_steps={"smoke": 300, "quick": 60_000, "paper": 105_000}[scale],
-        evaluations={"smoke": 2, "quick": 60, "paper": 105}[scale],
+        env_steps=at_scale(scale, smoke=300, quick=60_000, paper=105_000),
+        evaluations=at_scale(scale, smoke=2, quick=60, paper=105),
         evaluation_episodes=1,  # greedy play of a game without chance
     )
 

@@ -68,8 +68,8 @@ def train(workshop: Workshop, name: str) -> dict[str, History]:
 
 
 def train_long(workshop: Workshop, name: str) -> dict[str, History]:
-    """The release's budget at scale `paper`; below `train`'s, whose runs it shares but for `FREE`'s."""
-    if workshop.scale != "paper" and name != FREE:
+    """The release's budget from the scale `long` on; below `train`'s, whose runs it shares but `FREE`'s."""
+    if workshop.scale in ("smoke", "quick") and name != FREE:
         return train(workshop, name)
     experiment = Experiment(
         algorithm=learner(name),

@@ -52,9 +52,9 @@ PAPER: dict[str, Any] = {
     "epsilon_steps": 100_000,
     "rollout_length": None,  # of policy gradients: an episode of each environment
 }
-#: What replaces it at the scale "quick", where agents need no memory: on 6 x 6 cells a view of 5 x 5 hides
-#: little. One update for 200 steps, as in Weighted QMIX's release. Replay holds all episodes, as the paper's
-#: does, where they are longer.
+#: What replaces it at the scales "quick" and "long" (which has more seeds), where agents need no memory: on
+#: 6 x 6 cells a view of 5 x 5 hides little. One update for 200 steps, as in Weighted QMIX's release. Replay
+#: holds all episodes, as the paper's does, where they are longer.
 QUICK: dict[str, Any] = {
     "recurrent": False,
     "batch_size": 32,
@@ -79,16 +79,20 @@ SMOKE: dict[str, Any] = {
     "learning_starts": 20,
     "epsilon_steps": 100,
 }
+SMALL_WORLD = {"agents": 4, "prey": 4, "height": 6, "width": 6, "time_limit": 30}
 #: The paper's world is `stag_hunt`'s default: 10 x 10 cells, 8 agents, 8 prey, 200 steps.
 WORLDS: dict[Scale, dict[str, Any]] = {
     "smoke": {"agents": 2, "prey": 2, "height": 3, "width": 4, "time_limit": 8},
-    "quick": {"agents": 4, "prey": 4, "height": 6, "width": 6, "time_limit": 30},
+    "quick": SMALL_WORLD,
+    "long": SMALL_WORLD,
     "paper": {},
 }
-#: For SMAX: the text's alpha, and at the scale "quick" networks and a budget that two cores can do.
+SMAX_QUICK = QUICK | {"env_steps": 200_000, "recurrent": True, "epsilon_steps": 20_000, "replay_size": 2_000}
+#: For SMAX: the text's alpha, and below the scale "paper" networks and a budget that two cores can do.
 SMAX: dict[Scale, dict[str, Any]] = {
     "smoke": SMOKE | {"env_steps": 1000, "update_period": 50},
-    "quick": QUICK | {"env_steps": 200_000, "recurrent": True, "epsilon_steps": 20_000, "replay_size": 2_000},
+    "quick": SMAX_QUICK,
+    "long": SMAX_QUICK | {"env_steps": 1_000_000, "epsilon_steps": 100_000},
     "paper": {"env_steps": FAMILY_ENV_STEPS["smax"], "update_period": 100},
 }
 
@@ -127,6 +131,6 @@ def ablation_rule(where: str, learned: Condition) -> Rule:
     )
 
 
-def cost(smoke: str, quick: str) -> Mapping[Scale, str]:
+def cost(smoke: str, quick: str, long: str) -> Mapping[Scale, str]:
     """A figure's cost at each scale."""
-    return {"smoke": smoke, "quick": quick, "paper": "accelerator"}
+    return {"smoke": smoke, "quick": quick, "long": long, "paper": "accelerator"}

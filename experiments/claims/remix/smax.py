@@ -19,7 +19,7 @@ from experiments.claims.remix.settings import (
     speeds,
 )
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
+from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop, at_scale
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
@@ -48,7 +48,7 @@ def smax_experiment(
         algorithm=algorithm,
         environment=envs.make(f"smax:{map_name}"),
         seeds=tuple(seeds),
-        evaluations={"smoke": 2, "quick": 20, "paper": 100}[scale],
+        evaluations=at_scale(scale, smoke=2, quick=20, long=20, paper=100),
         evaluation_episodes=2 if scale == "smoke" else 32,
         **run,
     )
@@ -148,7 +148,7 @@ CLAIMS = (
             learned=Every(tuple(map(_learned_on, BEST_ON))),
             given=f"5m_vs_6m, for a hard map that the paper does not name, is not judged. {LAST_RETURN}: ",
         ),
-        cost("5 min", "hours on 2 cores"),
+        cost("5 min", "hours on 2 cores", "a day on 2 cores"),
         fig2,
     ),
     Claim(
@@ -156,7 +156,7 @@ CLAIMS = (
         "ReMIX, figure 5, on SMAX 6h_vs_8z",
         "Leaving out any factor of the weights lowers the return, the Bellman error most.",
         ablation_rule("In place of MMM2, which SMAX lacks", BETTER_THAN_BEFORE),
-        cost("2 min", "hours on 2 cores"),
+        cost("2 min", "hours on 2 cores", "a day on 2 cores"),
         fig5_smax,
     ),
 )

@@ -30,7 +30,7 @@ from experiments.claims.remix.settings import (
     speeds,
 )
 from jaxmarl_fac.experiment import Experiment
-from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop
+from jaxmarl_fac.report.claims import Claim, Outcome, Scale, Workshop, at_scale
 from jaxmarl_fac.report.curves import (
     BETTER_THAN_BEFORE,
     LAST_RETURN,
@@ -72,7 +72,7 @@ def hunt_experiment(
         changed: settings of the algorithm in place of the scale's.
     """
     settings = PAPER | {"env_steps": FAMILY_ENV_STEPS["stag-hunt"], "alpha": 0.1}
-    settings |= {"smoke": SMOKE, "quick": QUICK, "paper": {}}[scale]
+    settings |= at_scale(scale, smoke=SMOKE, quick=QUICK, long=QUICK, paper={})
     algorithm, run = learner_and_run(name, "stag-hunt", settings | changed)
     game = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(punishments), 0), stag_hunt(**WORLDS[scale]))
     return Experiment(
@@ -80,7 +80,7 @@ def hunt_experiment(
         environment=game.replace(punishment=jnp.asarray(punishments, jnp.float32)),
         games=len(punishments),
         seeds=tuple(seeds),
-        evaluations={"smoke": 2, "quick": 30, "paper": 100}[scale],  # every 10,000 steps, as D.2 says
+        evaluations=at_scale(scale, smoke=2, quick=30, long=30, paper=100),  # every 10,000 steps, as D.2 says
         evaluation_episodes=2 if scale == "smoke" else 32,
         **run,
     )
@@ -161,7 +161,7 @@ def fig1_rule(punishment: float) -> Rule:
 
 def fig1(workshop: Workshop, punishment: float) -> Outcome:
     """Learning curves of all algorithms at one punishment."""
-    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    seeds = workshop.seeds(smoke=2, quick=4, long=10, paper=4)
     curves = {}
     for name in ALGORITHMS:
         measured, experiment = hunt(workshop, name, punishment, seeds)
@@ -213,7 +213,7 @@ def fall(weights: np.ndarray) -> Interval:
 
 def fig3(workshop: Workshop) -> Outcome:
     """How the weights of the sampled steps are distributed, over training, at p = -2."""
-    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    seeds = workshop.seeds(smoke=2, quick=4, long=10, paper=4)
     names = (REMIX, *WEIGHTED)
     figure, axes = panels(1, len(names), (4.6, 4.2))
     ours: dict[str, Any] = {}
@@ -286,7 +286,7 @@ def variants(
     workshop: Workshop, settings: Mapping[str, Mapping[str, Any]], punishment: float, title: str
 ) -> tuple[Figure, dict[str, Any], dict[str, Any], str]:
     """Train ReMIX with some settings changed, the first time with none, and draw and score the curves."""
-    seeds = workshop.seeds(smoke=2, quick=4, paper=4)
+    seeds = workshop.seeds(smoke=2, quick=4, long=10, paper=4)
     runs = {label: hunt(workshop, REMIX, punishment, seeds, **changed) for label, changed in settings.items()}
     measured, experiment = next(iter(runs.values()))
     curves = {label: run[0]["episode_return"] for label, run in runs.items()}
@@ -337,7 +337,7 @@ def _hunt_claim(figure: str) -> Claim:
         "ReMIX, figure 1",
         f"Stag hunt, p = {punishment:g}: {claim}, and ReMIX learns fastest.",
         fig1_rule(punishment),
-        cost("3 min", "25 min on 2 cores"),
+        cost("3 min", "25 min on 2 cores", "50 min on 2 cores"),
         partial(fig1, punishment=punishment),
     )
 
@@ -349,7 +349,11 @@ CLAIMS = (
         "ReMIX, figure 3",
         "Over training the weights fall, in ReMIX as in Weighted QMIX, and only ReMIX has medium ones.",
         FIG3_RULE,
-        cost("none after fig1_p2", "none after fig1_p2, else 10 min on 2 cores"),
+        cost(
+            "none after fig1_p2",
+            "none after fig1_p2, else 10 min on 2 cores",
+            "none after fig1_p2, else 25 min on 2 cores",
+        ),
         fig3,
     ),
     Claim(
@@ -357,7 +361,7 @@ CLAIMS = (
         "ReMIX, figure 4",
         "A least weight of .1 is good, higher ones are worse.",
         FIG4_RULE,
-        cost("40 s", "10 min on 2 cores"),
+        cost("40 s", "10 min on 2 cores", "25 min on 2 cores"),
         fig4,
     ),
     Claim(
@@ -365,7 +369,7 @@ CLAIMS = (
         "ReMIX, figure 5, on the stag hunt",
         "Leaving out any factor of the weights lowers the return, the Bellman error most.",
         ablation_rule("At p = -2", HUNTS),
-        cost("80 s", "15 min on 2 cores"),
+        cost("80 s", "15 min on 2 cores", "40 min on 2 cores"),
         fig5,
     ),
 )

@@ -165,7 +165,7 @@ def test_a_diverged_figure_does_not_stop_the_others(tmp_path, capsys):
     ("flags", "said"),
     [
         (["--figures", "three"], "unknown figure 'three': choose from one"),
-        (["--scale", "huge"], "unknown scale 'huge': choose smoke, quick or paper"),
+        (["--scale", "huge"], "unknown scale 'huge': choose from smoke, quick, long, paper"),
         (["--seeds", "0"], "the number of seeds must be at least 1, not 0"),
         (["--out", "/proc/nowhere"], "output folder /proc/nowhere cannot be written"),
     ],
