@@ -14,7 +14,6 @@ import jaxmarl_fac.all_cores  # noqa: F401  first: it has no effect once JAX is 
 
 # isort: split
 import dataclasses
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,6 +37,8 @@ from experiments.compare_runs import (
 from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.files import prepare_folder
+from jaxmarl_fac.hosts import Hosts, as_main, on_main
+from jaxmarl_fac.job import all_failed, is_main, warn
 from jaxmarl_fac.loop import InterruptedRunError
 from jaxmarl_fac.report.comparison import Comparison, FinishedRun
 from jaxmarl_fac.report.comparison_page import write_comparison
@@ -63,6 +64,7 @@ class Options:
         others: folders with finished runs of train.py or compare.py to compare as well.
         out: folder for report.html, its numbers, and the runs.
         modules: modules of your own that define what the runs of --from are made of.
+        hosts: other processes to train with.
     """
 
     algos: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ class Options:
     others: Annotated[tuple[Path, ...], tyro.conf.arg(name="from")] = ()
     out: Path = Path("runs/compare")
     modules: tuple[str, ...] = ()
+    hosts: Hosts = dataclasses.field(default_factory=Hosts)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,32 +86,40 @@ def main(argv: Sequence[str]) -> int:
     plan = plan_of(options)
     check_comparable(found, plan.pairs)
     check_folders(options.out, plan.pairs)
-    prepare_folder(options.out)
+    on_main(lambda: prepare_folder(options.out))
     for (algorithm, env), reason in plan.left_out.items():
         print(f"left out: {algorithm} on {env}: {reason}", flush=True)
     failed = {}
     for number, pair in enumerate(plan.pairs, start=1):
         title = f"{number} of {len(plan.pairs)}  {pair.name}"
         try:
-            done = finished(options.out, pair) or train_pair(options.out, pair, title)
+            done = finished(options.out, pair) if is_main() else None
+            if not as_main(done is not None):
+                done = train_pair(options.out, pair, title)
         except InterruptedRunError as stop:
             steps = f"{stop.result.env_steps:,} of {pair.experiment.env_steps:,} steps"
-            print(f"{title}: stopped after {steps}; the same command goes on", file=sys.stderr)
+            warn(f"{title}: stopped after {steps}; the same command goes on")
             return cli.STOPPED
         except (BadInputError, DivergedError) as error:  # the other pairs can still be compared
+            if not all_failed():  # the other processes are still training this one
+                raise
             failed[pair.algorithm, pair.env] = str(error)
-            print(f"{title}: {error}", file=sys.stderr)
+            warn(f"{title}: {error}")
             continue
-        found.append(done)
-        print(line_of(title, done), flush=True)
-    if not found:
+        if done and is_main():
+            found.append(done)
+            print(line_of(title, done), flush=True)
+    if not found and len(failed) == len(plan.pairs):
         raise BadInputError(f"no pair could be trained: {next(iter(failed.values()))}")
+    status = cli.FAILED if failed else cli.DONE
+    if not is_main():
+        return status
     comparison = comparison_of(found, plan, failed)
     report = write_comparison(
         comparison, "Comparison of algorithms", summary_of(comparison.runs.values()), options.out
     )
     print(f"report: {report}")
-    return cli.FAILED if failed else cli.DONE
+    return status
 
 
 def plan_of(options: Options) -> Plan:

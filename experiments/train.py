@@ -34,8 +34,8 @@ from jaxmarl_fac.algorithm import Algorithm
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import Experiment, MatmulPrecision, grid, seed_numbers
 from jaxmarl_fac.files import prepare_folder
-from jaxmarl_fac.hosts import Hosts
-from jaxmarl_fac.job import is_main
+from jaxmarl_fac.hosts import Hosts, on_main
+from jaxmarl_fac.job import is_main, warn
 from jaxmarl_fac.loop import InterruptedRunError, train
 from jaxmarl_fac.saved import to_json
 from jaxmarl_fac.settings import flags_class, is_float, leaves, replaced
@@ -130,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     run: Run = options.run
     out, mode = folder_and_mode(run)
     experiment.bind()  # refuses a game that the algorithm cannot play
-    prepare_folder(out)
+    on_main(lambda: prepare_folder(out))
     if isinstance(experiment.environment, MatrixGame) and pair.payoff is not None:
         describe_payoff(pair.payoff, experiment.environment)
     name = f"{pair.algo} on {pair.env or pair.payoff}"
@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
     except InterruptedRunError as stop:
         finish(cli.FAILED)
         steps = f"{stop.result.env_steps:,} of {experiment.env_steps:,}"
-        print(f"{name}: stopped after {steps} steps; the same command resumes it", file=sys.stderr)
+        warn(f"{name}: stopped after {steps} steps; the same command resumes it")
         return cli.STOPPED
     except DivergedError:
         finish(cli.FAILED)
@@ -167,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     finish(cli.DONE)
     for group, of_variant, lost in zip(experiment.groups, of_variants, diverged, strict=True):
         if lost:
-            print(f"error: {name}, {group}: diverged to NaN or infinity; see {out}", file=sys.stderr)
+            warn(f"error: {name}, {group}: diverged to NaN or infinity; see {out}")
             continue
         scores = [bootstrap_interval(each) for each in of_variant.T]
         shown = ", ".join(f"{score.value:.4g} [{score.low:.4g}, {score.high:.4g}]" for score in scores)

@@ -80,12 +80,14 @@ def _status(main: Callable[[Sequence[str]], int]) -> int:
         return main(sys.argv[1:])
     except BadInputError as error:
         print(f"error: {error}", file=sys.stderr)
+        job.end_if_alone(BAD_INPUT)
         return BAD_INPUT
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        job.warn(f"error: {error}")
         return FAILED
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        job.warn("stopped")
+        job.end_if_alone(STOPPED)
         return STOPPED
     except SystemExit:  # --help
         return DONE

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from envs.errors import BadInputError
 from jaxmarl_fac import job
@@ -36,9 +38,9 @@ LONGEST_WAIT = 86_400
 GREETING_SECONDS = 5.0
 #: Seconds without a sign of life after which a process counts as dead, if no connection has broken before.
 HEARTBEAT_SECONDS = 40
-#: Seconds that a process which has ended waits for the others: they end together, unless something was wrong
-#: with this one alone.
-SHUTDOWN_SECONDS = 50
+#: Seconds that a process which has ended waits for the others. Process 0 may draw and report long after them,
+#: and one that fails does not come to its end but exits, which the heartbeat tells.
+SHUTDOWN_SECONDS = 86_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def join(argv: Sequence[str]) -> None:
                 f"--coordinator auto: JAX found no cluster here ({error}); give HOST:PORT, --num-processes "
                 "and --process-id"
             ) from error
-        job.joined(jax.process_index(), jax.process_count())
+        job.joined(jax.process_index(), jax.process_count(), _meet_at_barrier)
     else:
         assert hosts.num_processes is not None and hosts.process_id is not None
         _meet(hosts, _digest(_without_flag(argv, "--process-id")))
@@ -100,11 +102,12 @@ def join(argv: Sequence[str]) -> None:
             cluster_detection_method="deactivate",
             **patience,  # type: ignore[arg-type]
         )
-        job.joined(hosts.process_id, hosts.num_processes)
+        job.joined(hosts.process_id, hosts.num_processes, _meet_at_barrier)
     if filtered:
         os.write(2, CONNECTED)
-    if not job.is_main():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # gloo's messages too
+    if job.is_main():
+        sys.stdout = open(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)  # noqa: SIM115
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what gloo prints
 
 
 def on_main(function: Callable[[], None]) -> None:
@@ -135,6 +138,13 @@ def agree(stop: bool, due: bool, chunk_size: int) -> tuple[bool, bool, int]:
     return bool(each[:, 0].any()), bool(each[0, 1]), int(each[0, 2])
 
 
+def as_main(decision: bool) -> bool:
+    """Process 0's decision, which may rest on files that others see later."""
+    if job.count() == 1:
+        return decision
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(decision)))
+
+
 def check_same(what: str, text: str) -> None:
     """Check that all processes have the same text.
 
@@ -148,6 +158,19 @@ def check_same(what: str, text: str) -> None:
         raise BadInputError(
             f"process {others[0]} has another {what} than process 0: give all processes the same command"
         )
+
+
+#: Numbers of barriers, as each can be used once.
+_barriers = itertools.count()
+
+
+def _meet_at_barrier(seconds: float) -> bool:
+    """Whether all processes call this within some seconds of each other."""
+    try:
+        multihost.get_barrier_sync_fn()(key=f"meet-{next(_barriers)}", timeout_ms=int(1000 * seconds))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def _flags(argv: Sequence[str]) -> Hosts:

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 from jaxmarl_fac.stderr_filter import ENDED
@@ -15,13 +16,23 @@ GONE = re.compile(
     re.IGNORECASE,
 )
 
+#: Seconds for which a process with an error waits for the others to come to one too.
+TOGETHER_SECONDS = 10.0
+
 _process, _processes = 0, 1
+_meet: Callable[[float], bool] | None = None
 
 
-def joined(process: int, processes: int) -> None:
-    """Remember that this is one of several processes."""
-    global _process, _processes
-    _process, _processes = process, processes
+def joined(process: int, processes: int, meet: Callable[[float], bool]) -> None:
+    """Remember that this is one of several processes.
+
+    Args:
+        process: its number.
+        processes: how many there are.
+        meet: waits until all processes call it, and tells whether they did within so many seconds.
+    """
+    global _process, _processes, _meet
+    _process, _processes, _meet = process, processes, meet
 
 
 def is_main() -> bool:
@@ -34,8 +45,27 @@ def count() -> int:
     return _processes
 
 
+def warn(text: str) -> None:
+    """Print what all processes have to say, once, on stderr."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
+
+
+def all_failed() -> bool:
+    """Whether all processes have come to an error, as they do if it has the same cause everywhere."""
+    return _meet is None or _meet(TOGETHER_SECONDS)
+
+
+def end_if_alone(status: int) -> None:
+    """End this process, in which an error came up, unless all have come to one: the others wait for it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not all_failed():
+        os._exit(status)
+
+
 def leave(error: Exception) -> NoReturn:
-    """End a process, one of several, in which an error came up: at once, as the others may wait for it."""
+    """End a process, one of several, at once, in which something failed that should not."""
     if GONE.search(str(error)):
         print(f"error: {ENDED}", file=sys.stderr, flush=True)
     else:

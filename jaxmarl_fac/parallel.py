@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -54,8 +55,13 @@ def lane_mesh(lanes: int) -> Mesh:
             f"{lanes} lane(s) cannot be spread over {jax.process_count()} processes: ask for more seeds, or "
             "use fewer processes"
         )
-    # First one of each process, then another of each.
-    by_turns = sorted(jax.devices(), key=lambda device: (device.local_hardware_id or 0, device.process_index))
+    # First one of each process, then another of each. A process knows no local_hardware_id of the others.
+    devices = sorted(jax.devices(), key=lambda device: device.id)
+    of_processes = [
+        [device for device in devices if device.process_index == process]
+        for process in range(jax.process_count())
+    ]
+    by_turns = [device for turn in itertools.zip_longest(*of_processes) for device in turn if device]
     chosen = {device.id for device in by_turns[: max(1, lanes)]}
     return Mesh(np.asarray([device for device in jax.devices() if device.id in chosen]), (AXIS,))
 

@@ -6,9 +6,10 @@
 import re
 import sys
 
-#: How the trace begins, and lines that belong to it.
-FATAL = re.compile(rb"F\d{4} .*distributed service detected fatal errors|terminate called")
-TRACE = re.compile(rb"[WEF]\d{4} |\*\*\* |\s+@ |\s+what\(\)|RPC: |Additional GRPC|:UNKNOWN:|\s*$")
+#: How the trace begins.
+FATAL = re.compile(
+    rb"F\d{4} .*distributed service detected fatal errors|terminate called .*'(?:gloo|xla|tsl|absl)"
+)
 #: Messages of JAX's distributed service and of gloo about what is said in one line anyway.
 NOISE = re.compile(
     rb"[WE]\d{4} .*(?:coordination|preemption|distributed)|Additional GRPC|:UNKNOWN:|\[Gloo\] "
@@ -20,19 +21,23 @@ CONNECTED = b"\0connected\n"
 
 
 def main() -> None:
-    """Copy stdin to stderr, but for the trace."""
-    hidden, message = False, SILENT
+    """Copy stdin to stderr until the process says that another is gone; of what follows nothing is of use."""
+    message = SILENT
     for line in sys.stdin.buffer:
         if line == CONNECTED:
             message = ENDED
             continue
-        if not hidden and FATAL.match(line):
-            hidden = True
-            line = f"error: {message}\n".encode()
-        elif (TRACE if hidden else NOISE).match(line):
+        if NOISE.match(line):
             continue
+        last = FATAL.match(line) is not None
+        if last:
+            line = f"error: {message}\n".encode()
         sys.stderr.buffer.write(line)
         sys.stderr.buffer.flush()
+        if last or line == f"error: {ENDED}\n".encode():
+            break
+    while sys.stdin.buffer.read(4096):  # so that the process can end
+        pass
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from jaxmarl_fac import cli
 from jaxmarl_fac.errors import DivergedError
 from jaxmarl_fac.experiment import seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
+from jaxmarl_fac.hosts import Hosts, as_main, on_main
+from jaxmarl_fac.job import is_main, warn
 from jaxmarl_fac.report.claims import Claim, Finished, Scale, Workshop
 from jaxmarl_fac.report.figures import save
 from jaxmarl_fac.report.page import plain, print_table, write_report
@@ -39,6 +41,7 @@ class Options:
         out: folder for pictures, JSON, the report and checkpoints.
         again: make figures anew that are already done.
         list: only list the figures, their claims and their cost.
+        hosts: other processes to train with.
     """
 
     figures: tuple[str, ...] | None = None
@@ -47,6 +50,7 @@ class Options:
     out: Path = Path("runs")
     again: bool = False
     list: bool = False
+    hosts: Hosts = dataclasses.field(default_factory=Hosts)
 
 
 def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) -> int:
@@ -67,26 +71,29 @@ def main(title: str, claims: Sequence[Claim], out: Path, argv: Sequence[str]) ->
         raise BadInputError(f"unknown scale {options.scale!r}: choose from {', '.join(SCALES)}")
     if options.seeds is not None:
         seed_numbers(options.seeds)  # refuses before anything is made
-    prepare_folder(options.out)
+    on_main(lambda: prepare_folder(options.out))
 
     failed = []
     finished: Finished = {}
     for claim in wanted:
         path = options.out / f"{claim.id}.json"
-        if not options.again and _is_done(path, options):
+        if not options.again and as_main(_is_done(path, options)):
             print(f"{claim.id}: done before; --again makes it anew")
             continue
         try:
             _make(claim, options, path, finished)
         except DivergedError as error:
             failed.append(claim.id)
-            print(f"{claim.id}: {error}", file=sys.stderr)
+            warn(f"{claim.id}: {error}")
+    status = cli.FAILED if failed else cli.DONE
+    if not is_main():
+        return status
     paths = [options.out / f"{claim.id}.json" for claim in claims]
     records = read_records([path for path in paths if path.exists()])
     report = write_report(title, records, options.out)
     print_table(records)
     print(f"report: {report}")
-    return cli.FAILED if failed else cli.DONE
+    return status
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -188,6 +195,7 @@ def _make(claim: Claim, options: Options, path: Path, finished: Finished) -> Non
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
     }
-    save(outcome.figure, path.with_suffix(".png"))
+    if is_main():
+        save(outcome.figure, path.with_suffix(".png"))
     write_text(path, json.dumps(record, indent=1))
     print(f"{claim.id}: {verdict} ({record['seconds']} s). {why}", flush=True)
