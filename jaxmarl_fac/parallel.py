@@ -13,8 +13,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from envs.errors import BadInputError
-
 AXIS = "seeds"
 #: Partition specs: a leading lane axis split over the devices, and a copy on every device.
 PER_LANE = PartitionSpec(AXIS)
@@ -45,16 +43,10 @@ def use_all_cores() -> None:
 
 
 def lane_mesh(lanes: int) -> Mesh:
-    """A mesh with one axis, "seeds", over at most `lanes` devices, of every process as many if possible.
+    """A mesh with one axis, "seeds", over at most `lanes` devices, but one of every process.
 
-    Raises:
-        BadInputError: for fewer lanes than processes.
+    Of every process as many as of another, if possible. With fewer lanes than processes some train copies.
     """
-    if lanes < jax.process_count():
-        raise BadInputError(
-            f"{lanes} lane(s) cannot be spread over {jax.process_count()} processes: ask for more seeds, or "
-            "use fewer processes"
-        )
     # First one of each process, then another of each. A process knows no local_hardware_id of the others.
     devices = sorted(jax.devices(), key=lambda device: device.id)
     of_processes = [
@@ -62,7 +54,7 @@ def lane_mesh(lanes: int) -> Mesh:
         for process in range(jax.process_count())
     ]
     by_turns = [device for turn in itertools.zip_longest(*of_processes) for device in turn if device]
-    chosen = {device.id for device in by_turns[: max(1, lanes)]}
+    chosen = {device.id for device in by_turns[: max(jax.process_count(), lanes)]}
     return Mesh(np.asarray([device for device in jax.devices() if device.id in chosen]), (AXIS,))
 
 

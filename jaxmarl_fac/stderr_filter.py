@@ -6,9 +6,11 @@
 import re
 import sys
 
-#: How the trace begins.
+#: How XLA begins to say that another process is gone; it always ends the process, a few lines later.
 FATAL = re.compile(
-    rb"F\d{4} .*distributed service detected fatal errors|terminate called .*'(?:gloo|xla|tsl|absl)"
+    rb"F\d{4} .*distributed service detected fatal errors|"
+    rb"E\d{4} .*coordination_service.*(?:Shutdown barrier .* failed|error polling|Polled an error)|"
+    rb"terminate called .*'(?:gloo|xla|tsl|absl)"
 )
 #: Messages of JAX's distributed service and of gloo about what is said in one line anyway.
 NOISE = re.compile(
@@ -27,11 +29,11 @@ def main() -> None:
         if line == CONNECTED:
             message = ENDED
             continue
-        if NOISE.match(line):
-            continue
         last = FATAL.match(line) is not None
         if last:
             line = f"error: {message}\n".encode()
+        elif NOISE.match(line):
+            continue
         sys.stderr.buffer.write(line)
         sys.stderr.buffer.flush()
         if last or line == f"error: {ENDED}\n".encode():
