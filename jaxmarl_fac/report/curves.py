@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.report.figures import learning_curves, panels
-from jaxmarl_fac.report.styles import PALETTE
+from jaxmarl_fac.report.styles import PALETTE, label_of
 from jaxmarl_fac.report.verdicts import Part
 from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
@@ -115,7 +115,7 @@ def draw_curves(
         steps, centre = np.arange(1, len(values) + 1), values.mean(1)
         margin = 1.96 * values.std(1) / np.sqrt(values.shape[1])
         colour = PALETTE[index]
-        axes.plot(steps, centre, dashes[index % len(dashes)], color=colour, label=name)
+        axes.plot(steps, centre, dashes[index % len(dashes)], color=colour, label=label_of(name))
         axes.fill_between(steps, centre - margin, centre + margin, color=colour, alpha=0.2, linewidth=0)
         if limits and name in limits:
             axes.axhline(limits[name], color=colour, linewidth=1, linestyle=(0, (1, 2)))

@@ -14,10 +14,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnnotationBbox, DrawingArea, HPacker, TextArea
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike
+from scipy.optimize import isotonic_regression
 
 from envs.errors import BadInputError
 from jaxmarl_fac.files import replacing
@@ -27,6 +30,8 @@ from jaxmarl_fac.statistics import Interval, learning_curve
 #: A frame around a cell and a marker that stand out on every colour of the maps.
 _ACCENT = "#D55E00"
 _COLOURS = "viridis"
+#: Height of a line's label.
+_LABEL_INCHES = 0.16
 #: Bars that stand for no algorithm, such as "paper" and "ours".
 _BARS = ("#BDBDBD", "#6A89B5", "#C9A66B", "#7FB59A")
 
@@ -222,7 +227,8 @@ def learning_curves(
 ) -> None:
     """One line for each algorithm: the IQM over seeds, with a band for its 95 % bootstrap interval.
 
-    The legend, to the right of the axes, says how many seeds there are.
+    Names stand to the right of the axes, each led to by the end of its line, so that lines which lie on one
+    another can be told apart; above them, how many seeds there are.
 
     Args:
         axes: where to draw.
@@ -233,8 +239,8 @@ def learning_curves(
         reference: value of a horizontal line.
         reference_label: what that line is, for the legend.
         title: above all.
-        legend: False leaves it out, for a panel beside another one that has it.
-        labels: for some algorithm ids, what the legend says instead of `styles.label_of`.
+        legend: False leaves the names out, for a panel beside another one that has them.
+        labels: for some algorithm ids, their names instead of `styles.label_of`.
 
     Raises:
         BadInputError: if there is no curve, or one whose length differs from that of `env_steps`.
@@ -255,37 +261,94 @@ def learning_curves(
     styles = line_styles(list(curves))
     seeds = {name: metric.shape[1] for name, metric in tables.items()}
     alike = len(set(seeds.values())) == 1
+    lines: list[Line2D] = []
     for name, metric in tables.items():
         centre, low, high = learning_curve(metric)
         shade, dashes = styles[name]
         label = (labels or {}).get(name, label_of(name)) + ("" if alike else f" ({_seeds(seeds[name])})")
-        if label.startswith("_"):  # matplotlib would leave it out of the legend
-            label = f" {label}"
         marker = "o" if len(centre) == 1 else None  # a lone evaluation is a point, not a line
-        axes.plot(steps[name], centre, dashes, color=shade, label=label, marker=marker)
+        lines += axes.plot(steps[name], centre, dashes, color=shade, label=label, marker=marker)
         axes.fill_between(steps[name], low, high, color=shade, alpha=0.2, linewidth=0)
     if reference is not None:
         grey = "0.45"
-        axes.axhline(
-            reference, color=grey, linewidth=1, linestyle=(0, (6, 4)), zorder=0, label=reference_label
+        lines.append(
+            axes.axhline(
+                reference, color=grey, linewidth=1, linestyle=(0, (6, 4)), zorder=0, label=reference_label
+            )
         )
     if legend:
-        shown = "IQM, 95 % band" + (f"\n{_seeds(max(seeds.values()))}" if alike else "")
-        box = axes.legend(  # beside the axes, where it hides no curve
-            title=shown,
-            loc="upper left",
-            bbox_to_anchor=(1.0, 1.0),
-            frameon=False,
-            alignment="left",
-            fontsize="small",
-            title_fontsize="small",
-        )
-        for text in box.get_texts():  # $ is a character of a folder's name, not the start of a formula
-            text.set_parse_math(False)
+        name_ends(axes, lines, "IQM, 95 % band" + (f"\n{_seeds(max(seeds.values()))}" if alike else ""))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.grid(alpha=0.25)
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+
+
+def name_ends(axes: Axes, lines: Sequence[Line2D], heading: str = "") -> None:
+    """Write the labels of lines to the right of their axes, each at the height of its line's end or near it.
+
+    Args:
+        axes: with its scale and limits.
+        lines: of these axes, at least one.
+        heading: above the labels.
+    """
+    low = axes.get_ylim()[0]
+    ends = [_end(line, low) for line in lines]
+    heights = [
+        (line.get_transform() - axes.transAxes).transform(end)[1]
+        for line, end in zip(lines, ends, strict=True)
+    ]
+    upwards = sorted(range(len(lines)), key=lambda place: (heights[place], -place))
+    inches = axes.get_position().height * axes.get_figure().get_figheight()  # type: ignore[union-attr]
+    gap = min(_LABEL_INCHES / inches, 1 / len(lines))
+    steps = gap * np.arange(len(lines))
+    # As near to the ends as labels can be that are `gap` apart and in their order.
+    places = isotonic_regression(np.asarray(heights)[upwards] - steps).x
+    places = np.clip(places, 0, 1 - steps[-1]) + steps
+    for place, index in zip(places, upwards, strict=True):
+        line = lines[index]
+        sample = DrawingArea(22, 8)
+        sample.add_artist(
+            Line2D(
+                [0, 22],
+                [4, 4],
+                color=line.get_color(),
+                linestyle=line.get_linestyle(),
+                linewidth=line.get_linewidth(),
+            )
+        )
+        # $ is a character of a folder's name, not the start of a formula.
+        name = TextArea(str(line.get_label()), textprops={"fontsize": "small", "parse_math": False})
+        axes.add_artist(
+            AnnotationBbox(
+                HPacker(children=[sample, name], align="center", pad=0, sep=4),
+                ends[index],
+                (1.06, place),
+                xycoords=line.get_transform(),
+                boxcoords="axes fraction",
+                box_alignment=(0, 0.5),
+                frameon=False,
+                pad=0,
+                annotation_clip=False,
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": line.get_color(),
+                    "linewidth": 0.7,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                    "relpos": (0, 0.5),
+                },
+            )
+        )
+    if heading:
+        axes.text(1.06, 1.04, heading, transform=axes.transAxes, va="bottom", fontsize="small")
+
+
+def _end(line: Line2D, low: float) -> tuple[float, float]:
+    """The last point of a line that is finite; the lower corner of the axes at its end if none is."""
+    xs, ys = (np.asarray(data, np.float64) for data in line.get_data())
+    (finite,) = np.nonzero(np.isfinite(ys))
+    return (float(xs[finite[-1]]), float(ys[finite[-1]])) if len(finite) else (float(xs[-1]), low)
 
 
 def bar_counts(

@@ -84,9 +84,7 @@ def cards(workshop: Workshop) -> Outcome:
 
     seeds = len(last[EXACT])
     figure, axes = panels(1, 2, (7.0, 3.9), f"A private card and a public action each: {seeds} seeds")
-    learning_curves(
-        axes[0, 0], env_steps, curves, reference=OPTIMUM, ylabel="greedy value, IQM over seeds", legend=False
-    )
+    learning_curves(axes[0, 0], env_steps, curves, reference=OPTIMUM, ylabel="greedy value")
     counts = {
         name: [float(np.mean(np.abs(table - value) < 0.01)) for value in VALUES]
         for name, table in last.items()

@@ -13,7 +13,7 @@ from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_BEFORE, gain_over_before
-from jaxmarl_fac.report.figures import learning_curves, panels
+from jaxmarl_fac.report.figures import learning_curves, name_ends, panels
 from jaxmarl_fac.report.styles import label_of, line_styles
 from jaxmarl_fac.report.verdicts import Part, Rule, share
 from jaxmarl_fac.statistics import bootstrap_interval
@@ -62,11 +62,11 @@ def team_mdp(workshop: Workshop) -> Outcome:
                 f"{outcome:g}": int(number) for outcome, number in zip(outcomes, counts, strict=True)
             },
         }
-    figure, axes = panels(1, 2, (5.6, 3.9))
+    figure, axes = panels(1, 2, (6.2, 3.9))
     figure.suptitle(
         f"Line world: greedy play without noise, equal steps and equal epsilon ({len(steps) - 1} tests)"
     )
-    learning_curves(axes[0, 0], steps, returns, reference=10, title="return", legend=False)
+    learning_curves(axes[0, 0], steps, returns, reference=10, title="return")
     styles = line_styles(list(returns))
     for name, values in returns.items():
         shade, dashes = styles[name]
@@ -76,15 +76,7 @@ def team_mdp(workshop: Workshop) -> Outcome:
     axes[0, 1].xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0, 1].grid(alpha=0.25)
     seeds = returns["ltql-tabular"].shape[1]
-    axes[0, 1].legend(
-        title=f"{seeds} seeds; left: IQM, 95 % band",
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        fontsize="small",
-        title_fontsize="small",
-        alignment="left",
-    )
+    name_ends(axes[0, 1], axes[0, 1].lines, f"{seeds} seeds")
     equals = [name for name, each in shares.items() if name != "ltql-tabular" and each.value >= 0.95]
     why = (
         f"Return 10 at the end on: {format_shares(shares)} of {seeds} seeds"

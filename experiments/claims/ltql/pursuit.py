@@ -169,9 +169,7 @@ def catch_prey(workshop: Workshop) -> Outcome:
         f"{budget.iterations:,} updates for each of {seeds} seeds"
     )
     steps = arrays["ltql"]["env_steps"]
-    learning_curves(
-        axes[0, 0], steps, {n: t["win_rate"] for n, t in arrays.items()}, ylabel="win rate", legend=False
-    )
+    learning_curves(axes[0, 0], steps, {n: t["win_rate"] for n, t in arrays.items()}, ylabel="win rate")
     learning_curves(axes[0, 1], steps, {n: t["episode_return"] for n, t in arrays.items()})
     bar_counts(
         axes[1, 0],

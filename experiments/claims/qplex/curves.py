@@ -33,7 +33,7 @@ def curves(workshop: Workshop) -> Outcome:
         solved = ours[game]["qplex"]["greedy_optimal_fraction"]
         measured[f"share of qplex's seeds at 8 on {GAMES[game][0]}"] = solved
 
-    figure, axes = panels(1, 3, (4.6, 3.4))
+    figure, axes = panels(1, 3, (5.6, 3.4))
     seeds = len(histories["vdn"]["matrix-qtran"].last["episode_return"])
     for column, (game, (title, payoff)) in enumerate(GAMES.items()):
         arrays = {name: histories[name][game].arrays() for name in ALGORITHMS}
@@ -44,7 +44,6 @@ def curves(workshop: Workshop) -> Outcome:
             ylabel="greedy reward",
             reference=float(payoff.max()),
             title=title,
-            legend=column == len(GAMES) - 1,
         )
     figure.suptitle(f"Greedy reward on matrix games, ε = 1, {seeds} seeds")
     reached = "; ".join(

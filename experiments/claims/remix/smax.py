@@ -85,7 +85,7 @@ def battle(workshop: Workshop, name: str, map_name: str, **changed: Any) -> Any:
 
 def fig2(workshop: Workshop) -> Outcome:
     """Learning curves on three maps of SMAX."""
-    figure, axes = panels(1, len(MAPS), (4.6, 3.6), "ReMIX figure 2, on SMAX")
+    figure, axes = panels(1, len(MAPS), (5.6, 3.6), "ReMIX figure 2, on SMAX")
     ours: dict[str, Any] = {"maps": [each._asdict() for each in REMIX_MAPS]}
     measured: dict[str, Any] = {}
     for axis, map_name in zip(axes[0], MAPS, strict=True):
@@ -99,7 +99,6 @@ def fig2(workshop: Workshop) -> Outcome:
             title=map_name,
             ylabel="greedy return",
             reference=SMAX_OPTIMUM,
-            legend=map_name == MAPS[-1],
         )
         ours[map_name] = scores(curves)
         on_map = labelled("last return", ours[map_name]) | gain_over_before(curves)

@@ -5,8 +5,10 @@ import os
 import numpy as np
 import pytest
 from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.image import imread
+from matplotlib.offsetbox import AnnotationBbox
 from matplotlib.patches import Rectangle
 
 from envs.errors import BadInputError
@@ -31,7 +33,7 @@ def qmix_has_a_style(monkeypatch):
 
 def render(axes):
     """Draw all there is, so that a warning or an error while drawing fails the test."""
-    axes.figure.canvas.draw()
+    FigureCanvasAgg(axes.figure).draw()
 
 
 # Files
@@ -192,6 +194,43 @@ def test_heat_map_of_one_value_and_of_another_rank(axes):
 # Learning curves
 
 
+def boxes_beside(axes):
+    """The names of lines beside the axes, from the top, each with its box in pixels."""
+    found = [child for child in axes.get_children() if isinstance(child, AnnotationBbox)]
+    names = [box.offsetbox.get_children()[1].get_children()[0] for box in found]
+    shown = [(name.get_text(), name.get_window_extent()) for name in names]
+    return sorted(shown, key=lambda each: -each[1].y0)
+
+
+def names_beside(axes):
+    return [name for name, _ in boxes_beside(axes)]
+
+
+def test_lines_on_one_another_have_names_that_do_not_overlap():
+    """Also where there are more than fit beside their ends, and whatever the scale."""
+    _, grid = figures.panels(1, 1, (5, 4))
+    axes = grid[0, 0]
+    curves = {f"a{index}": np.full((3, 2), 5.0 if index else 5000.0) for index in range(12)}
+    axes.set(yscale="log", ylim=(1, 10_000))
+    figures.learning_curves(axes, [0, 1, 2], curves)
+    render(axes)
+    boxes = [box for _, box in boxes_beside(axes)]
+    assert names_beside(axes) == [f"a{index}" for index in range(12)]
+    assert all(upper.y0 >= lower.y1 for upper, lower in itertools.pairwise(boxes))
+    inside = axes.get_window_extent()
+    assert all(inside.y0 - 9 < box.y0 and box.y1 < inside.y1 + 9 and box.x0 > inside.x1 for box in boxes)
+    end = axes.transData.transform((2, 5000))[1]
+    assert abs((boxes[0].y0 + boxes[0].y1) / 2 - end) < 6
+
+
+def test_a_line_that_ends_in_nan_has_its_name_at_its_last_number(axes):
+    figures.learning_curves(
+        axes, [0, 1], {"a": [[0.0], [5.0]], "b": [[9.0], [math.nan]], "c": [[math.nan]] * 2}
+    )
+    render(axes)
+    assert names_beside(axes) == ["b", "a", "c"]
+
+
 def test_learning_curves_draw_iqm_and_band(axes):
     steps = np.array([0, 1000, 2000])
     curves = {
@@ -214,9 +253,8 @@ def test_learning_curves_draw_iqm_and_band(axes):
         assert (heights.min(), heights.max()) == pytest.approx((bottom, top))
     assert to_hex(axes.collections[0].get_facecolor()[0]) == "#123456"
 
-    legend = axes.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["QMIX", "vdn", "optimum"]
-    assert legend.get_title().get_text() == "IQM, 95 % band\n4 seeds"
+    assert names_beside(axes) == ["optimum", "vdn", "QMIX"]  # by their ends, from the top
+    assert axes.texts[-1].get_text() == "IQM, 95 % band\n4 seeds"
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("steps", "reward", "game")
 
 
@@ -224,7 +262,7 @@ def test_learning_curves_say_how_many_seeds_each_has(axes):
     curves = {"vdn": np.zeros((2, 3)), "qmix": np.zeros((2, 1))}
     figures.learning_curves(axes, [0, 2_000_000], curves)
     render(axes)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["vdn (3 seeds)", "QMIX (1 seed)"]
+    assert names_beside(axes) == ["vdn (3 seeds)", "QMIX (1 seed)"]
     assert "2M" in [tick.get_text() for tick in axes.get_xticklabels()]
 
 
@@ -234,7 +272,7 @@ def test_learning_curves_of_runs_of_different_lengths(axes):
     figures.learning_curves(axes, steps, curves, labels={"vdn": "_$vdn", "none": "x"})
     render(axes)
     assert [list(line.get_xdata()) for line in axes.lines] == [[0, 10], [0, 20, 40]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [" _$vdn", "QMIX"]
+    assert names_beside(axes) == ["QMIX", "_$vdn"]
     with pytest.raises(BadInputError, match="curve of qmix"):
         figures.learning_curves(axes, {"vdn": [0, 10], "qmix": [0, 20]}, curves)
 
@@ -245,7 +283,7 @@ def test_learning_curves_of_diverged_seeds_and_of_one_evaluation():
     figures.learning_curves(grid[0, 1], [0], {"vdn": [[1, 2, 3]]})
     render(grid[0, 0])
     np.testing.assert_array_equal(grid[0, 0].lines[0].get_ydata(), [2, math.nan])
-    assert grid[0, 0].get_legend() is None
+    assert names_beside(grid[0, 0]) == [] and names_beside(grid[0, 1]) == ["vdn"]
     assert grid[0, 1].lines[0].get_marker() == "o"
 
 
