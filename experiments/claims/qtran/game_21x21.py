@@ -16,6 +16,7 @@ from jaxmarl_fac.loop import Result
 from jaxmarl_fac.report.claims import Claim, Outcome, Workshop
 from jaxmarl_fac.report.curves import BETTER_THAN_RANDOM, gain_over_random
 from jaxmarl_fac.report.figures import heat_map, panels
+from jaxmarl_fac.report.styles import label_of
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled, share
 from jaxmarl_fac.statistics import Interval, bootstrap_interval
 
@@ -67,7 +68,7 @@ def fig2(workshop: Workshop) -> Outcome:
         arrays = results[name].history.arrays()
         symbol = {"q_jt": "$Q_{jt}$", "q_prime": "$Q'_{jt}$"}[values]
         for column, moment in enumerate(MOMENTS):
-            title = f"{name}: {symbol}, step {arrays['env_steps'][moment]:,}"
+            title = f"{label_of(name)}: {symbol}, step {arrays['env_steps'][moment]:,}"
             _map(axes[row, column], arrays[values][moment, 0], title)
     base, alt = (ours[name]["gap"] for name in results)
     why = (
@@ -127,7 +128,7 @@ def fig8_11(workshop: Workshop) -> Outcome:
         else:
             measured[_right(name)] = share((greedy == right).all(1))
         symbol = "$Q_{tot}$" if values == "q_tot" else "$Q'_{jt}$"
-        _map(axes[0, column], ours[name][values], f"{name}: mean {symbol}")
+        _map(axes[0, column], ours[name][values], f"{label_of(name)}: mean {symbol}")
     seeds, steps = len(greedy), result.history.last_env_steps
     figure.suptitle(
         f"QTRAN figures 8 to 11: 21x21 game after {steps:,} steps, means over {seeds} seeds; circle: argmax"
