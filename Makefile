@@ -81,6 +81,7 @@ wheel: environment ## Build the wheel and the sdist into dist/, and try both in 
 	DIST=dist $(BIN)/python -m pytest tests/test_release.py -m slow
 
 clean: ## Remove the environments and all caches, but keep results
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/jaxmarl_fac"
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
