@@ -536,4 +536,5 @@ def plot(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) ->
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
     cli.run(main)
