@@ -7,8 +7,9 @@ python experiments/benchmark.py variants [--setting NAME] [--count N] ...
 
 For each algorithm and number of seeds: seed-updates per second (one update of one seed, including acting,
 environment steps and replay), compile seconds, bytes per seed, and, except for recurrent agents, the floating
-point operations counted by XLA and their rate relative to a large matrix product in the same run. The suites
-predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
+point operations and the bytes that XLA counts, their rate relative to a large matrix product in the same run,
+and the roofline: what bounds an update, a matrix product's rate or a large copy's, and what share of that
+bound is reached (above 100 % where caches serve what XLA counts as memory). The suites predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
 part of an iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment
 steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours; with
 `--env-steps` the table has the mean greedy return over the last half of so many steps too (where the episodes
@@ -60,6 +61,8 @@ from jaxmarl_fac.statistics import bootstrap_interval
 
 #: Side of the square matrices whose product measures the machine's peak rate.
 SIDE = 2048
+#: What is copied to measure the rate of memory: more than caches hold.
+COPY_BYTES = 2**28
 #: The most evaluations where returns are compared.
 EVALUATIONS = 1000
 #: Repetitions of each measurement; we report the minimum, since interference only ever slows a run down.
@@ -217,14 +220,15 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError("--jaxmarl is for the suite pqn on its own game: leave it out")
     jaxmarl = None if options.jaxmarl is None else JaxMARLPQN(options.jaxmarl)
     prepare_folder(options.out)
-    product = matrix_product()
+    product, copy = matrix_product(), memory_copy()
     peak = max(measure_product(product) for _ in range(REPETITIONS))
+    bandwidth = max(measure_copy(copy) for _ in range(REPETITIONS))
     rows = []
     for algo, experiment in tqdm(planned, disable=None):
         measured = measure(experiment, options.seconds, suite.parts, jaxmarl)
         names = [algo, suite.jaxmarl][: len(measured)]
         rows += [{"algo": name, **row} for name, row in zip(names, measured, strict=True)]
-        peak = max(peak, measure_product(product))
+        peak, bandwidth = max(peak, measure_product(product)), max(bandwidth, measure_copy(copy))
     if steps is not None:
         returns = {
             algo: train(experiment).history.arrays()["episode_return"][1:]  # the first one is before training
@@ -237,6 +241,7 @@ def main(argv: Sequence[str]) -> int:
             row["return"] = bootstrap_interval(curve[len(curve) // 2 :].mean(axis=0)).to_json()
     for row in rows:
         row["gflops_share"] = row["gflops"] / peak if row["gflops"] else None
+        row |= roofline(row, peak, bandwidth)
         alone = [other for other in rows if other["algo"] == row["algo"] and other["seeds"] == 1]
         row["times_one_seed"] = row["seed_updates_per_s"] / alone[0]["seed_updates_per_s"] if alone else None
 
@@ -246,6 +251,7 @@ def main(argv: Sequence[str]) -> int:
         "trained": steps,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
         "matrix_product_gflops": peak,
+        "copy_gbytes_per_s": bandwidth,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")},
     }
     if suite.parts:
@@ -322,7 +328,8 @@ def measure(
     # XLA counts the body of a loop once: a single step of an episode, or a single minibatch.
     settings = leaves(experiment.algorithm)
     loops = "minibatches" in settings or ("recurrent" in settings and settings["recurrent"].value)
-    flops = None if loops else program.flops_per_iteration()
+    costs = None if loops else program.iteration_costs()
+    flops, accessed = (costs[name] / program.block if costs else None for name in ("flops", "bytes accessed"))
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(training.lanes)) / seeds
     training.run(program.schedule.warmup)
@@ -340,6 +347,7 @@ def measure(
         "bytes_per_seed": kept,
         "scratch_bytes_per_seed": memory.temp_size_in_bytes * program.mesh.size / seeds,
         "flops_per_update": flops,
+        "bytes_per_update": accessed,
         "gflops": flops * seeds / taken / period / 1e9 if flops else None,
     }
     if parts:
@@ -467,11 +475,49 @@ def measure_product(product: Callable[[], jax.Array]) -> float:
     return 2 * SIDE**3 * jax.device_count() / (time.perf_counter() - start) / 1e9
 
 
+def memory_copy() -> Callable[[], jax.Array]:
+    """A function that reads and writes `COPY_BYTES` on every device at once, compiled."""
+    add = jax.jit(lambda a: a + 1)
+    arrays = [jax.device_put(jnp.zeros(COPY_BYTES // 4, jnp.float32), device) for device in jax.devices()]
+
+    def run() -> jax.Array:
+        return jax.block_until_ready([add(array) for array in arrays])[0]
+
+    run()
+    return run
+
+
+def measure_copy(copy: Callable[[], jax.Array]) -> float:
+    """The rate of `memory_copy` over all devices, read and written, in GB/s."""
+    start = time.perf_counter()
+    copy()
+    return 2 * COPY_BYTES * jax.device_count() / (time.perf_counter() - start) / 1e9
+
+
+def roofline(row: Mapping[str, Any], gflops: float, gbytes: float) -> dict[str, Any]:
+    """What bounds an update, and what share of the bound's rate is reached; None where XLA counts nothing.
+
+    Args:
+        row: of one algorithm and number of seeds.
+        gflops: of a matrix product, in GFLOP/s.
+        gbytes: of a copy, in GB/s.
+    """
+    if not row["flops_per_update"]:
+        return {"bound": None, "bound_share": None}
+    seconds = {
+        "arithmetic": row["flops_per_update"] / gflops / 1e9,
+        "memory": row["bytes_per_update"] / gbytes / 1e9,
+    }
+    bound = max(seconds, key=seconds.__getitem__)
+    return {"bound": bound, "bound_share": row["seed_updates_per_s"] * seconds[bound]}
+
+
 def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
     """The table of results, preceded by the machine's data."""
     lines = [
         f"{machine['env']} on {machine['device']}; a {SIDE} x {SIDE} matrix product runs at "
-        f"{machine['matrix_product_gflops']:.0f} GFLOP/s.",
+        f"{machine['matrix_product_gflops']:.0f} GFLOP/s, a large copy at "
+        f"{machine['copy_gbytes_per_s']:.0f} GB/s.",
         "",
     ]
     if "env_steps_per_s" in machine:
@@ -500,6 +546,8 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
         "times one seed": lambda row: f"{row['times_one_seed']:.1f}" if row["times_one_seed"] else "",
         "share of matrix product": lambda row: f"{row['gflops_share']:.0%}" if row["gflops_share"] else "",
         "FLOPs per update": lambda row: f"{row['flops_per_update']:,.0f}" if row["flops_per_update"] else "",
+        "bytes per update": lambda row: f"{row['bytes_per_update']:,.0f}" if row["bytes_per_update"] else "",
+        "bound by, share": lambda row: f"{row['bound']}, {row['bound_share']:.0%}" if row["bound"] else "",
         "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}" if row["bytes_per_seed"] else "",
         "scratch bytes per seed": lambda row: (
             f"{row['scratch_bytes_per_seed']:,.0f}" if row["scratch_bytes_per_seed"] else ""

@@ -184,10 +184,6 @@ class Program:
         ).compile()
         return compiled
 
-    def flops_per_iteration(self) -> float:
-        """Floating point operations of one lane's iteration with an update, as counted by XLA."""
-        return self.iteration_costs()["flops"] / self.block
-
     def iteration_costs(self) -> dict[str, float]:
         """XLA's cost analysis of an iteration with an update of one block of lanes on one device."""
         sharding = lane_sharding(Mesh(self.mesh.devices[:1], self.mesh.axis_names))

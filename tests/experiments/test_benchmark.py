@@ -22,6 +22,8 @@ def test_the_benchmark_writes_a_table_that_adds_up(tmp_path, capsys):
         assert row["gflops_share"] == pytest.approx(
             row["gflops"] / result["machine"]["matrix_product_gflops"]
         )
+        assert row["bytes_per_update"] > row["flops_per_update"] / 100
+        assert row["bound"] in ("arithmetic", "memory") and row["bound_share"] > 0
         # 20,000 transitions of 2 actions, a float32 reward and a discount, 18 of them in a row of 128 bytes,
         # and the learner beside them.
         assert 20_000 * 128 / 18 < row["bytes_per_seed"] < 20_000 * 128 / 18 + 50_000
@@ -51,6 +53,16 @@ def test_the_suite_of_predator_prey_measures_its_parts(tmp_path):
     assert (
         "409 times a second" in table and f"{machine['bytes_per_transition']} bytes per transition" in table
     )
+
+
+def test_the_roofline_is_the_slower_of_arithmetic_and_memory():
+    """1e6 FLOPs take 10 us at 100 GFLOP/s; 3e6 bytes 30 us at 100 GB/s, 3e5 bytes 3 us."""
+    row = {"flops_per_update": 1e6, "bytes_per_update": 3e6, "seed_updates_per_s": 20_000.0}
+    assert benchmark.roofline(row, 100.0, 100.0) == {"bound": "memory", "bound_share": pytest.approx(0.6)}
+    row["bytes_per_update"] = 3e5
+    assert benchmark.roofline(row, 100.0, 100.0) == {"bound": "arithmetic", "bound_share": pytest.approx(0.2)}
+    uncounted = benchmark.roofline(row | {"flops_per_update": None}, 100.0, 100.0)
+    assert uncounted == {"bound": None, "bound_share": None}
 
 
 def test_iterations_come_in_whole_updates():
