@@ -9,11 +9,12 @@ For each algorithm and number of seeds: seed-updates per second (one update of o
 environment steps and replay), compile seconds, bytes per seed, and, except for recurrent agents, the floating
 point operations and the bytes that XLA counts, their rate relative to a large matrix product in the same run,
 and the roofline: what bounds an update, a matrix product's rate or a large copy's, and what share of that
-bound is reached (above 100 % where caches serve what XLA counts as memory). The suites predator-prey and pursuit add the speed of the environment alone, the size of replay, and the share of each
-part of an iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment
-steps per second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours; with
-`--env-steps` the table has the mean greedy return over the last half of so many steps too (where the episodes
-of all environments end together, as in MPE, the return at one moment depends on where in an episode training
+bound is reached (above 100 % where caches serve what XLA counts as memory). The suites predator-prey and
+pursuit add the speed of the environment alone, the size of replay, and the share of each part of an
+iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment steps per
+second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours; with `--env-steps` the
+table has the mean greedy return over the last half of so many steps too (where the episodes of all
+environments end together, as in MPE, the return at one moment depends on where in an episode training
 stopped). `benchmark.py tpu --help` tells of training that is compiled for TPUs that are not there,
 `benchmark.py variants --help` of many settings in one program.
 """
