@@ -6,6 +6,7 @@ from experiments.claims.qtran import (
     overview,
     predator_prey,
     random_games,
+    speed,
     squeeze,
     state_value,
     theory,
@@ -20,6 +21,7 @@ CLAIMS = (
     *overview.CLAIMS,
     *squeeze.CLAIMS,
     *predator_prey.CLAIMS,
+    *speed.CLAIMS,
     *squeeze.DRAWINGS,
     *predator_prey.DRAWINGS,
 )

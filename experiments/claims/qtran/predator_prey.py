@@ -24,6 +24,7 @@ from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Condition, Part, Rule, labelled
 
 PENALTIES = (0.5, 1.0, 1.5)
+PAPER: Scale = "paper"
 #: What replaces table 5's settings at the scale "quick". There every predator sees all, as in the authors'
 #: release: on a 5x5 grid the paper's 5x5 cells around each hide little, and V_jt is not needed. An update
 #: costs far more than a step, so there are four steps to each; replay keeps them all, since catches become
@@ -117,28 +118,39 @@ def optimal_return(game: PredatorPrey) -> float:
     return float(value.mean())
 
 
-def fig4(workshop: Workshop, predators: int, penalty: float) -> Outcome:
-    """Train all algorithms on all penalties, unless that is done, and draw and score one of them."""
+def train_prey(
+    workshop: Workshop, predators: int, penalty: float, names: Sequence[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Train algorithms on all penalties, unless that is done.
+
+    Returns:
+        Environment steps `(evaluations,)`, and each algorithm's returns at one penalty,
+        `(evaluations, seeds)`.
+    """
     seeds = workshop.seeds(smoke=2, quick=5, paper=5)
-    game = PENALTIES.index(penalty)
-    curves, changed = {}, ""
-    for name in NAMES:
+    curves = {}
+    for name in names:
         experiment = prey_experiment(predators, name, workshop.scale, seeds)
-        result = workshop.train(f"prey-{predators}-{name}", experiment)
-        arrays = result.history.arrays()
-        returns = arrays["episode_return"]
-        curves[name] = returns.reshape(len(returns), len(PENALTIES), len(seeds))[:, game]
-        paper = prey_experiment(predators, name, "paper", seeds)
-        views: Any = (experiment.environment, paper.environment)
-        changed = settings_diff(experiment, paper, ("full_view", *(game.full_view for game in views)))
+        arrays = workshop.train(f"prey-{predators}-{name}", experiment).history.arrays()
+        returns = arrays["episode_return"].reshape(len(arrays["env_steps"]), len(PENALTIES), len(seeds))
+        curves[name] = returns[:, PENALTIES.index(penalty)]
+    return arrays["env_steps"], curves
+
+
+def fig4(workshop: Workshop, predators: int, penalty: float) -> Outcome:
+    """Train all algorithms, and draw and score them at one penalty."""
+    env_steps, curves = train_prey(workshop, predators, penalty, NAMES)
+    experiment, paper = (
+        prey_experiment(predators, NAMES[-1], scale, (0,)) for scale in (workshop.scale, PAPER)
+    )
+    views: Any = (experiment.environment, paper.environment)
+    changed = settings_diff(experiment, paper, ("full_view", *(game.full_view for game in views)))
     reference = None
     if predators == 2:  # four predators and two prey have too many placements
         reference = optimal_return(envs.make(f"predator-prey-{predators}", penalty=penalty))  # type: ignore[arg-type]
-    letter = "abcdef"[3 * (predators == 4) + game]
+    letter = "abcdef"[3 * (predators == 4) + PENALTIES.index(penalty)]
     title = f"QTRAN figure 4{letter}: N = {predators}, P = {penalty:g}"
-    figure = curves_figure(
-        arrays["env_steps"], curves, title, reference, "greedy return of 100 steps", zero=True
-    )
+    figure = curves_figure(env_steps, curves, title, reference, "greedy return of 100 steps", zero=True)
     last = scores(curves)
     ours = {
         "last_return": last,

@@ -674,6 +674,26 @@ CASES |= {
     ("qtran", f"fig4{letter}"): fig4(penalty, predators)
     for letter, penalty, predators in zip("abcdef", (0.5, 1.0, 1.5) * 2, (2,) * 3 + (4,) * 3, strict=True)
 }
+CASES["qtran", "speed_penalty"] = (
+    {"*over*P = 0.5": i(1, 1.5), "*over*P = 1.5": i(1.6, 2), "interval*": i(1, 2)},
+    [
+        ({"*over*P = 1.5": i(1.4, 2)}, PARTLY),
+        ({"*over*P = 1.5": i(0.9, 2)}, NOT),
+        *(({f"interval*P = {penalty}": i(0, 2)}, UNDECIDED) for penalty in ("0.5", "1", "1.5")),
+    ],
+)
+CASES["qtran", "speed_agents"] = (
+    {"*over*N = 2*": i(1, 1.5), "*over*N = 4*": i(1.6, 2), "interval*": i(1, 2)},
+    [
+        *(({f"*over*N = 4, P = {penalty}": i(1.4, 2)}, PARTLY) for penalty in ("0.5", "1", "1.5")),
+        ({"*over*N = 4*": i(1, 2)}, NOT),
+        *(
+            ({f"interval*N = {team}, P = {penalty}": i(0, 2)}, UNDECIDED)
+            for team in (2, 4)
+            for penalty in ("0.5", "1", "1.5")
+        ),
+    ],
+)
 CASES["opponents", "gradients"] = gradients()
 CASES["opponents", "overview"] = numbers(
     "overview",

@@ -7,7 +7,7 @@ import pytest
 
 from envs.predator_prey import predator_prey as predator_prey_game
 from experiments import reproduce_qtran
-from experiments.claims.qtran import predator_prey, squeeze
+from experiments.claims.qtran import predator_prey, speed, squeeze
 from experiments.claims.qtran.game_3x3 import learner
 from experiments.claims.qtran.predator_prey import PENALTIES, optimal_return, prey_experiment
 from experiments.claims.qtran.squeeze import NAMES, optima, squeeze_experiment, steps_to
@@ -132,6 +132,19 @@ def test_last_returns_and_steps():
     assert steps_to(np.asarray([[0.0], [0.96], [0.5], [0.95]]), env_steps) == 30  # for good
     assert steps_to(np.asarray([[0.0], [0.96], [0.95], [0.95]]), env_steps) == 10
     assert steps_to(np.asarray([[0.0], [0.96], [0.5], [0.94]]), env_steps) is None
+
+
+def test_how_much_slower_one_variant_is():
+    """Half of 10 after 20 and 30 steps against 10 and 10: two and three times as slow, or never."""
+    steps = np.asarray([0, 10, 20, 30])
+    alt = np.asarray([[0, 0], [5, 6], [1, 9], [9, 9]])
+    base = np.asarray([[0, 0], [4, 4], [5, 4], [9, 7]])
+    np.testing.assert_array_equal(speed.steps_to_half(base, steps, 10.0), [20, 30])
+    found = speed.slowness({"qtran-alt": alt, "qtran-base": base}, steps, 10.0)
+    assert (found.value, found.low, found.high) == (2.5, 2, 3)
+    never = speed.slowness({"qtran-alt": alt, "qtran-base": base * 0}, steps, 10.0)
+    assert (never.value, never.low, never.high) == (3, 3, 3)  # all 30 steps
+    assert speed.slowness({"qtran-alt": alt, "qtran-base": base}, steps, -1.0).value == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
