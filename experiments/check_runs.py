@@ -4,6 +4,7 @@ Reads a JSON list of command lines from stdin and writes the list of their `prob
 process of its own, because building a game initialises JAX's backends, which sweep.py must not do.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from envs.errors import BadInputError
 from experiments import train
 from jaxmarl_fac import cli
+from jaxmarl_fac.saved import to_json
 from jaxmarl_fac.settings import Leaf, can_vary, leaves
 
 #: In place of a flag that is no setting of the algorithm.
@@ -23,10 +25,10 @@ def problem(argv: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         `bad`: an error message for invalid input. `unplayable`: an error message if the algorithm cannot play
-        the game. `unknown`: the flags that this algorithm and game do not have. `varying`: those that
-        can have several values within one program.
+        the game. `unknown`: the flags that this algorithm and game do not have. `varying`: of those that can
+        have several values within one program, the values. `experiment`: a digest of what it is a run of.
     """
-    found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": [], "varying": []}
+    found: dict[str, Any] = {"bad": "", "unplayable": "", "unknown": [], "varying": {}, "experiment": ""}
     try:
         pair = cli.peek(train.Pair, argv)
         algorithm, _, parameters = train.resolve(pair)
@@ -44,10 +46,14 @@ def problem(argv: Sequence[str]) -> dict[str, Any]:
     except BadInputError as error:
         found["unplayable"] = str(error)
         return found
-    settings = leaves(algorithm)
-    found["varying"] = [
-        flag for flag in names if can_vary(settings.get(flag[2:].replace("-", "_"), NO_SETTING))
-    ]
+    if experiment.variants:
+        return found | {
+            "bad": f"{experiment.variants[0][0]} must be a number, not a list: list the values of a sweep"
+        }
+    settings = leaves(experiment.algorithm)
+    given = {flag: settings.get(flag[2:].replace("-", "_"), NO_SETTING) for flag in names}
+    found["varying"] = {flag: leaf.value for flag, leaf in given.items() if can_vary(leaf)}
+    found["experiment"] = hashlib.sha256(json.dumps(to_json(experiment)).encode()).hexdigest()
     return found
 
 

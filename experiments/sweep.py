@@ -13,6 +13,7 @@ by return, a picture shows all of them, and the command of the best one is print
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,10 @@ def main(argv: Sequence[str]) -> int:
         while waiting:
             groups = {group.job: group for group in grouped(waiting, options.out, more, together)}
             waiting = []
+            for job in groups:  # a run whose sweep was killed may still be there
+                if job.folder.exists():
+                    with locked(job.folder):
+                        pass
             for number, (job, ended) in enumerate(engine(list(groups)), start=1):
                 if ended.status == cli.STOPPED:
                     return cli.STOPPED
@@ -131,7 +136,8 @@ def check(chosen: Sequence[Mapping[str, Any]], file: Path) -> tuple[list[Run], d
         raise BadInputError(f"sweep file {file}: no run can be played: {problems[0]['unplayable']}")
     runs, rows = [], {}
     for index, (settings, problem) in enumerate(zip(chosen, problems, strict=True)):
-        run = Run(index, settings, frozenset(flag.removeprefix("--") for flag in problem["varying"]))
+        varying = {flag.removeprefix("--"): value for flag, value in problem["varying"].items()}
+        run = Run(index, settings, varying, problem["experiment"])
         if problem["unplayable"]:
             rows[index] = run.row(NOT_PLAYABLE, problem["unplayable"])
         else:
@@ -178,4 +184,5 @@ def line_of(row: Row) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the jobs save and stop
     cli.run(main)

@@ -99,12 +99,26 @@ def here(jobs: Sequence[Job]) -> Iterator[tuple[Job, Ended]]:
 
 def run(command: Sequence[str]) -> int:
     """Run a command; returns its exit status."""
-    with subprocess.Popen(command) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:  # the child gets the signal too: let it finish its checkpoint
-            child.wait()
-            return cli.STOPPED
+    try:
+        return wait_for(subprocess.Popen(command, process_group=0))
+    except KeyboardInterrupt:
+        return cli.STOPPED
+
+
+def wait_for(child: subprocess.Popen[bytes]) -> int:
+    """The exit status of a process in a group of its own; it is told to save and stop if we are stopped.
+
+    Raises:
+        KeyboardInterrupt: and whatever else stops us, once it has ended.
+    """
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(POLL_SECONDS)  # Ray's way to stop us waits for a next line
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
 
 
 class Logged:
@@ -124,14 +138,13 @@ class Logged:
         path = self._job.folder.absolute() / OUTPUT
         with path.open("wb") as output:
             child = subprocess.Popen(
-                self._job.command, stdout=output, stderr=subprocess.STDOUT, cwd=self._place
+                self._job.command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._place,
+                process_group=0,
             )
-            try:
-                status = child.wait()
-            except BaseException:  # the cluster takes the job away: let it write its checkpoint
-                child.send_signal(signal.SIGINT)
-                child.wait()
-                raise
+            status = wait_for(child)
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or [
             line.strip() for line in lines if line.strip()

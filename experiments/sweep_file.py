@@ -19,7 +19,10 @@ MAX_RUNS = 10_000
 #: Up to here a float represents every whole number, and NumPy can draw them.
 MAX_EXACT_INT = 2**53
 #: Flags of train.py that sweep.py sets itself, or that are not settings of a run.
-RESERVED = ("out", "list", "help")
+RESERVED = (
+    *("out", "list", "help", "combine"),
+    *("coordinator", "num-processes", "process-id", "connect-seconds"),
+)
 #: W&B's keys of a sweep file. Those that are not read here affect W&B's pages and its own search only.
 KEYS = (
     *("method", "parameters", "run_cap", "program", "command", "metric", "early_terminate", "controller"),
@@ -211,8 +214,8 @@ def _sweep(content: Any) -> Sweep:
             )
         if name.replace("-", "_") in {known.replace("-", "_") for known in parameters}:
             raise BadInputError(f"parameter {name} appears twice, with - and with _: remove one")
-        if name in RESERVED:
-            raise BadInputError(f"parameter {name}: leave it out, every run gets its own output folder")
+        if name.replace("_", "-") in RESERVED:
+            raise BadInputError(f"parameter {name}: leave it out, the sweep itself says that to each run")
         try:
             parameters[name] = _parameter(spec)
         except BadInputError as error:

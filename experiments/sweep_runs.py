@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from jaxmarl_fac.statistics import bootstrap_interval, iqm
 
 #: The table, in a sweep's output folder.
 TABLE = "sweep.json"
+#: All that sweeps have finished in this folder.
+ALL_FINISHED = "finished.json"
 #: States of a run in the table.
 FINISHED, FAILED, NOT_PLAYABLE = "finished", "failed", "not playable"
 #: A run's row in the table.
@@ -31,17 +33,19 @@ class Run:
     Attributes:
         index: its number.
         settings: by name.
-        varying: names of those that can have several values within one program.
+        varying: the values of those that can have several within one program.
+        experiment: a digest of what it is a run of: a file that it reads may change.
     """
 
     index: int
     settings: Mapping[str, Any]
-    varying: frozenset[str] = frozenset()
+    varying: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    experiment: str = ""
 
     @property
     def values(self) -> tuple[float, ...]:
         """Values of the settings that can vary, in the order of their names."""
-        return tuple(float(self.settings[name]) for name in sorted(self.varying))
+        return tuple(self.varying[name] for name in sorted(self.varying))
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -68,6 +72,7 @@ class Run:
             **more,
             "settings": _as_json(self.settings),
             "command": self.command,
+            "experiment": self.experiment,
         }
 
 
@@ -115,7 +120,9 @@ def grouped(runs: Sequence[Run], out: Path, more: Sequence[str], together: int) 
     """
     programs: dict[Any, dict[tuple[float, ...], list[Run]]] = {}
     for run in runs:
-        programs.setdefault((run.fixed, run.varying), {}).setdefault(run.values, []).append(run)
+        programs.setdefault((run.fixed, tuple(sorted(run.varying))), {}).setdefault(run.values, []).append(
+            run
+        )
     return [
         _group(variants[start : start + together], out, more)
         for variants in (list(map(tuple, program.values())) for program in programs.values())
@@ -133,14 +140,15 @@ def _group(variants: Sequence[tuple[Run, ...]], out: Path, more: Sequence[str]) 
         several = {name: values for name, values in several.items() if len(set(values)) > 1}
         flags = [*flags_of({**first.settings, **several}), "--combine=zip"]
         about = f"{len(variants)} runs in one program: "
-    job = Job((*more, *flags), out / _folder_name(first, flags), about + shlex.join(flags))
+    what = [*flags, *(same[0].experiment for same in variants)]
+    job = Job((*more, *flags), out / _folder_name(first, what), about + shlex.join(flags))
     return Group(tuple(variants), job)
 
 
-def _folder_name(run: Run, flags: Sequence[str]) -> str:
-    """The same for the same flags, in whatever sweep."""
+def _folder_name(run: Run, what: Sequence[str]) -> str:
+    """The same for the same flags and experiments, in whatever sweep."""
     names = [str(run.settings.get(name) or "payoff") for name in ("algo", "env")]
-    code = hashlib.sha256("\0".join(flags).encode(errors="surrogatepass")).hexdigest()[:8]
+    code = hashlib.sha256("\0".join(what).encode(errors="surrogatepass")).hexdigest()[:8]
     return re.sub(r"[^\w.-]+", "-", "_".join([*names, code]))[-100:]
 
 
@@ -151,20 +159,32 @@ def flags_of(settings: Mapping[str, Any]) -> list[str]:
 
 def read_finished(out: Path, runs: Iterable[Run]) -> dict[int, Row]:
     """Rows of those runs, by index, that an earlier call finished in the same output folder."""
-    try:
-        before = json.loads((out / TABLE).read_text(encoding="utf-8"))
-        finished = {row["command"]: row for row in before if row["status"] == FINISHED}
-    except (OSError, ValueError, KeyError, TypeError):  # none, or of an older version
-        return {}
+    finished = _read_all(out)
+    found = {run.index: finished.get(_key(run.command, run.experiment)) for run in runs}
     return {
-        run.index: {**finished[run.command], "run": run.index}
-        for run in runs
-        if run.command in finished and (out / finished[run.command]["folder"] / "metrics.npz").exists()
+        index: {**row, "run": index}
+        for index, row in found.items()
+        if row and (out / row["folder"] / "metrics.npz").exists()
     }
 
 
-def write_table(out: Path, rows: Iterable[Row]) -> list[Row]:
-    """Write the table, the best run first; returns it."""
+def _key(command: str, experiment: str) -> str:
+    return f"{experiment} {command}"
+
+
+def _read_all(out: Path) -> dict[str, Row]:
+    """All finished runs of an output folder, also those of other sweeps, by command and experiment."""
+    try:
+        rows: dict[str, Row] = json.loads((out / ALL_FINISHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return rows
+
+
+def write_table(out: Path, rows: Collection[Row]) -> list[Row]:
+    """Write the table, the best run first, and keep what is finished for other sweeps; returns the table."""
+    finished = {_key(row["command"], row["experiment"]): row for row in rows if row["status"] == FINISHED}
+    write_text(out / ALL_FINISHED, json.dumps(_read_all(out) | finished, indent=1, allow_nan=False))
 
     def rank(row: Row) -> tuple[bool, float, float, int]:
         """By return, then by the lower end of its interval; without a return last."""

@@ -19,16 +19,17 @@ def use_compile_cache() -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    folder = cache_folder() / _processor()
     try:
+        folder = cache_folder() / _processor()
         folder.mkdir(parents=True, exist_ok=True)
         _make_room(folder)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # Half of a small run's time goes into programs that take less than the second that JAX sets.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # An entry that was cut off, by a full disk or a killed process, is compiled again.
+    # An entry that was cut off, by a full disk or a killed process, is compiled anew in every run from then
+    # on, which is no reason to worry anybody.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
 

@@ -49,6 +49,14 @@ def test_a_folder_that_cannot_be_made_is_done_without(unset, monkeypatch, tmp_pa
     compile_cache.use_compile_cache()
     assert unset == {}
 
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    compile_cache.use_compile_cache()
+    assert unset == {}
+
 
 def test_the_oldest_entries_go_when_there_are_too_many(unset, monkeypatch, tmp_path):
     compile_cache.use_compile_cache()

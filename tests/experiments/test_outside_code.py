@@ -110,7 +110,8 @@ def test_settings_are_flags_and_checked_by_sweeps(my_team):
     assert experiment.algorithm.step_size == 0.5
     flags = ["--algo=my_team:MeanReward", "--env=my_team:agreement", "--env-steps=40"]
     found = problem([*flags, "--epsilon=0.1", "--bonus=3"])
-    assert found == {"bad": "", "unplayable": "", "unknown": [], "varying": ["--epsilon"]}
+    assert found.pop("experiment")
+    assert found == {"bad": "", "unplayable": "", "unknown": [], "varying": {"--epsilon": 0.1}}
     assert problem([*flags, "--gamma=0.1"])["unknown"] == ["--gamma"]
 
 

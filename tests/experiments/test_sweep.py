@@ -8,8 +8,9 @@ import pytest
 from matplotlib.image import imread
 
 from envs.errors import BadInputError
-from experiments import check_runs, sweep, sweep_engines, sweep_file
+from experiments import check_runs, sweep, sweep_engines, sweep_file, sweep_picture
 from jaxmarl_fac import cli
+from jaxmarl_fac.files import locked
 
 SWEEPS = Path(sweep.__file__).parent / "sweeps"
 
@@ -151,7 +152,8 @@ BAD_FILES = [
     (GRID + "{'--a': 2}", "parameter '--a': a name is a letter, then letters, digits, "),
     (GRID + "{'a b': 2}", "parameter 'a b': a name is a letter, then letters, digits, "),
     (GRID + "{null: 2}", "parameter None: a name is a letter, then letters, digits, "),
-    (GRID + "{out: x}", "parameter out: leave it out, every run gets its own output folder"),
+    (GRID + "{process_id: 1}", "parameter process_id: leave it out, the sweep itself says that to each run"),
+    (GRID + "{out: x}", "parameter out: leave it out, the sweep itself says that to each run"),
     (GRID + "{a: null}", "parameter a: None needs value: or values: before it"),
     (GRID + "{a: [1, 2]}", "parameter a: [1, 2] needs value: or values: before it"),
     (GRID + "{a: 2025-11-26}", "parameter a: datetime.date(2025, 11, 26) needs value: or values: before it"),
@@ -389,6 +391,53 @@ def test_the_same_command_goes_on(sweeping, capsys):
     assert sweeping(text, [])[0] == cli.DONE
 
 
+def test_another_file_is_another_run_and_other_sweeps_keep_theirs(sweeping, tmp_path):
+    """By the same command: a payoff file has changed. What was finished with the old one is found again."""
+    payoff = tmp_path / "game.json"
+    text = f"method: grid\nparameters: {{payoff: '{payoff}', algo: iql-tabular"
+    text += ", step_size: {values: [.1, .2]}}"
+    found = []
+    for game, outcomes in (
+        ("[[1, 0], [0, 2]]", [[1.0, 2]]),
+        ("[[5, 0], [0, 9]]", [[5.0, 9]]),
+        ("[[1, 0], [0, 2]]", []),
+    ):
+        payoff.write_text(game)
+        _, table, _ = sweeping(text, outcomes)
+        found.append([row["return"] for row in table])
+    assert found == [[2, 1], [9, 5], [2, 1]]
+
+
+def test_a_run_that_goes_on_without_its_sweep_is_not_trained_twice(sweeping, bad_input):
+    text = SMALL + "  step_size: {values: [.1, .2]}"
+    _, _, started = sweeping(text, [cli.STOPPED])
+    folder = Path(started[0][-1].removeprefix("--out="))
+    with locked(folder), bad_input("is in use by process"):
+        sweeping(text, [])
+
+
+def test_the_picture_shows_whatever_a_sweep_varies(tmp_path):
+    """Among it one setting alone, extremes, text, numbers as text, more than fit, and what is no formula."""
+    odd = [1e-4, "1e-3", 10**400, float("inf"), None, True, "a$b_c$d" * 9, [1, 2], 0.5, 1e38]
+    rows = [
+        {"run": run, "return": None if run % 3 else float(run), "settings": {"one": value, "two": run * 0.01}}
+        for run, value in enumerate(odd * 3)
+    ]
+    assert imread(sweep_picture.draw(rows, tmp_path)).std() > 0
+    alone = [
+        {"run": run, "return": each, "settings": {"x": 10.0**run}} for run, each in enumerate((1.0, None))
+    ]
+    assert imread(sweep_picture.draw(alone, tmp_path)).std() > 0
+    few = sweep_picture._axis("x", [1e38, "1e-3", 1e-4], np.arange(3))
+    assert few.ticks == [(0, "0.0001"), (0.5, "0.001"), (1, "1e+38")] and few.heights.tolist() == [1, 0.5, 0]
+    texts = sweep_picture._axis("x", ["e12", "e2", "e0"], np.asarray([2, 1, 0]))
+    assert [text for _, text in texts.ticks] == ["e0", "e2", "e12"]
+    uniform = sweep_picture._axis("x", list(np.linspace(0.01, 1, 50)), np.arange(50))
+    np.testing.assert_allclose(uniform.heights, np.linspace(0, 1, 50), atol=1e-12)
+    powers = sweep_picture._axis("x", list(np.logspace(-5, -1, 50)), np.arange(50))
+    np.testing.assert_allclose(powers.heights, np.linspace(0, 1, 50), atol=1e-12)
+
+
 def test_what_is_refused_together_is_tried_by_itself(sweeping):
     """Such as for want of memory."""
     text = SMALL + "  step_size: {values: [.1, .2]}"
@@ -443,6 +492,11 @@ def test_what_cannot_be_played_is_listed_and_the_rest_runs(sweeping, capsys):
         ("algo: vdn, env: matrix-qtran, hidden: {value: [16, a]}", "run 0: Error parsing --hidden"),
         ("algo: vdn, env: matrix-qtran, env_steps: 1.5", "run 0: Error parsing --env-steps"),
         (
+            "algo: vdn, env: matrix-qtran, gamma: {value: [.9, .8]}",
+            "run 0: gamma must be a number, not a list",
+        ),
+        ("algo: vdn, env: matrix-qtran, gamma: '[.9, .8]'", "run 0: gamma must be a number, not a list"),
+        (
             "algo: {values: [sac, ddpg]}, env: matrix-qtran",
             "no run can be played: the algorithm needs continuous actions",
         ),
@@ -457,7 +511,8 @@ def test_bad_settings_are_refused_before_any_run(sweeping, bad_input, parameters
 def test_runs_are_checked_in_a_process_of_their_own():
     lines = [["--algo=vdn", "--env=matrix-qtran", "--hidden=[16, 16]", "--double_q=True"], ["--algo=x"]]
     fine, wrong = sweep.find_problems(lines)
-    assert fine == {"bad": "", "unplayable": "", "unknown": [], "varying": []}
+    digest = fine.pop("experiment")
+    assert fine == {"bad": "", "unplayable": "", "unknown": [], "varying": {}} and len(digest) == 64
     assert "unknown algorithm 'x'" in wrong["bad"]
 
 
@@ -479,7 +534,7 @@ def test_the_sweep_itself_starts_no_backend(tmp_path):
     """It would hold a GPU's memory, or the TPU, that its runs need."""
     code = (
         "import sys, sweep\n"
-        "no = {'bad': '', 'unplayable': '', 'unknown': [], 'varying': []}\n"
+        "no = {'bad': '', 'unplayable': '', 'unknown': [], 'varying': {}, 'experiment': 'x'}\n"
         "sweep.find_problems = lambda lines: [no for _ in lines]\n"
         "sweep.sweep_engines.run = lambda command: 1\n"
         f"status = sweep.main(['sweeps/qtran_weights.yaml', '--out', {str(tmp_path)!r}])\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import sweep_engines
-from experiments.sweep_engines import OUTPUT, Cluster, Ended, Job
+from experiments.sweep_engines import OUTPUT, Cluster
 from jaxmarl_fac import cli
 
 ROOT = Path(__file__).parents[2]
@@ -32,31 +32,37 @@ if "wrong" in words:
 """
 
 
-def engine_of(name, folder):
-    if name == "ray":
-        pytest.importorskip("ray")
-        return sweep_engines.on_ray(Cluster())
-    pytest.importorskip("submitit")
-    return sweep_engines.on_slurm(Cluster(executor="local", hours=0.1), folder / "slurm")
+#: Runs three jobs on an engine, in a process without JAX, as a sweep is: Ray forks, and JAX has threads.
+ENGINE = """
+import json, sys
+from pathlib import Path
+from experiments import sweep_engines
+from experiments.sweep_engines import Cluster, Job
+local = Cluster(executor="local", hours=0.1)
+ray = sys.argv[1] == "ray"
+engine = sweep_engines.on_ray(Cluster()) if ray else sweep_engines.on_slurm(local, Path("slurm"))
+words = ("wrong", "first", "second")
+jobs = [Job((word, "job"), Path("out", word), word, script=Path("script.py")) for word in words]
+print(json.dumps({job.about: ended for job, ended in engine(jobs)}))
+"""
 
 
 @pytest.mark.parametrize("name", ["ray", "slurm"])
-def test_a_failed_job_is_told_and_does_not_end_the_others(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where relative paths begin, on a cluster too
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    Path("here.txt").write_text("read")
-    jobs = [
-        Job((word, "job"), Path("out", word), word, script=script) for word in ("wrong", "first", "second")
-    ]
-    ended = {job.about: how for job, how in engine_of(name, tmp_path)(jobs)}
-    assert ended == {
-        "wrong": Ended(cli.BAD_INPUT, "this is wrong"),
-        "first": Ended(cli.DONE),
-        "second": Ended(cli.DONE),
+def test_a_failed_job_is_told_and_does_not_end_the_others(name, tmp_path):
+    pytest.importorskip("ray" if name == "ray" else "submitit")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "here.txt").write_text("read")  # where relative paths begin, on a cluster too
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ENGINE, name]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE)
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "wrong": [cli.BAD_INPUT, "this is wrong"],
+        "first": [cli.DONE, ""],
+        "second": [cli.DONE, ""],
     }
-    assert Path("out/first/done").read_text() == Path("out/second/done").read_text() == "read"
-    assert Path("out/first", OUTPUT).read_text() == "first job\n"
+    out = tmp_path / "out"
+    assert (out / "first" / "done").read_text() == (out / "second" / "done").read_text() == "read"
+    assert (out / "first" / OUTPUT).read_text() == "first job\n"
 
 
 @pytest.mark.parametrize(
