@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import importlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +115,7 @@ def wait_for(child: subprocess.Popen[bytes]) -> int:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return child.wait(POLL_SECONDS)  # Ray's way to stop us waits for a next line
     except BaseException:
-        child.send_signal(signal.SIGINT)
+        child.terminate()  # which saves as SIGINT does; that one Ray's workers block, and so do their children
         child.wait()
         raise
 
