@@ -115,7 +115,7 @@ def wait_for(child: subprocess.Popen[bytes]) -> int:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return child.wait(POLL_SECONDS)  # Ray's way to stop us waits for a next line
     except BaseException:
-        child.terminate()  # which saves as SIGINT does; that one Ray's workers block, and so do their children
+        child.terminate()  # saves as SIGINT does, which Ray's workers and their children block
         child.wait()
         raise
 
