@@ -374,7 +374,10 @@ def _growable(experiment: Experiment) -> tuple[Any, ...]:
 
 
 def _mean_return(history: History) -> float:
-    return float(np.nanmean(history.last["episode_return"]))  # of the variants that have not diverged
+    """Of the variants that have not diverged; NaN if all have."""
+    returns = history.last["episode_return"]
+    defined = returns[~np.isnan(returns)]
+    return float(np.mean(defined)) if defined.size else float("nan")
 
 
 def _score(metrics: Any) -> float:
