@@ -21,7 +21,7 @@ from jaxmarl_fac import cli
 TRAIN = Path(__file__).with_name("train.py")
 #: What a job on a cluster says, in its folder.
 OUTPUT = "output.txt"
-#: Seconds between two looks at SLURM's queue, and that jobs on Ray have to save when the sweep is stopped.
+#: Seconds between two looks at a job or at SLURM's queue, and that Ray's jobs have to save when stopped.
 POLL_SECONDS, STOP_SECONDS = 2, 60
 
 

@@ -13,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxmarl_fac.report.figures import panels, save
+from jaxmarl_fac.tracking import shortened
 
 #: In the output folder.
 PICTURE = "sweep.png"
@@ -125,13 +126,8 @@ def _places(name: str, texts: Sequence[str], known: Sequence[str]) -> Axis:
     return Axis(
         name,
         np.asarray([heights[text] for text in texts]),
-        [(heights[text], _shortened(text)) for text in shown],
+        [(heights[text], shortened(text, MAX_LETTERS)) for text in shown],
     )
-
-
-def _shortened(text: str) -> str:
-    half = MAX_LETTERS // 2
-    return text if len(text) <= MAX_LETTERS else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _scale(name: str, values: np.ndarray) -> Axis:

@@ -132,11 +132,11 @@ class WandbTracker:
             "resume": "allow",
             "config": config,
             "project": project,
-            "group": _shortened(group, MAX_NAME_LENGTH),
+            "group": shortened(group, MAX_NAME_LENGTH),
             "tags": list(
-                dict.fromkeys(_shortened(tag.strip(), MAX_TAG_LENGTH) for tag in tags if tag.strip())
+                dict.fromkeys(shortened(tag.strip(), MAX_TAG_LENGTH) for tag in tags if tag.strip())
             ),
-            "name": _shortened(name, MAX_NAME_LENGTH),
+            "name": shortened(name, MAX_NAME_LENGTH),
             "dir": str(out),
             "reinit": "create_new",  # variants have a run each, side by side
         }
@@ -240,7 +240,7 @@ def _kept_id(folder: Path) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else None
 
 
-def _shortened(text: str, most: int) -> str:
+def shortened(text: str, most: int) -> str:
     """`text` cut to at most `most` characters in the middle: paths often differ at their ends."""
     if len(text) <= most:
         return text

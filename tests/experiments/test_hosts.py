@@ -487,26 +487,21 @@ def test_the_stack_trace_of_a_lost_coordinator_is_one_line():
 
 
 def told_by_the_filter(connected, message):
-    done = subprocess.run(
-        [sys.executable, str(FILTER)],
-        input=f"{connected}W1127 12:00:00.0 77 xla.cc:1] kept\nbefore\n\n{TRACE}after\n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (line,) = re.fullmatch(r"W1127 .* kept\nbefore\n\n(.*)\n", done.stderr).groups()
+    told = filtered(f"{connected}W1127 12:00:00.0 77 xla.cc:1] kept\nbefore\n\n{TRACE}after\n")
+    (line,) = re.fullmatch(r"W1127 .* kept\nbefore\n\n(.*)\n", told).groups()
     assert line.startswith(f"error: {message}")
 
 
+def filtered(text):
+    """What the filter lets through."""
+    return subprocess.run(
+        [sys.executable, str(FILTER)], input=text, capture_output=True, text=True, check=True
+    ).stderr
+
+
 def test_what_a_process_says_after_that_another_is_gone_is_dropped():
-    told = subprocess.run(
-        [sys.executable, str(FILTER)],
-        input=f"\0connected\nerror: {job.ENDED}\n{TRACE}terminate called without an active exception\n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stderr == f"error: {job.ENDED}\n"
+    said = f"error: {job.ENDED}\n{TRACE}terminate called without an active exception\n"
+    assert filtered(f"\0connected\n{said}") == f"error: {job.ENDED}\n"
 
 
 #: What process 0 writes when another one is lost at the end, cut short.
@@ -523,22 +518,12 @@ E1127 22:45:02.9 16172 coordination_service_agent.cc:289] Polled an error from c
 @pytest.mark.parametrize("first", [0, 3, 5])
 def test_xla_says_that_another_is_lost_in_several_ways(first):
     said = "".join(LOST_AT_THE_END.splitlines(keepends=True)[first:])
-    told = subprocess.run(
-        [sys.executable, str(FILTER)],
-        input=f"\0connected\n{said}{TRACE}",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert told.stderr == f"error: {job.ENDED}\n"
+    assert filtered(f"\0connected\n{said}{TRACE}") == f"error: {job.ENDED}\n"
 
 
 def test_another_end_by_cpp_is_shown():
     text = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
-    told = subprocess.run(
-        [sys.executable, str(FILTER)], input=text, capture_output=True, text=True, check=True
-    )
-    assert told.stderr == text
+    assert filtered(text) == text
 
 
 def test_bad_input_of_one_process_ends_it_after_a_while(monkeypatch, capsys):
