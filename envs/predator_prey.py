@@ -47,14 +47,14 @@ class PredatorPrey(TeamEnvironment):
 
     Episodes never terminate; they are truncated after `time_limit` steps (discount 1).
 
-    A predator sees its own position, ((x - width / 2) / width, (y - height / 2) / height), and a slot for
-    each other predator and then for each prey, by index: its relative position,
-    (dx / width, dy / height). With `full_view`, as in the authors' release, these are `2 (n + m)` features
-    (without the release's slot for the predator itself, which is always 0). By default, as in the paper, a
-    predator sees a square of `view` by `view` cells around it: a slot is (seen, dx / width, dy / height), all
-    0 for entities outside the square: `2 + 3 (n + m - 1)` features. Without `sees_predators` there are slots
-    for prey only, which is all that section C.1 lists: `2 + 3 m` features. Agent ids are left to the
-    networks. The global state is all own positions, predators first, `2 (n + m)` features.
+    A predator sees its own position, ((x - width / 2) / width, (y - height / 2) / height), and the prey in a
+    square of `view` by `view` cells around it, as section C.1 has it: a slot for each prey, by index, is
+    (seen, dx / width, dy / height), all 0 for a prey outside the square: `2 + 3 m` features. With
+    `sees_predators` there is such a slot for each other predator too, before those of the prey:
+    `2 + 3 (n + m - 1)` features. With `full_view`, as in the authors' release, all entities are seen, and a
+    slot is (dx / width, dy / height): `2 (n + m)` features (without the release's slot for the predator
+    itself, which is always 0). Agent ids are left to the networks. The global state is all own positions,
+    predators first, `2 (n + m)` features.
 
     Source: QTRAN, sections 4.1 and C.1, and the order of moves from the authors' release.
 
@@ -64,9 +64,9 @@ class PredatorPrey(TeamEnvironment):
         num_prey: `m`.
         height, width: of the grid, in cells.
         view: side of the square that a predator sees, in cells; odd.
-        full_view: whether every predator sees all entities.
-        sees_predators: whether a predator sees the other predators, as in the authors' release; section C.1
-            lists its own coordinates and id and the relative positions of prey alone.
+        full_view: whether every predator sees all entities, as in the authors' release.
+        sees_predators: whether a predator sees the other predators; section C.1 lists its own coordinates and
+            id and the relative positions of prey alone. True with `full_view`.
         time_limit: in steps.
     """
 
@@ -77,6 +77,7 @@ class PredatorPrey(TeamEnvironment):
     width: int = struct.field(pytree_node=False, default=5)
     view: int = struct.field(pytree_node=False, default=5)
     full_view: bool = struct.field(pytree_node=False, default=False)
+    #: True in runs that were saved before there was this field.
     sees_predators: bool = struct.field(pytree_node=False, default=True)
     time_limit: int = struct.field(pytree_node=False, default=100)
 
@@ -210,10 +211,10 @@ def predator_prey(
     penalty: Annotated[float, at_least(0, "at least 0 (it is subtracted)")] = 0.5,
     view: Count = 5,
     full_view: bool = False,
-    sees_predators: bool = True,
+    sees_predators: bool = False,
     time_limit: Steps = 100,
 ) -> PredatorPrey:
-    """Modified predator-prey; see `PredatorPrey`.
+    """Modified predator-prey; see `PredatorPrey`. `full_view` includes `sees_predators`.
 
     Raises:
         BadInputError: for fewer than two predators or one prey, a grid without an empty cell for a caught
@@ -234,6 +235,6 @@ def predator_prey(
         width=width,
         view=view,
         full_view=full_view,
-        sees_predators=sees_predators,
+        sees_predators=sees_predators or full_view,
         time_limit=time_limit,
     )

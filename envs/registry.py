@@ -49,15 +49,28 @@ def _penalty(k: float = -100.0, stages: int = 1) -> TeamEnvironment:
     return matrix_games.matrix_game(matrix_games.penalty_payoff(k), stages)
 
 
-def _predator_prey(predators: int, penalty: float, full_view: bool = False) -> Entry:
-    side, prey = {2: (5, 1), 4: (7, 2)}[predators]  # QTRAN, supplement C.1
+#: What predators see, by the ending of a game's id: its parameters, and words for the list.
+PREDATOR_VIEWS: dict[str, tuple[dict[str, bool], str]] = {
+    "": ({}, ""),
+    "-teammates": ({"sees_predators": True}, ", teammates in view"),
+    "-full": ({"full_view": True}, ", the release's full view"),
+}
+
+
+def _predator_prey(predators: int) -> dict[str, Entry]:
+    """QTRAN's games of so many predators: supplement C.1."""
+    side, prey = {2: (5, 1), 4: (7, 2)}[predators]
     size: dict[str, Any] = {"predators": predators, "prey": prey, "height": side, "width": side}
-    about = f"QTRAN's predator-prey, {side}x{side}, {predators} predators, {prey} prey, P = {penalty:g}"
-    return Entry(
-        partial(predator_prey.predator_prey, **size, penalty=penalty, full_view=full_view),
-        "predator-prey",
-        about + (", the release's full view" if full_view else ""),
-    )
+    about = f"QTRAN's predator-prey, {side}x{side}, {predators} predators, {prey} prey, P = "
+    return {
+        f"predator-prey-{predators}{ending}{view}": Entry(
+            partial(predator_prey.predator_prey, **size, penalty=penalty, **parameters),
+            "predator-prey",
+            f"{about}{penalty:g}{words}",
+        )
+        for view, (parameters, words) in PREDATOR_VIEWS.items()
+        for ending, penalty in {"": 0.5, "-p1": 1.0, "-p1.5": 1.5}.items()
+    }
 
 
 def _stag_hunt(punishment: float) -> Entry:
@@ -159,18 +172,8 @@ ENVIRONMENTS: dict[str, Entry] = {
         "squeeze",
         "multi-domain squeeze of QTRAN's release",
     ),
-    "predator-prey-2": _predator_prey(2, 0.5),
-    "predator-prey-2-p1": _predator_prey(2, 1.0),
-    "predator-prey-2-p1.5": _predator_prey(2, 1.5),
-    "predator-prey-4": _predator_prey(4, 0.5),
-    "predator-prey-4-p1": _predator_prey(4, 1.0),
-    "predator-prey-4-p1.5": _predator_prey(4, 1.5),
-    "predator-prey-2-full": _predator_prey(2, 0.5, full_view=True),
-    "predator-prey-2-p1-full": _predator_prey(2, 1.0, full_view=True),
-    "predator-prey-2-p1.5-full": _predator_prey(2, 1.5, full_view=True),
-    "predator-prey-4-full": _predator_prey(4, 0.5, full_view=True),
-    "predator-prey-4-p1-full": _predator_prey(4, 1.0, full_view=True),
-    "predator-prey-4-p1.5-full": _predator_prey(4, 1.5, full_view=True),
+    **_predator_prey(2),
+    **_predator_prey(4),
     "stag-hunt-p0": _stag_hunt(0.0),
     "stag-hunt-p05": _stag_hunt(-0.5),
     "stag-hunt-p1": _stag_hunt(-1.0),

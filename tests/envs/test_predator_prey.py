@@ -11,10 +11,12 @@ import pytest
 from jumanji.testing.env_not_smoke import check_env_does_not_smoke, check_env_specs_does_not_smoke
 from PIL import Image
 
+import envs
 from envs import grid
 from envs.errors import BadInputError
 from envs.grid_viewer import PredatorPreyViewer
 from envs.predator_prey import PredatorPrey, PredatorPreyState, predator_prey
+from jaxmarl_fac.saved import from_json, to_json
 from tests.reference.predator_prey import ReferencePredatorPrey
 
 UP, LEFT, STAY, RIGHT, DOWN = range(5)
@@ -22,7 +24,7 @@ UP, LEFT, STAY, RIGHT, DOWN = range(5)
 SMALL = predator_prey(penalty=1.5)
 LARGE = predator_prey(predators=4, prey=2, height=7, width=7, penalty=0.5)
 # Seven entities on twelve cells: chains, rings and swaps in most steps.
-CROWDED = predator_prey(predators=4, prey=3, height=3, width=4, penalty=1.0, view=3)
+CROWDED = predator_prey(predators=4, prey=3, height=3, width=4, penalty=1.0, view=3, sees_predators=True)
 CORRIDOR = predator_prey(predators=3, prey=2, height=1, width=7, penalty=1.0, full_view=True)
 
 
@@ -151,7 +153,7 @@ def test_steps_as_the_reference(env: PredatorPrey) -> None:
             assert states.hunters[now].tolist() == beside
             assert states.step_count[now] == step + 1
             assert rewards[now] == pytest.approx(reward)
-            views.append(slow.view(None if env.full_view else env.view))
+            views.append(slow.view(None if env.full_view else env.view, env.sees_predators))
             wholes.append(slow.whole())
             caught += sum(count >= 2 for count in beside)
         np.testing.assert_allclose(seen.agents_view[:, game], views, atol=1e-6)
@@ -300,21 +302,37 @@ def test_reset_and_step_depend_on_the_key_alone() -> None:
 # What is seen.
 
 
-def test_observation_by_hand() -> None:
-    # On 5 x 5: predator 0 at (1, 0), predator 1 at (3, 4), prey at (2, 2).
+@pytest.mark.parametrize(
+    ("view", "first", "second"),
+    [
+        pytest.param({}, [1, 0.2, 0.4], [1, -0.2, -0.4], id="prey"),
+        pytest.param(
+            {"sees_predators": True}, [0, 0, 0, 1, 0.2, 0.4], [0, 0, 0, 1, -0.2, -0.4], id="teammates"
+        ),
+        pytest.param({"full_view": True}, [0.4, 0.8, 0.2, 0.4], [-0.4, -0.8, -0.2, -0.4], id="full"),
+    ],
+)
+def test_observation_by_hand(view: dict[str, bool], first: list[float], second: list[float]) -> None:
+    # On 5 x 5: predator 0 at (1, 0), predator 1 at (3, 4), prey at (2, 2). Own positions come first.
     states = jax.tree.map(lambda leaf: leaf[None], at(SMALL, [1, 23], [12]))
-    seen = jax.tree.map(lambda leaf: leaf[0], jit_looks(SMALL, states))
-    np.testing.assert_allclose(
-        seen.agents_view,
-        [[-0.3, -0.5, 0, 0, 0, 1, 0.2, 0.4], [0.1, 0.3, 0, 0, 0, 1, -0.2, -0.4]],
-        atol=1e-6,
-    )
+    seen = jax.tree.map(lambda leaf: leaf[0], jit_looks(predator_prey(**view), states))  # type: ignore[arg-type]
+    np.testing.assert_allclose(seen.agents_view, [[-0.3, -0.5, *first], [0.1, 0.3, *second]], atol=1e-6)
     np.testing.assert_allclose(seen.global_state, [-0.3, -0.5, 0.1, 0.3, -0.1, -0.1], atol=1e-6)
     assert seen.action_mask.tolist() == [[True] * 5] * 2
-    full = jit_looks(predator_prey(full_view=True), states)
-    np.testing.assert_allclose(
-        full.agents_view[0], [[-0.3, -0.5, 0.4, 0.8, 0.2, 0.4], [0.1, 0.3, -0.4, -0.8, -0.2, -0.4]], atol=1e-6
-    )
+
+
+@pytest.mark.parametrize(
+    ("ending", "features", "fully_observable"),
+    [("", 8, False), ("-teammates", 17, False), ("-full", 12, True)],
+)
+@pytest.mark.parametrize("penalty", ["", "-p1", "-p1.5"])
+def test_what_predators_see_in_the_registered_games(
+    penalty: str, ending: str, features: int, fully_observable: bool
+) -> None:
+    game: Any = envs.make(f"predator-prey-4{penalty}{ending}")  # four predators, two prey
+    assert game.observation_spec.agents_view.shape == (4, features)
+    assert game.fully_observable == fully_observable
+    assert float(game.penalty) == float(penalty.removeprefix("-p") or 0.5)
 
 
 def random_states(env: PredatorPrey, count: int) -> PredatorPreyState:
@@ -329,7 +347,7 @@ def test_observe_needs_no_key() -> None:
 
 @pytest.mark.parametrize("full_view", [False, True])
 def test_permuted_predators_see_permuted_things(full_view: bool) -> None:
-    env = predator_prey(predators=4, prey=2, height=7, width=7, full_view=full_view)
+    env = predator_prey(predators=4, prey=2, height=7, width=7, full_view=full_view, sees_predators=True)
     states = random_states(env, 50)
     order = np.asarray([2, 0, 3, 1])
     plain = jit_looks(env, states)
@@ -354,7 +372,7 @@ def test_permuted_predators_see_permuted_things(full_view: bool) -> None:
 
 @pytest.mark.parametrize("view", [3, 5])
 def test_partial_view_is_the_full_view_where_it_reaches(view: int) -> None:
-    part = predator_prey(predators=4, prey=2, height=7, width=9, view=view)
+    part = predator_prey(predators=4, prey=2, height=7, width=9, view=view, sees_predators=True)
     full = predator_prey(predators=4, prey=2, height=7, width=9, full_view=True)
     states = random_states(part, 100)
     little = np.asarray(jit_looks(part, states).agents_view)
@@ -369,19 +387,22 @@ def test_partial_view_is_the_full_view_where_it_reaches(view: int) -> None:
     assert full.fully_observable and not part.fully_observable
 
 
-@pytest.mark.parametrize("full_view", [False, True])
-def test_the_view_of_section_c1_has_prey_alone(full_view: bool) -> None:
+def test_the_view_of_section_c1_has_prey_alone() -> None:
     """Own coordinates and the prey's slots, as they are beside those of the other predators."""
-    size: Any = {"predators": 4, "prey": 2, "height": 7, "width": 7, "full_view": full_view}
-    prey, everybody = predator_prey(**size, sees_predators=False), predator_prey(**size)
+    size: Any = {"predators": 4, "prey": 2, "height": 7, "width": 7}
+    prey, teammates = predator_prey(**size), predator_prey(**size, sees_predators=True)
     states = random_states(prey, 20)
-    little, much = (np.asarray(jit_looks(env, states).agents_view) for env in (prey, everybody))
-    slot = 2 if full_view else 3
-    assert little.shape == (20, 4, 2 + 2 * slot)
-    np.testing.assert_array_equal(little[..., :2], much[..., :2])
-    np.testing.assert_array_equal(little[..., 2:], much[..., -2 * slot :])
+    little, much = (np.asarray(jit_looks(env, states).agents_view) for env in (prey, teammates))
+    assert little.shape == (20, 4, 2 + 2 * 3)
+    np.testing.assert_array_equal(little, much[..., [0, 1, *range(-6, 0)]])
     assert little[..., 2:].any()
-    assert not prey.fully_observable and everybody.fully_observable == full_view
+    assert not prey.fully_observable and not teammates.fully_observable
+
+
+def test_a_run_saved_before_the_view_of_section_c1_loads_with_its_own() -> None:
+    saved = to_json(predator_prey(sees_predators=True))
+    del saved["sees_predators"]
+    assert from_json(saved).sees_predators
 
 
 # As a Jumanji environment, and for replay.

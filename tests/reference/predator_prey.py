@@ -57,13 +57,13 @@ class ReferencePredatorPrey:
         everywhere = [(x, y) for y in range(self.height) for x in range(self.width)]
         return [place for place in everywhere if self._at(place) is None]
 
-    def view(self, view: int | None) -> np.ndarray:
+    def view(self, view: int | None, sees_predators: bool) -> np.ndarray:
         """What each predator sees; `view` None for everything, without flags."""
         rows = []
         for me in self.predators:
             row = list(self._own(me))
             for other in self.entities:
-                if other is me:
+                if other is me or (other in self.predators and not sees_predators):
                     continue
                 dx, dy = (theirs - mine for theirs, mine in zip(other.place, me.place, strict=True))
                 relative = [dx / self.width, dy / self.height]

@@ -26,7 +26,7 @@ from jaxmarl_fac.report.verdicts import Condition, Part, Rule, labelled
 PENALTIES = (0.5, 1.0, 1.5)
 PAPER: Scale = "paper"
 #: What replaces table 5's settings at the scale "quick". There every predator sees all, as in the authors'
-#: release: on a 5x5 grid the paper's 5x5 cells around each hide little, and V_jt is not needed. An update
+#: release, the other predators too, which section C.1 does not list; then V_jt is not needed. An update
 #: costs far more than a step, so there are four steps to each; replay keeps them all, since catches become
 #: rare once epsilon has fallen. QTRAN-alt's targets and both variants' sums are the release's.
 PREY_QUICK: dict[str, Any] = {
