@@ -73,11 +73,12 @@ def _predator_prey(predators: int) -> dict[str, Entry]:
     }
 
 
-def _stag_hunt(punishment: float) -> Entry:
+def _stag_hunt(punishment: float, mask_occupied: bool = False) -> Entry:
     return Entry(
-        partial(stag_hunt.stag_hunt, punishment=punishment),
+        partial(stag_hunt.stag_hunt, punishment=punishment, mask_occupied=mask_occupied),
         "stag-hunt",
-        f"DCG's predator-prey, 10x10, 8 agents, 8 prey, p = {punishment:g}, optimum 40",
+        f"DCG's predator-prey, 10x10, 8 agents, 8 prey, p = {punishment:g}, optimum 40"
+        + (", ReMIX's mask" if mask_occupied else ""),
     )
 
 
@@ -180,6 +181,11 @@ ENVIRONMENTS: dict[str, Entry] = {
     "stag-hunt-p125": _stag_hunt(-1.25),
     "stag-hunt-p15": _stag_hunt(-1.5),
     "stag-hunt-p2": _stag_hunt(-2.0),
+    # The four of ReMIX's figure 1, as its section D.1 says: moves into occupied cells are unavailable.
+    "stag-hunt-p0-masked": _stag_hunt(0.0, mask_occupied=True),
+    "stag-hunt-p05-masked": _stag_hunt(-0.5, mask_occupied=True),
+    "stag-hunt-p15-masked": _stag_hunt(-1.5, mask_occupied=True),
+    "stag-hunt-p2-masked": _stag_hunt(-2.0, mask_occupied=True),
     "differential": Entry(
         differential_game.differential_game,
         "differential",

@@ -22,6 +22,7 @@ MASKED = {
     "team-mdp-line": 1.0,
     "private-cards": 1.0,
     "stag-hunt-p2": 1.15,
+    "stag-hunt-p2-masked": 1.15,
     "jumanji:LevelBasedForaging-v0": 1.25,
     "jumanji:RobotWarehouse-v0": 1.6,
     "jumanji:Connector-v3": 1.6,
@@ -76,7 +77,7 @@ def test_unavailable_actions_are_never_chosen(env_id: str) -> None:
     games = 1000 if env.time_limit < 10 else 80
     episodes = math.ceil(MASKED[env_id] * STEPS / (games * env.time_limit))
     # Recurrent agents on one of them; they choose from the same mask.
-    memory = {"recurrent": True, "consumes": "episodes"} if env_id == "stag-hunt-p2" else {}
+    memory = {"recurrent": True, "consumes": "episodes"} if env_id.startswith("stag-hunt") else {}
     exploration = {"epsilon_start": 1.0, "epsilon_end": 0.0, "epsilon_steps": EPSILON_STEPS}
     algorithm = baselines.make("vdn", hidden=(8,), **exploration, **memory)
     run = jax.jit(lambda env: play(env, algorithm, games, episodes))

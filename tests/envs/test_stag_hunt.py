@@ -250,6 +250,9 @@ def test_occupied_cells_may_be_unavailable() -> None:
     seen = jit_look(masking, state).action_mask.astype(int).tolist()
     assert seen[:2] == [[0, 0, 0, 0, 1, 0]] * 2
     assert seen[2][LEFT] == 1 and seen[2][DOWN] == 1
+    # In the corner beside another agent: not to the right; staying is always available.
+    corner = jit_look(masking, at(masking, [0, 1, 15], [10, 11])).action_mask
+    assert corner[0].astype(int).tolist() == [0, 1, 0, 0, 1, 0]
 
 
 def test_two_beside_it_that_do_not_both_catch() -> None:
@@ -531,19 +534,24 @@ def test_punishments_and_rewards_are_a_batch_of_games() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env_id", "punishment"),
+    ("env_id", "punishment", "mask_occupied"),
     [
-        ("stag-hunt-p0", 0.0),
-        ("stag-hunt-p05", -0.5),
-        ("stag-hunt-p1", -1.0),
-        ("stag-hunt-p125", -1.25),
-        ("stag-hunt-p15", -1.5),
-        ("stag-hunt-p2", -2.0),
+        ("stag-hunt-p0", 0.0, False),
+        ("stag-hunt-p05", -0.5, False),
+        ("stag-hunt-p1", -1.0, False),
+        ("stag-hunt-p125", -1.25, False),
+        ("stag-hunt-p15", -1.5, False),
+        ("stag-hunt-p2", -2.0, False),
+        ("stag-hunt-p0-masked", 0.0, True),
+        ("stag-hunt-p05-masked", -0.5, True),
+        ("stag-hunt-p15-masked", -1.5, True),
+        ("stag-hunt-p2-masked", -2.0, True),
     ],
 )
-def test_registered_games_are_the_papers(env_id: str, punishment: float) -> None:
+def test_registered_games_are_the_papers(env_id: str, punishment: float, mask_occupied: bool) -> None:
     env = envs.make(env_id)
     assert isinstance(env, StagHunt)
+    assert env.mask_occupied == mask_occupied
     assert (float(env.punishment), float(env.capture_reward)) == (punishment, 10.0)
     assert (env.num_agents, env.num_prey, env.height, env.width, env.view, env.time_limit) == (
         8,

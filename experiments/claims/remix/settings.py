@@ -80,12 +80,13 @@ SMOKE: dict[str, Any] = {
     "epsilon_steps": 100,
 }
 SMALL_WORLD = {"agents": 4, "prey": 4, "height": 6, "width": 6, "time_limit": 30}
-#: The paper's world is `stag_hunt`'s default: 10 x 10 cells, 8 agents, 8 prey, 200 steps.
+#: The paper's world is `stag_hunt`'s default, 10 x 10 cells, 8 agents, 8 prey, 200 steps, with its section
+#: D.1's mask; the others have the release's, which leaves moves into occupied cells available.
 WORLDS: dict[Scale, dict[str, Any]] = {
     "smoke": {"agents": 2, "prey": 2, "height": 3, "width": 4, "time_limit": 8},
     "quick": SMALL_WORLD,
     "long": SMALL_WORLD,
-    "paper": {},
+    "paper": {"mask_occupied": True},
 }
 SMAX_QUICK = QUICK | {"env_steps": 200_000, "recurrent": True, "epsilon_steps": 20_000, "replay_size": 2_000}
 #: For SMAX: the text's alpha, and below the scale "paper" networks and a budget that two cores can do.

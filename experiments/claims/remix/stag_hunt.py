@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -114,12 +114,15 @@ def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int],
 def changed_for(experiment: Experiment, name: str) -> str:
     """In what a stag hunt differs from the paper's, in words; empty if in nothing."""
     paper = hunt_experiment(name, "paper", experiment.seeds, (0.0,))
-    game: Any = experiment.environment
+    game, papers_game = (cast(StagHunt, each.environment) for each in (experiment, paper))
+    changed = settings_diff(
+        experiment, paper, ("mask_occupied", game.mask_occupied, papers_game.mask_occupied)
+    )
     if (game.height, game.width) == (10, 10):
-        return settings_diff(experiment, paper)
+        return changed
     return (
         f"Played on {game.height} x {game.width} cells with {game.num_agents} agents, {game.num_prey} prey "
-        f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {settings_diff(experiment, paper)}"
+        f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {changed}"
     )
 
 

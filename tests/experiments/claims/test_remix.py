@@ -95,6 +95,7 @@ def test_the_papers_scale_is_its_table_2(name):
     np.testing.assert_array_equal(game.punishment, np.float32([0, -0.5, -1.5, -2]))
     np.testing.assert_array_equal(game.capture_reward, [10] * 4)
     assert (game.height, game.width, game.num_agents, game.num_prey, game.time_limit) == (10, 10, 8, 8, 200)
+    assert game.mask_occupied  # section D.1
     assert (algorithm.batch_size, algorithm.replay_size, algorithm.learning_rate) == (128, 10_000, 1e-3)
     assert (algorithm.td_lambda, algorithm.epsilon_start, algorithm.epsilon_end) == (0.6, 0.995, 0.05)
     assert (algorithm.epsilon_steps, algorithm.recurrent, algorithm.consumes) == (100_000, True, "episodes")
@@ -108,6 +109,7 @@ def test_the_papers_scale_is_its_table_2(name):
     quick = hunt_experiment(name, "quick", (0, 1, 2, 3), (-2.0,))
     said = changed_for(quick, name)
     assert "6 x 6 cells with 4 agents, 4 prey and 30 steps" in said
+    assert "mask_occupied False (paper: True)" in said
     assert "batch_size 32 (paper: 128)" in said and "recurrent False (paper: True)" in said
     assert quick.games == 1 and optimum(quick.environment) == 20
     assert (quick.env_steps, flat(quick.algorithm).epsilon_steps) == (1_000_000, 100_000)
