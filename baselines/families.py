@@ -47,9 +47,8 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "epsilon_steps": 150_000,
         "initial_value": 0.0,
     },
-    # Weighted QMIX's release, for all algorithms but ReMIX alike, with QTRAN's as in PyMARL, whose joint
-    # networks see the global state besides. There every episode brings one update; here every 200 steps do,
-    # which is an episode that takes all its time.
+    # Weighted QMIX's release, for all algorithms but ReMIX alike. There every episode brings one update; here
+    # every 200 steps do, which is an episode that takes all its time.
     "stag-hunt": {
         "consumes": "episodes",
         "recurrent": True,
@@ -67,8 +66,6 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         "hypernet_hidden": (64,),
         "double_q": True,
         "central_factor": 1.0,  # PyMARL2, and so ReMIX, has 1/2
-        "nopt_weight": 0.1,
-        "joint_hidden": (64, 64),
     },
     # JaxMARL's Q-learners on SMAX, but for ReMIX. There 16 environments take 128 steps between 8 updates, and
     # targets are copied after 80; here one environment takes 256 steps for each. Episodes are whole, not cut
@@ -128,6 +125,14 @@ _REMIX: dict[str, Any] = {
     "epsilon_steps": 100_000,
 }
 
+#: QTRAN as in PyMARL, with which Weighted QMIX and ReMIX compare.
+_PYMARLS_QTRAN: dict[str, Any] = {
+    "global_state": True,
+    "joint_hidden": (64, 64),
+    "nopt_weight": 0.1,
+    "double_q": True,
+}
+
 #: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. ReMIX has
 #: its own table, and its text gives CW- and OW-QMIX their alpha on SMAC (section 5.4). DOP, FOP and MAVEN
 #: replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's release has
@@ -139,8 +144,13 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("remix", "stag-hunt"): _REMIX | {"learning_starts": 128 * 200, "update_period": 200},
     ("remix", "smax"): _REMIX | {"learning_starts": 128 * 100, "update_period": 100},
     **{(name, "smax"): {"alpha": 0.5} for name in ("cw-qmix", "ow-qmix")},
-    # PyMARL2's, Qatten's only release, on the games that it plays.
+    # PyMARL2's, Qatten's only release, and its QTRAN, on the games that it plays.
     **{("qatten", family): {"query_per_head": True} for family in ("stag-hunt", "smax")},
+    **{
+        (name, family): _PYMARLS_QTRAN
+        for name in ("qtran-base", "qtran-alt")
+        for family in ("stag-hunt", "smax")
+    },
     # Neither QTRAN's paper nor its release has double-Q in its baselines.
     **{(name, "predator-prey"): {"double_q": False} for name in ("vdn", "qmix")},
     **{(name, "squeeze"): {"replay_size": 5000} for name in ("dop", "fop", "maven")},

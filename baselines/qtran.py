@@ -27,6 +27,7 @@ class Features(NamedTuple):
     utilities: jax.Array  # (n, A), Q_i
     q_features: jax.Array  # (n, A, H), h_{Q,i}(tau_i, u_i) for every action
     v_features: jax.Array  # (n, H), h_{V,i}(tau_i)
+    global_state: jax.Array  # (S,)
     q_jt: jax.Array | None  # (A^n,) or (A^n, n, A): joint values of all joint actions, if they are few
 
 
@@ -36,8 +37,9 @@ class QTranNetwork(AgentsNetwork):
     Args:
         agent: see `AgentsNetwork`.
         num_actions: A.
-        width: of the features; that of the agent network's last hidden layer.
+        width: H, of the features.
         joint_hidden: widths of the joint network and of the state-value network.
+        global_state: whether these two see the global state; see `QTranBase`.
         counterfactual: False gives QTRAN-base's `Q_jt(tau, u)`, True QTRAN-alt's `Q_jt(tau, ., u_-i)`.
         state_value: False leaves V_jt out, as Theorem 1a allows where all is observed.
         aggregate: "sum" (paper) or "mean" (release) of the agents' features.
@@ -48,6 +50,7 @@ class QTranNetwork(AgentsNetwork):
     num_actions: int
     width: int
     joint_hidden: Sequence[int]
+    global_state: bool
     counterfactual: bool
     state_value: bool
     aggregate: str
@@ -57,10 +60,12 @@ class QTranNetwork(AgentsNetwork):
         """The parts, named as in the parameters."""
         self.q_feature = Dense(self.width)
         self.action_embedding = Dense(self.width, use_bias=False)
+        if self.global_state:
+            self.q_encoding = Dense(self.width)
         self.v_feature = Dense(self.width)
         if self.counterfactual:
-            # One layer over (h_V, h_Q of the others), in two parts: where the observation is the same
-            # for all samples, the first part is computed once.
+            # One layer over (s, h_V, h_Q of the others), or without s, in two parts: where the observation is
+            # the same for all samples, the first part is computed once.
             self.joint_v = Dense(self.joint_hidden[0])
             self.joint_others = Dense(self.joint_hidden[0], use_bias=False)
             self.joint = MLP(self.joint_hidden[1:], self.num_actions)
@@ -77,19 +82,22 @@ class QTranNetwork(AgentsNetwork):
 
     def encode(self, observation: Observation) -> Features:
         """All that does not depend on the joint action."""
-        return self._features(*self.agent(observation.agents_view))
+        utilities, hidden = self.agent(observation.agents_view)
+        return self._features(utilities, hidden, observation.global_state)
 
     def unroll(self, trajectory: Trajectory) -> Features:
         """The same at each of a trajectory's observations."""
-        lower = self.agent.unroll(trajectory)
-        return over_time(QTranNetwork._features, self, *lower, freeze_last=True)  # type: ignore[no-any-return]
+        steps = (*self.agent.unroll(trajectory), trajectory.observation.global_state)
+        return over_time(QTranNetwork._features, self, *steps, freeze_last=True)  # type: ignore[no-any-return]
 
-    def _features(self, utilities: jax.Array, hidden: jax.Array) -> Features:
+    def _features(self, utilities: jax.Array, hidden: jax.Array, global_state: jax.Array) -> Features:
         actions = self.action_embedding(jnp.eye(self.num_actions))  # (A, H)
         q_features = nn.relu(self.q_feature(hidden)[:, None] + actions)  # (n, A, H)
-        needs_v = self.counterfactual or self.state_value
+        if self.global_state:
+            q_features = self.q_encoding(q_features)
+        needs_v = self.counterfactual or (self.state_value and not self.global_state)
         v_features = nn.relu(self.v_feature(hidden)) if needs_v else jnp.zeros_like(hidden)
-        features = Features(utilities, q_features, v_features, None)
+        features = Features(utilities, q_features, v_features, global_state, None)
         if not self.enumerate_joint:
             return features
         n = utilities.shape[0]
@@ -113,15 +121,26 @@ class QTranNetwork(AgentsNetwork):
         taken = jnp.einsum("...na,nah->...nh", hot, features.q_features)
         if not self.counterfactual:
             total = jnp.sum(taken, axis=-2)
-            return self.joint(total / n if self.aggregate == "mean" else total)[..., 0]
+            total = total / n if self.aggregate == "mean" else total
+            return self.joint(self._with_state(features, total))[..., 0]
         others = jnp.sum(taken, axis=-2, keepdims=True) - taken  # (..., n, H)
         others = others / (n - 1) if self.aggregate == "mean" else others
-        return self.joint(nn.relu(self.joint_v(features.v_features) + self.joint_others(others)))
+        own = self.joint_v(self._with_state(features, features.v_features))  # (n, ...)
+        return self.joint(nn.relu(own + self.joint_others(others)))
+
+    def _with_state(self, features: Features, inputs: jax.Array) -> jax.Array:
+        """A joint network's inputs `(..., H)`, behind the global state `(S,)` if it sees that."""
+        if not self.global_state:
+            return inputs
+        state = jnp.broadcast_to(features.global_state, (*inputs.shape[:-1], *features.global_state.shape))
+        return jnp.concatenate([state, inputs], axis=-1)
 
     def v_jt(self, features: Features) -> jax.Array:
         """The regularising state value `()`; 0 where it is left out."""
         if not self.state_value:
             return jnp.zeros(())
+        if self.global_state:
+            return self.value(features.global_state)[0]
         combine = jnp.mean if self.aggregate == "mean" else jnp.sum
         return self.value(combine(features.v_features, axis=0))[0]
 
@@ -133,11 +152,15 @@ class QTranBase(StepMethod):
     The loss is `L_td + opt_weight L_opt + nopt_weight L_nopt`: the joint value is learned by itself; the
     sum of the utilities has to equal it at their greedy joint action, and to lie above it elsewhere.
     The paper's version is the default; the fields marked "release" switch to what the authors' code does.
+    Both see what the agents see alone; PyMARL's port of QTRAN-base sees the global state too.
 
     Attributes:
         opt_weight: lambda_opt.
         nopt_weight: lambda_nopt. PyMARL's port has 0.1.
         joint_hidden: widths of the joint network and of the state-value network.
+        global_state: whether these see the global state s, as in PyMARL's port: `Q_jt(s, sum_i f(h_i, u_i))`,
+            where f has two layers as wide as its inputs, and `V_jt(s)`. In QTRAN-alt, which the port does not
+            have, s stands beside h_V,i.
         state_value: V_jt: "auto" leaves it out where all is observed (Theorem 1a), "on", "off".
         aggregate: how agents' features combine; "mean" is the release's.
         target: what bootstraps: the target network's joint value "q_jt", or "q_prime", the sum of its
@@ -149,6 +172,7 @@ class QTranBase(StepMethod):
     opt_weight: NotNegative = 1.0
     nopt_weight: NotNegative = 1.0
     joint_hidden: Widths = (32, 32)
+    global_state: bool = False
     state_value: Literal["auto", "on", "off"] = "auto"
     aggregate: Literal["sum", "mean"] = "sum"
     target: Literal["q_jt", "q_prime"] = "q_jt"
@@ -158,11 +182,13 @@ class QTranBase(StepMethod):
 
     def network(self, game: GameSpec, learning: QLearner) -> QTranNetwork:
         """The agent, joint and state-value networks."""
+        width = learning.agents.hidden[-1]
         return QTranNetwork(
             agent=learning.agents.network(game.num_actions),
             num_actions=game.num_actions,
-            width=learning.agents.hidden[-1],
+            width=width + game.num_actions if self.global_state else width,
             joint_hidden=self.joint_hidden,
+            global_state=self.global_state,
             counterfactual=self.counterfactual,
             state_value=self.state_value == "on"
             or (self.state_value == "auto" and not game.fully_observable),

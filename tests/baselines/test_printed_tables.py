@@ -144,6 +144,32 @@ def test_qattens_release(family):
     assert (found["heads"], found["head_embed"], found["query_per_head"]) == (4, 32, True)
 
 
+#: PyMARL's QTRAN (`qtran.yaml`), which Weighted QMIX's and ReMIX's experiments take.
+PYMARLS_QTRAN = {
+    "opt_weight": 1.0,  # opt_loss
+    "nopt_weight": 0.1,  # nopt_min_loss
+    "joint_hidden": (64, 64),  # mixing_embed_dim 64, network_size small
+    "double_q": True,
+    "global_state": True,  # qtran_arch qtran_paper
+    "target": "q_jt",
+    "aggregate": "sum",
+}
+
+
+@pytest.mark.parametrize("family", TIME_LIMITS)
+@pytest.mark.parametrize("algorithm_id", ["qtran-base", "qtran-alt"])
+def test_pymarls_qtran(algorithm_id, family):
+    found = settings_of(algorithm_id, family)
+    assert {name: found[name] for name in PYMARLS_QTRAN} == PYMARLS_QTRAN
+
+
+@pytest.mark.parametrize("family", QTRAN_TABLES)
+@pytest.mark.parametrize("algorithm_id", ["qtran-base", "qtran-alt"])
+def test_qtrans_own_joint_networks_see_what_the_agents_see(algorithm_id, family):
+    """Section 3.2: functions of the agents' features; neither paper nor release has a state."""
+    assert settings_of(algorithm_id, family)["global_state"] is False
+
+
 def test_malibs_fmq_takes_one_action_in_ten_at_random():
     found = settings_of("fmq", "matrix")
     assert (found["epsilon"], found["learning_rate"], found["gamma"]) == (0.1, 0.9, 0.95)

@@ -11,6 +11,7 @@ import pytest
 from flax import struct
 
 import baselines
+import envs
 from baselines.factored import VDN, Factored
 from baselines.independent import Independent
 from baselines.parts import Agents, EpsilonGreedy, Optimiser, Replay
@@ -129,10 +130,15 @@ def total(losses):
         pytest.param("sum", "off", "q_prime", False, {"share_parameters": False}, marks=pytest.mark.slow),
         pytest.param("mean", "off", "q_jt", True, {"agent_ids": False}, marks=pytest.mark.slow),
         ("mean", "on", "q_prime", True, ALONE),
+        ("sum", "on", "q_jt", True, {"global_state": True}),
+        pytest.param("mean", "off", "q_jt", False, {"global_state": True}, marks=pytest.mark.slow),
     ],
 )
 def test_qtran_base(aggregate, state_value, target, double_q, flags):
-    """Its joint networks build on the agents' features, whosever parameters these are from."""
+    """Its joint networks build on the agents' features, whosever parameters these are from.
+
+    With `global_state`, PyMARL's, on the state and on what two layers make of features and actions.
+    """
     switches = {"aggregate": aggregate, "state_value": state_value, "target": target, "double_q": double_q}
     check(
         baselines.make("qtran-base", **SMALL, **WEIGHTS, **switches, **flags),
@@ -150,6 +156,7 @@ def test_qtran_base(aggregate, state_value, target, double_q, flags):
         pytest.param("sum", "off", "q_max", "signed", True, ALONE, marks=pytest.mark.slow),
         pytest.param("mean", "off", "q_prime", "printed", True, {}, marks=pytest.mark.slow),
         ("mean", "on", "q_max", "printed", False, {"share_parameters": False}),
+        ("sum", "on", "q_jt", "signed", True, {"global_state": True}),
     ],
 )
 def test_qtran_alt(aggregate, state_value, target, nopt_min, double_q, flags):
@@ -192,6 +199,36 @@ def test_state_values_are_left_out_where_all_is_observed():
     ):
         algorithm = baselines.make("qtran-base", **SMALL, state_value=state_value)
         assert ("value" in random_params(algorithm, env, 0)["params"]) == there
+
+
+@pytest.mark.parametrize("global_state", [False, True])
+@pytest.mark.parametrize("algorithm_id", ["qtran-base", "qtran-alt"])
+def test_who_sees_the_global_state(algorithm_id, global_state):
+    """Q_jt and V_jt do with `global_state`, by which the agents do not act in any case."""
+    algorithm = baselines.make(algorithm_id, **SMALL, state_value="on", global_state=global_state)
+    game, params = GameSpec.of(STAGED), random_params(algorithm, STAGED, 1)
+    observation = first_observation(STAGED)
+    other = observation._replace(global_state=observation.global_state + 1)
+    values = jax.jit(
+        lambda seen: algorithm.joint_values(game, params, seen, jnp.zeros(game.num_agents, jnp.int32))
+    )
+    before, after = values(observation), values(other)
+    assert {name: bool(after[name] != before[name]) for name in before} == {
+        "q_jt": global_state,
+        "v_jt": global_state,
+        "q_prime": False,
+    }
+
+
+def test_the_joint_networks_are_as_large_as_pymarls():
+    """On the stag hunt: 300 numbers of state, 64 of each agent's memory, 6 actions, `network_size: small`."""
+    algorithm, game = baselines.make("qtran-base", "stag-hunt"), envs.make("stag-hunt-p2")
+    shapes = jax.eval_shape(lambda: random_params(algorithm, game, 0))["params"]
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in shapes.items()}
+    encoder = sizes["q_feature"] + sizes["action_embedding"] + sizes["q_encoding"]
+    assert encoder == 2 * (70 * 70 + 70)
+    assert sizes["joint"] == (370 * 64 + 64) + (64 * 64 + 64) + (64 + 1)
+    assert sizes["value"] == (300 * 64 + 64) + (64 * 64 + 64) + (64 + 1)
 
 
 # Batches
@@ -237,8 +274,9 @@ def test_one_observation_for_all_samples_equals_one_for_each(algorithm_id):
 def test_qtran_of_all_joint_actions_at_once_equals_one_at_a_time():
     """With more samples than joint actions (18), QTRAN computes all joint values and picks."""
     game, observation = GameSpec.of(ONE_SHOT), first_observation(ONE_SHOT)
-    for algorithm_id in ("qtran-base", "qtran-alt"):
-        few, many = (baselines.make(algorithm_id, **{**SMALL, "batch_size": size}) for size in (8, 64))
+    for algorithm_id, seen in itertools.product(("qtran-base", "qtran-alt"), (False, True)):
+        settings = {**SMALL, "global_state": seen}
+        few, many = (baselines.make(algorithm_id, **{**settings, "batch_size": size}) for size in (8, 64))
         params = random_params(few, ONE_SHOT, 4)
 
         def all_values(algorithm, params=params):

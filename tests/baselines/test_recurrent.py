@@ -195,18 +195,24 @@ def test_iql(lambda_, double):
 
 
 @pytest.mark.parametrize(
-    ("lambda_", "double", "shared"),
-    sets_but_slow([(0.0, True, True), (0.6, False, False)], [(0.6, False, False)]),
+    ("algorithm_id", "lambda_", "double", "flags"),
+    [
+        pytest.param("qtran-base", 0.0, True, {}, marks=pytest.mark.slow),
+        ("qtran-base", 0.6, False, {"share_parameters": False}),
+        ("qtran-base", 0.6, True, {"global_state": True, "state_value": "on"}),
+        pytest.param("qtran-alt", 0.6, False, {}, marks=pytest.mark.slow),
+        ("qtran-alt", 0.6, True, {"global_state": True, "state_value": "on"}),
+    ],
 )
-def test_qtran_base(lambda_, double, shared):
+def test_qtran(algorithm_id, lambda_, double, flags):
     """Features from the hidden states, whosever parameters these are from; TD(lambda) of the joint value."""
+    state_value, alt = "state_value" in flags, algorithm_id == "qtran-alt"
 
     def expected(online, target, episode):
-        losses = recurrent.qtran_losses(online, target, episode, GAMMA, lambda_, double)
+        losses = recurrent.qtran_losses(online, target, episode, GAMMA, lambda_, double, state_value, alt)
         return {"loss": losses["td_loss"] + losses["opt_loss"] + 0.1 * losses["nopt_loss"], **losses}
 
-    settings = {"td_lambda": lambda_, "double_q": double, "share_parameters": shared}
-    check(small("qtran-base", **settings, nopt_weight=0.1), expected)
+    check(small(algorithm_id, td_lambda=lambda_, double_q=double, nopt_weight=0.1, **flags), expected)
 
 
 @pytest.mark.parametrize("algorithm_id", but_slow(["iql", "qmix", "remix", "qtran-alt"], ["remix"]))
@@ -377,7 +383,7 @@ def test_recurrent_agents_take_episodes(bad_input, algorithm_id):
 
 @pytest.mark.parametrize("algorithm_id", [name for name in Q_LEARNERS if name != "remix"])
 def test_weighted_qmixs_release_on_the_stag_hunt(algorithm_id):
-    """Its code's settings (arXiv 2006.10800), and those of its QTRAN."""
+    """Its code's settings (arXiv 2006.10800)."""
     assert baselines.make(algorithm_id, "stag-hunt").recurrent
     algorithm = flat(baselines.make(algorithm_id, "stag-hunt"))
     assert (algorithm.consumes, algorithm.recurrent, algorithm.hidden) == ("episodes", True, (64,))
@@ -390,8 +396,6 @@ def test_weighted_qmixs_release_on_the_stag_hunt(algorithm_id):
         assert algorithm.alpha == 0.1
         assert (algorithm.mixer_embed, algorithm.hypernet_hidden) == (32, (64,))
         assert algorithm.central_hidden == (256, 256, 256)
-    if algorithm_id == "qtran-base":
-        assert (algorithm.opt_weight, algorithm.nopt_weight, algorithm.double_q) == (1, 0.1, True)
 
 
 @pytest.mark.parametrize(

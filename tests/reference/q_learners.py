@@ -111,23 +111,28 @@ def mixed_loss(
 class QTran:
     """QTRAN's networks with one set of parameters, at one observation.
 
-    `lower` has every agent's utilities and features, if they come from elsewhere.
+    `lower` has every agent's utilities and features, if they come from elsewhere. Whether the joint networks
+    see the state is read from the parameters: PyMARL's have one more layer on features and actions.
     """
 
     def __init__(
         self, params: Params, observation: tuple, aggregate: str, state_value: bool, lower: Any = None
     ) -> None:
-        view, _, self.mask = observation
+        view, state, self.mask = observation
+        sees_state = "q_encoding" in params
+        self.state = state if sees_state else np.zeros(0)
         self.params, self.aggregate, self.n = params, aggregate, len(view)
         self.q, self.h_q, self.h_v = [], [], []
         for q, features in lower or [agent(params, view, i, self.n) for i in range(self.n)]:
             embedding = params["action_embedding"]["kernel"]
             self.q.append(q)
-            self.h_q.append([relu(linear(params["q_feature"], features) + row) for row in embedding])
+            h_q = [relu(linear(params["q_feature"], features) + row) for row in embedding]
+            self.h_q.append([linear(params["q_encoding"], h) for h in h_q] if sees_state else h_q)
             self.h_v.append(relu(linear(params["v_feature"], features)) if "v_feature" in params else None)
         self.v_jt = 0.0
         if state_value:
-            self.v_jt = float(mlp(params["value"], self.combine(self.h_v), last_is_linear=True)[0])
+            inputs = state if sees_state else self.combine(self.h_v)
+            self.v_jt = float(mlp(params["value"], inputs, last_is_linear=True)[0])
 
     def combine(self, parts: list[np.ndarray]) -> np.ndarray:
         total = np.sum(parts, axis=0)
@@ -142,14 +147,42 @@ class QTran:
     def q_jt(self, joint: list[int]) -> float:
         """QTRAN-base's."""
         together = self.combine([self.h_q[i][u] for i, u in enumerate(joint)])
-        return float(mlp(self.params["joint"], together, last_is_linear=True)[0])
+        inputs = np.concatenate([self.state, together])
+        return float(mlp(self.params["joint"], inputs, last_is_linear=True)[0])
 
     def counterfactual(self, i: int, joint: list[int]) -> np.ndarray:
         """QTRAN-alt's Q_jt(u_i, u_-i) for every u_i, `(A,)`, from h_V of i and h_Q of the others."""
         others = self.combine([self.h_q[j][u] for j, u in enumerate(joint) if j != i])
         v_layer, others_layer = self.params["joint_v"], self.params["joint_others"]
-        hidden = relu(linear(v_layer, self.h_v[i]) + linear(others_layer, others))
+        own = np.concatenate([self.state, self.h_v[i]])
+        hidden = relu(linear(v_layer, own) + linear(others_layer, others))
         return mlp(self.params["joint"], hidden, last_is_linear=True)
+
+
+def base_losses(now: QTran, actions: list[int], y: float) -> dict[str, float]:
+    """QTRAN-base's three losses of a joint action whose target is y."""
+    best = now.best()
+    return {
+        "td_loss": (now.q_jt(actions) - y) ** 2,
+        "opt_loss": (now.q_prime(best) - now.q_jt(best) + now.v_jt) ** 2,
+        "nopt_loss": min(now.q_prime(actions) - now.q_jt(actions) + now.v_jt, 0) ** 2,
+    }
+
+
+def alt_losses(now: QTran, actions: list[int], targets: list[float], nopt_min: str) -> dict[str, float]:
+    """QTRAN-alt's, with a target for each agent."""
+    best = now.best()
+    td, opt, nopt = [], [], []
+    for i, u in enumerate(actions):
+        values = now.counterfactual(i, actions)
+        td.append((values[u] - targets[i]) ** 2)
+        opt.append((now.q_prime(best) - now.counterfactual(i, best)[best[i]] + now.v_jt) ** 2)
+        gaps = []
+        for own in np.flatnonzero(now.mask[i]):
+            joint = [own if j == i else other for j, other in enumerate(actions)]
+            gaps.append(now.q_prime(joint) - values[own] + now.v_jt)
+        nopt.append(min(gaps) ** 2 if nopt_min == "signed" else min(gap**2 for gap in gaps))
+    return {"td_loss": np.mean(td), "opt_loss": np.mean(opt), "nopt_loss": np.mean(nopt)}
 
 
 def qtran_base_losses(
@@ -164,15 +197,9 @@ def qtran_base_losses(
 ) -> dict[str, float]:
     observation, actions, reward, discount, following = transition
     now, then = (QTran(p, o, aggregate, state_value) for p, o in ((online, observation), (target, following)))
-    judge = QTran(online, following, aggregate, state_value) if double else then
-    next_best, best = judge.best(), now.best()
+    next_best = (QTran(online, following, aggregate, state_value) if double else then).best()
     next_value = then.q_prime(next_best) if bootstrap == "q_prime" else then.q_jt(next_best)
-    y = reward + gamma * discount * next_value
-    return {
-        "td_loss": (now.q_jt(actions) - y) ** 2,
-        "opt_loss": (now.q_prime(best) - now.q_jt(best) + now.v_jt) ** 2,
-        "nopt_loss": min(now.q_prime(actions) - now.q_jt(actions) + now.v_jt, 0) ** 2,
-    }
+    return base_losses(now, actions, reward + gamma * discount * next_value)
 
 
 def qtran_alt_losses(
@@ -188,23 +215,11 @@ def qtran_alt_losses(
 ) -> dict[str, float]:
     observation, actions, reward, discount, following = transition
     now, then = (QTran(p, o, aggregate, state_value) for p, o in ((online, observation), (target, following)))
-    judge = QTran(online, following, aggregate, state_value) if double else then
-    best, next_best = now.best(), judge.best()
-    td, opt, nopt = [], [], []
-    for i, u in enumerate(actions):
-        if bootstrap == "q_prime":
-            next_value = then.q_prime(next_best)
-        elif bootstrap == "q_max":
-            values = [then.counterfactual(j, next_best)[then.mask[j]] for j in range(then.n)]
-            next_value = max(map(max, values))
-        else:
-            next_value = then.counterfactual(i, next_best)[next_best[i]]
-        values = now.counterfactual(i, actions)
-        td.append((values[u] - (reward + gamma * discount * next_value)) ** 2)
-        opt.append((now.q_prime(best) - now.counterfactual(i, best)[best[i]] + now.v_jt) ** 2)
-        gaps = []
-        for own in np.flatnonzero(now.mask[i]):
-            joint = [own if j == i else other for j, other in enumerate(actions)]
-            gaps.append(now.q_prime(joint) - values[own] + now.v_jt)
-        nopt.append(min(gaps) ** 2 if nopt_min == "signed" else min(gap**2 for gap in gaps))
-    return {"td_loss": np.mean(td), "opt_loss": np.mean(opt), "nopt_loss": np.mean(nopt)}
+    next_best = (QTran(online, following, aggregate, state_value) if double else then).best()
+    each = [then.counterfactual(i, next_best) for i in range(then.n)]
+    next_values = [values[next_best[i]] for i, values in enumerate(each)]
+    if bootstrap == "q_prime":
+        next_values = [then.q_prime(next_best)] * then.n
+    elif bootstrap == "q_max":
+        next_values = [max(values[then.mask[i]].max() for i, values in enumerate(each))] * then.n
+    return alt_losses(now, actions, [reward + gamma * discount * value for value in next_values], nopt_min)

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.reference.q_learners import Params, QTran, best_actions, linear, mlp, own_part
+from tests.reference.q_learners import (
+    Params,
+    QTran,
+    alt_losses,
+    base_losses,
+    best_actions,
+    linear,
+    mlp,
+    own_part,
+)
 
 
 class Episode(NamedTuple):
@@ -121,21 +130,36 @@ def iql_losses(
 
 
 def qtran_losses(
-    online: Params, target: Params, episode: Episode, gamma: float, lambda_: float, double: bool
+    online: Params,
+    target: Params,
+    episode: Episode,
+    gamma: float,
+    lambda_: float,
+    double: bool,
+    state_value: bool = False,
+    alt: bool = False,
 ) -> dict[str, np.ndarray]:
-    """QTRAN-base's three losses of every step, with sums of features, bootstrapping from Q_jt."""
+    """QTRAN's three losses of every step, with sums of features, bootstrapping from Q_jt."""
 
     def estimators(params: Params) -> list[QTran]:
         lower = unroll(params["agent"], episode)
-        return [QTran(params, episode.observation(t), "sum", False, lower[t]) for t in range(len(lower))]
+        return [
+            QTran(params, episode.observation(t), "sum", state_value, lower[t]) for t in range(len(lower))
+        ]
+
+    def returns(values: list[float]) -> np.ndarray:
+        return lambda_returns(episode.rewards, episode.discounts, values, gamma, lambda_)
 
     now, then = estimators(online), estimators(target)
-    values = [then[t].q_jt((now if double else then)[t].best()) for t in range(1, len(then))]
-    y = lambda_returns(episode.rewards, episode.discounts, values, gamma, lambda_)
-    losses: dict[str, list] = {"td_loss": [], "opt_loss": [], "nopt_loss": []}
-    for t, actions in enumerate(episode.actions):
-        best, joint = now[t].best(), list(actions)
-        losses["td_loss"].append((now[t].q_jt(joint) - y[t]) ** 2)
-        losses["opt_loss"].append((now[t].q_prime(best) - now[t].q_jt(best)) ** 2)
-        losses["nopt_loss"].append(min(now[t].q_prime(joint) - now[t].q_jt(joint), 0) ** 2)
-    return {name: np.asarray(each) for name, each in losses.items()}
+    best = [(now if double else then)[t].best() for t in range(len(then))]
+    steps = range(1, len(then))
+    if alt:
+        agents = range(then[0].n)
+        y = np.stack(
+            [returns([then[t].counterfactual(i, best[t])[best[t][i]] for t in steps]) for i in agents], axis=1
+        )
+        each = [alt_losses(now[t], list(u), y[t], "signed") for t, u in enumerate(episode.actions)]
+    else:
+        y = returns([then[t].q_jt(best[t]) for t in steps])
+        each = [base_losses(now[t], list(u), y[t]) for t, u in enumerate(episode.actions)]
+    return {name: np.asarray([losses[name] for losses in each]) for name in each[0]}

@@ -54,12 +54,13 @@ PAPER: dict[str, Any] = {
 }
 #: What replaces it at the scales "quick" and "long" (which has more seeds), where agents need no memory: on
 #: 6 x 6 cells a view of 5 x 5 hides little. One update for 200 steps, as in Weighted QMIX's release. Replay
-#: holds all episodes, as the paper's does, where they are longer.
+#: holds all episodes, as the paper's does, where they are longer. QTRAN sees there what its agents see.
 QUICK: dict[str, Any] = {
     "recurrent": False,
     "batch_size": 32,
     "replay_size": 34_000,
     "central_hidden": (64, 64, 64),
+    "global_state": False,
     "update_period": 25,
     "target_period": 40,
     "learning_starts": 2_000,

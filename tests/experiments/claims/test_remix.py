@@ -105,10 +105,13 @@ def test_the_papers_scale_is_its_table_2(name):
         assert algorithm.alpha == 0.1
     if name == "remix":
         assert (algorithm.w_min, algorithm.recent_fraction) == (0.1, 0.5)
+    if name == "qtran-base":  # PyMARL2's
+        assert algorithm.global_state and algorithm.nopt_weight == 0.1
     assert changed_for(paper, name) == settings_diff(paper, paper) == ""
     quick = hunt_experiment(name, "quick", (0, 1, 2, 3), (-2.0,))
     said = changed_for(quick, name)
     assert "6 x 6 cells with 4 agents, 4 prey and 30 steps" in said
+    assert ("global_state False (paper: True)" in said) == (name == "qtran-base")
     assert "mask_occupied False (paper: True)" in said
     assert "batch_size 32 (paper: 128)" in said and "recurrent False (paper: True)" in said
     assert quick.games == 1 and optimum(quick.environment) == 20
