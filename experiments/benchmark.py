@@ -1,7 +1,8 @@
 """Benchmark training speed.
 
-python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe|pqn] [--env ID] [--algos ID ...]
-    [--seeds N ...] [--seconds S] [--jaxmarl DIR] [--env-steps N] [--out DIR]
+python experiments/benchmark.py [matrix|predator-prey|pursuit|mpe] [--env ID] [--algos ID ...]
+    [--seeds N ...] [--seconds S] [--out DIR]
+python experiments/benchmark.py peers --peer-python PYTHON --peer-checkout DIR ...
 python experiments/benchmark.py tpu [--topology v5e:4x4 ...] ...
 python experiments/benchmark.py variants [--setting NAME] [--count N] ...
 
@@ -11,12 +12,9 @@ point operations and the bytes that XLA counts, their rate relative to a large m
 and the roofline: what bounds an update, a matrix product's rate or a large copy's, and what share of that
 bound is reached (above 100 % where caches serve what XLA counts as memory). The suites predator-prey and
 pursuit add the speed of the environment alone, the size of replay, and the share of each part of an
-iteration. The suites mpe and pqn train with the settings of JaxMARL's scripts, and add environment steps per
-second. With `--jaxmarl` the suite pqn trains JaxMARL's own learner by turns with ours; with `--env-steps` the
-table has the mean greedy return over the last half of so many steps too (where the episodes of all
-environments end together, as in MPE, the return at one moment depends on where in an episode training
-stopped). `benchmark.py tpu --help` tells of training that is compiled for TPUs that are not there,
-`benchmark.py variants --help` of many settings in one program.
+iteration. The suite mpe trains with the settings of JaxMARL's scripts, and adds environment steps per second.
+`benchmark.py peers --help` tells of JaxMARL's own learners beside ours, `benchmark.py tpu --help` of training
+that is compiled for TPUs that are not there, `benchmark.py variants --help` of many settings in one program.
 """
 
 # First: they have no effect once JAX is initialised.
@@ -36,7 +34,6 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from matplotlib.ticker import EngFormatter, LogLocator
 from tqdm import tqdm
@@ -45,12 +42,10 @@ import baselines
 import envs
 import envs.registry as environments
 from envs.errors import BadInputError
-from experiments import benchmark_tpu, benchmark_variants
-from experiments.jaxmarl_pqn import EPISODES, JaxMARLPQN
+from experiments import benchmark_peers, benchmark_tpu, benchmark_variants
 from jaxmarl_fac import cli
 from jaxmarl_fac.experiment import Experiment, seed_numbers
 from jaxmarl_fac.files import prepare_folder, write_text
-from jaxmarl_fac.loop import train
 from jaxmarl_fac.memory import Transitions
 from jaxmarl_fac.memory.packing import plain_step, tree_bytes
 from jaxmarl_fac.parallel import PER_LANE, REPLICATED, lane_mesh, per_device
@@ -58,14 +53,11 @@ from jaxmarl_fac.program import Program
 from jaxmarl_fac.report.figures import panels, save
 from jaxmarl_fac.report.styles import line_styles
 from jaxmarl_fac.settings import leaves, replaced
-from jaxmarl_fac.statistics import bootstrap_interval
 
 #: Side of the square matrices whose product measures the machine's peak rate.
 SIDE = 2048
 #: What is copied to measure the rate of memory: more than caches hold.
 COPY_BYTES = 2**28
-#: The most evaluations where returns are compared.
-EVALUATIONS = 1000
 #: Repetitions of each measurement; we report the minimum, since interference only ever slows a run down.
 REPETITIONS = 5
 #: Parallel environments per device where the environment is measured alone.
@@ -83,8 +75,6 @@ class Suite:
         parts: whether to measure the environment, replay and the parts of an iteration too.
         peers: speed of other code on the same game, measured on 2 CPU cores.
         settings: settings of some algorithms by id; `num_envs` is passed to the experiment.
-        jaxmarl: what the table calls JaxMARL's own learner, if it is trained too.
-        game: parameters of the suite's own game.
     """
 
     env: str
@@ -93,8 +83,6 @@ class Suite:
     parts: bool = False
     peers: str = ""
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    jaxmarl: str = ""
-    game: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 #: JaxMARL's settings for both of its learners on MPE (`ql_rnn_mpe` and `vdn_ff_mpe`).
@@ -125,11 +113,9 @@ SUITES = {
         ("qmix", "vdn"),
         (1, 8),
         peers="An update comes after 26 steps of 8 environments (recurrent QMIX, 32 episodes a batch) or 16 "
-        "steps of 32 (VDN, 32 transitions), as in JaxMARL's baselines/QLearning/qmix_rnn.py and vdn_ff.py "
-        "with their settings for MPE: one of their update steps is one of these updates. For comparison, "
-        "JaxMARL 0.2.0 on 2 other CPU cores: QMIX 236 updates/s with 1 seed; with 2 it did not start within "
-        "6 minutes, because orthogonal initialisers deadlock under vmap on CPU (see `over_lanes` in "
-        "jaxmarl_fac/parallel.py); VDN 464 with 1 seed, 472 with 8 together.",
+        "steps of 32 (VDN, 32 transitions), as in JaxMARL's qmix_rnn.py and vdn_ff.py, with settings for "
+        "MPE, but VDN's agents have two hidden layers, where theirs have none. `benchmark.py peers` measures "
+        "JaxMARL's own learners beside ours.",
         settings={
             "qmix": {
                 **JAXMARL,
@@ -151,17 +137,6 @@ SUITES = {
             },
         },
     ),
-    "pqn": Suite(
-        "mpe:simple_spread",
-        ("pqn-vdn",),
-        (1, 8),
-        peers="All settings are those of JaxMARL's pqn_vdn_ff_mpe.yaml: an update comes after 16 steps of "
-        "256 environments, 4 passes of 16 minibatches. JaxMARL's own learner is measured by turns with ours, "
-        "without evaluations. Nobody bootstraps at the time limit, as JaxMARL's learners do not.",
-        settings={"pqn-vdn": {"num_envs": 256}},
-        jaxmarl="JaxMARL pqn_vdn_ff",
-        game={"time_limit_terminates": True},
-    ),
 }
 
 
@@ -170,27 +145,20 @@ class Options:
     """What to measure.
 
     Attributes:
-        suite: matrix trains on a matrix game, predator-prey on QTRAN's, pursuit on LTQL's, mpe and pqn on
+        suite: matrix trains on a matrix game, predator-prey on QTRAN's, pursuit on LTQL's, mpe on
             JaxMARL's simple_spread.
         env: id of the game; the suite's own if not given.
         algos: ids of the algorithms; the suite's own if not given.
         seeds: numbers of seeds; the suite's own if not given.
         seconds: target length of one repetition.
-        jaxmarl: folder of a checkout of JaxMARL, whose pqn_vdn_ff the suite pqn trains too.
-        env_steps: environment steps of each seed, over whose second half returns of greedy play are compared;
-            not at all if not given. JaxMARL trains pqn_vdn_ff for 2,000,000.
         out: folder for benchmark.md, benchmark.json and benchmark.png.
     """
 
-    suite: Annotated[Literal["matrix", "predator-prey", "pursuit", "mpe", "pqn"], tyro.conf.Positional] = (
-        "matrix"
-    )
+    suite: Annotated[Literal["matrix", "predator-prey", "pursuit", "mpe"], tyro.conf.Positional] = "matrix"
     env: str | None = None
     algos: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     seconds: float = 1.0
-    jaxmarl: Path | None = None
-    env_steps: int | None = None
     out: Path = Path("runs/benchmark")
 
 
@@ -198,6 +166,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark, and write the table and the plot; returns the exit status."""
     if argv and argv[0] == "tpu":
         return benchmark_tpu.main(argv[1:])
+    if argv and argv[0] == "peers":
+        return benchmark_peers.main(argv[1:])
     if argv and argv[0] == "variants":
         return benchmark_variants.main(argv[1:])
     options = cli.parse(Options, argv, description=__doc__)
@@ -211,35 +181,14 @@ def main(argv: Sequence[str]) -> int:
         raise BadInputError("--seeds and --algos need at least one each")
     # Build all of them first: bad input must not be found after minutes of measurements.
     planned = [(algo, experiment_of(suite, algo, env, count)) for algo in algos for count in seeds]
-    steps = options.env_steps
-    longest = {
-        algo: of_length(experiment, steps)
-        for algo, experiment in planned
-        if steps is not None and experiment.lanes == max(seeds)
-    }
-    if options.jaxmarl is not None and (not suite.jaxmarl or env != suite.env):
-        raise BadInputError("--jaxmarl is for the suite pqn on its own game: leave it out")
-    jaxmarl = None if options.jaxmarl is None else JaxMARLPQN(options.jaxmarl)
     prepare_folder(options.out)
     product, copy = matrix_product(), memory_copy()
     peak = max(measure_product(product) for _ in range(REPETITIONS))
     bandwidth = max(measure_copy(copy) for _ in range(REPETITIONS))
     rows = []
     for algo, experiment in tqdm(planned, disable=None):
-        measured = measure(experiment, options.seconds, suite.parts, jaxmarl)
-        names = [algo, suite.jaxmarl][: len(measured)]
-        rows += [{"algo": name, **row} for name, row in zip(names, measured, strict=True)]
+        rows.append({"algo": algo, **measure(experiment, options.seconds, suite.parts)})
         peak, bandwidth = max(peak, measure_product(product)), max(bandwidth, measure_copy(copy))
-    if steps is not None:
-        returns = {
-            algo: train(experiment).history.arrays()["episode_return"][1:]  # the first one is before training
-            for algo, experiment in longest.items()
-        }
-        if jaxmarl:
-            returns[suite.jaxmarl] = jaxmarl.returns(max(seeds), steps)
-        for row in rows:
-            curve = returns[row["algo"]][:, : row["seeds"]]  # (evaluations, seeds)
-            row["return"] = bootstrap_interval(curve[len(curve) // 2 :].mean(axis=0)).to_json()
     for row in rows:
         row["gflops_share"] = row["gflops"] / peak if row["gflops"] else None
         row |= roofline(row, peak, bandwidth)
@@ -249,7 +198,6 @@ def main(argv: Sequence[str]) -> int:
     machine = {
         "env": env,
         "peers": suite.peers,
-        "trained": steps,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({platform.machine()})",
         "matrix_product_gflops": peak,
         "copy_gbytes_per_s": bandwidth,
@@ -272,12 +220,11 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
     Raises:
         BadInputError: for an unknown id or number of seeds, or if the algorithm cannot play the game.
     """
-    settings, game = (suite.settings.get(algo, {}), suite.game) if env == suite.env else ({}, {})
-    settings = dict(settings)
+    settings = dict(suite.settings.get(algo, {})) if env == suite.env else {}
     num_envs = settings.pop("num_envs", 1)
     experiment = Experiment(
         algorithm=baselines.make(algo, environments.lookup(env).family, **settings),
-        environment=envs.make(env, **game),
+        environment=envs.make(env),
         seeds=seed_numbers(seeds),
         env_steps=2**30,
         num_envs=num_envs,
@@ -286,38 +233,13 @@ def experiment_of(suite: Suite, algo: str, env: str, seeds: int) -> Experiment:
     return experiment
 
 
-def of_length(experiment: Experiment, env_steps: int) -> Experiment:
-    """The experiment with that many steps and an evaluation after each update, but at most `EVALUATIONS`."""
-    updates = experiment.schedule.updates(env_steps // experiment.num_envs)
-    return dataclasses.replace(
-        experiment,
-        env_steps=env_steps,
-        evaluations=max(1, min(updates, EVALUATIONS)),
-        evaluation_episodes=EPISODES,
-    )
-
-
-def speeds(seeds: int, num_envs: int, update_period: int, taken: float) -> dict[str, Any]:
-    """What a row says of speed, from the seconds of one iteration of all seeds."""
-    return {
-        "seeds": seeds,
-        "num_envs": num_envs,
-        "update_period": update_period,
-        "seed_updates_per_s": seeds / taken / update_period,
-        "env_steps_per_s": seeds * num_envs / taken,
-    }
-
-
-def measure(
-    experiment: Experiment, seconds: float, parts: bool = False, jaxmarl: JaxMARLPQN | None = None
-) -> list[dict[str, Any]]:
-    """Train an experiment for a while, by turns with JaxMARL's learner if given; the rows of the table.
+def measure(experiment: Experiment, seconds: float, parts: bool = False) -> dict[str, Any]:
+    """Train an experiment for a while; its row of the table.
 
     Args:
         experiment: what to train, for as many steps as the measurement takes.
         seconds: target length of one repetition.
         parts: whether to measure the share of each part of an iteration too.
-        jaxmarl: what to train as many seeds of.
     """
     seeds, num_envs = experiment.lanes, experiment.num_envs
     program = Program(experiment)
@@ -334,16 +256,13 @@ def measure(
     memory = compiled.memory_analysis()
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves(training.lanes)) / seeds
     training.run(program.schedule.warmup)
-    timed: list[tuple[Callable[[int], Any], int]] = [(training.run, period)]
-    theirs = {}
-    if jaxmarl:
-        start = time.perf_counter()
-        run, iterations = jaxmarl.some_updates(seeds)
-        theirs = {"compile_seconds": time.perf_counter() - start}
-        timed.append((run, iterations))
-    taken, *others = fastest_by_turns(seconds, *timed)
+    taken = fastest(training.run, seconds, period)
     row = {
-        **speeds(seeds, num_envs, period, taken),
+        "seeds": seeds,
+        "num_envs": num_envs,
+        "update_period": period,
+        "seed_updates_per_s": seeds / taken / period,
+        "env_steps_per_s": seeds * num_envs / taken,
         "compile_seconds": compile_seconds,
         "bytes_per_seed": kept,
         "scratch_bytes_per_seed": memory.temp_size_in_bytes * program.mesh.size / seeds,
@@ -358,8 +277,7 @@ def measure(
         sampling = seconds_per_sample(program, training.lanes, seconds) / period
         row |= {"acting_share": acting / taken, "sampling_share": sampling / taken}
         row |= {"update_share": 1 - (acting + sampling) / taken}
-    unknown = dict.fromkeys(row)
-    return [row, *({**unknown, **theirs, **speeds(seeds, num_envs, period, other)} for other in others)]
+    return row
 
 
 class Training:
@@ -375,28 +293,22 @@ class Training:
 
 
 def fastest(run: Callable[[int], Any], seconds: float, multiple: int = 1) -> float:
-    """`fastest_by_turns` of a single function."""
-    return fastest_by_turns(seconds, (run, multiple))[0]
-
-
-def fastest_by_turns(seconds: float, *timed: tuple[Callable[[int], Any], int]) -> list[float]:
-    """The minimum over repetitions of each function's time per iteration, in seconds.
+    """The minimum over repetitions of the time per iteration, in seconds.
 
     Args:
-        seconds: target length of one repetition of one function.
-        timed: functions that do a given number of iterations, and what that is a multiple of.
+        run: does so many iterations.
+        seconds: target length of one repetition.
+        multiple: iterations come in multiples of this.
     """
-    best = [np.inf] * len(timed)
-    iterations = [-(-16 // multiple) * multiple for _, multiple in timed]
+    best, iterations = math.inf, -(-16 // multiple) * multiple
     for repetition in range(REPETITIONS + 2):  # the first two find the number of iterations for `seconds`
-        for place, (run, multiple) in enumerate(timed):
-            start = time.perf_counter()
-            run(iterations[place])
-            taken = (time.perf_counter() - start) / iterations[place]
-            if repetition < 2:
-                iterations[place] = -(-max(16, int(seconds / taken)) // multiple) * multiple
-            else:
-                best[place] = min(best[place], taken)
+        start = time.perf_counter()
+        run(iterations)
+        taken = (time.perf_counter() - start) / iterations
+        if repetition < 2:
+            iterations = -(-max(16, int(seconds / taken)) // multiple) * multiple
+        else:
+            best = min(best, taken)
     return best
 
 
@@ -538,10 +450,6 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
             "steps between updates": lambda row: f"{row['update_period']}",
             "environment steps/s": lambda row: f"{row['env_steps_per_s']:,.0f}",
         }
-    if machine["trained"]:
-        columns[f"return over the last half of {machine['trained']:,} steps"] = lambda row: (
-            "{value:.2f} [{low:.2f}, {high:.2f}]".format(**row["return"])
-        )
     columns |= {
         "seed-updates/s": lambda row: f"{row['seed_updates_per_s']:,.0f}",
         "times one seed": lambda row: f"{row['times_one_seed']:.1f}" if row["times_one_seed"] else "",
@@ -549,10 +457,8 @@ def markdown(rows: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
         "FLOPs per update": lambda row: f"{row['flops_per_update']:,.0f}" if row["flops_per_update"] else "",
         "bytes per update": lambda row: f"{row['bytes_per_update']:,.0f}" if row["bytes_per_update"] else "",
         "bound by, share": lambda row: f"{row['bound']}, {row['bound_share']:.0%}" if row["bound"] else "",
-        "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}" if row["bytes_per_seed"] else "",
-        "scratch bytes per seed": lambda row: (
-            f"{row['scratch_bytes_per_seed']:,.0f}" if row["scratch_bytes_per_seed"] else ""
-        ),
+        "bytes per seed": lambda row: f"{row['bytes_per_seed']:,.0f}",
+        "scratch bytes per seed": lambda row: f"{row['scratch_bytes_per_seed']:,.0f}",
         "compile s": lambda row: f"{row['compile_seconds']:.1f}",
     }
     if rows and "acting_share" in rows[0]:

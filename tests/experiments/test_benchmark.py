@@ -1,12 +1,11 @@
 import importlib.util
 import json
 
-import numpy as np
 import pytest
 
 import baselines
 from envs.errors import BadInputError
-from experiments import benchmark, jaxmarl_pqn
+from experiments import benchmark
 from tests.helpers import flat
 
 
@@ -113,74 +112,7 @@ def test_the_suite_of_mpe(tmp_path):
         steps = {"qmix": 8 * 26, "vdn": 32 * 16}[row["algo"]]
         assert row["env_steps_per_s"] == pytest.approx(steps * row["seed_updates_per_s"])
     table = (tmp_path / "benchmark.md").read_text()
-    assert "environment steps/s" in table and "236 updates/s" in table
-
-
-#: Stands for JaxMARL's script: what it is given comes back as metrics.
-SCRIPT = """
-import jax
-import jax.numpy as jnp
-import yaml
-
-wandb = None  # as the script's import of it
-
-class OmegaConf:
-    load = staticmethod(lambda path: yaml.safe_load(path.read_text(encoding="utf-8")))
-    to_container = staticmethod(dict)
-
-def env_from_config(config):
-    return config["ENV_NAME"], None
-
-def make_train(config, env):
-    test = config["TEST_DURING_TRAINING"]
-    assert env == "MPE_simple_spread_v3" and (config["WANDB_MODE"] != "disabled") == test
-    def train(key):
-        steps = config["TOTAL_TIMESTEPS"]
-        updates = steps // config["NUM_ENVS"] // config["NUM_STEPS"]
-        assert not test or int(updates * config["TEST_INTERVAL"]) == 1
-        tested = jnp.float32(jnp.stack([steps, config["EPS_DECAY"], config["TEST_NUM_ENVS"], key[1] % 2]))
-        def log(tested, seed):
-            assert config["WANDB_LOG_ALL_SEEDS"]
-            for step, value in enumerate(tested, start=1):
-                wandb.log({f"rng{int(seed)}/test_returned_episode_returns": value, "loss": 0.0}, step=step)
-        if test:
-            jax.debug.callback(log, tested, key[0])
-        return {"runner_state": key, "metrics": None}
-    return train
-"""
-CONFIG = (
-    "{TOTAL_TIMESTEPS: 2000000, NUM_ENVS: 4, NUM_STEPS: 5, EPS_DECAY: 0.1, ENV_NAME: MPE_simple_spread_v3}"
-)
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A folder that looks like a checkout of JaxMARL."""
-    for path, text in ((jaxmarl_pqn.SCRIPT, SCRIPT), (jaxmarl_pqn.SETTINGS, CONFIG)):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text, encoding="utf-8")
-    return tmp_path
-
-
-def test_jaxmarls_learner_is_given_its_settings(checkout):
-    learner = jaxmarl_pqn.JaxMARLPQN(checkout)
-    assert (learner.num_envs, learner.rollout_length) == (4, 5)
-    found = learner.returns(3, 500_000)
-    assert found.shape == (4, 3)
-    np.testing.assert_allclose(found[:3].T, [[500_000, 0.4, jaxmarl_pqn.EPISODES]] * 3)
-    keys = np.asarray(jaxmarl_pqn.keys(3))
-    np.testing.assert_array_equal(found[3], keys[:, 1] % 2)
-    run, iterations = learner.some_updates(2)
-    assert iterations == jaxmarl_pqn.UPDATES * 5
-    run(3 * iterations)
-
-
-def test_both_learners_are_measured_by_turns(checkout):
-    experiment = benchmark.experiment_of(benchmark.SUITES["matrix"], "iql-tabular", "matrix-qtran", 2)
-    ours, theirs = benchmark.measure(experiment, 1e-3, jaxmarl=jaxmarl_pqn.JaxMARLPQN(checkout))
-    assert set(ours) == set(theirs)
-    assert ours["env_steps_per_s"] > 0 and theirs["env_steps_per_s"] > 0
-    assert theirs["bytes_per_seed"] is None
+    assert "environment steps/s" in table and "`benchmark.py peers`" in table
 
 
 @pytest.mark.slow
@@ -201,32 +133,12 @@ def test_bad_input_of_the_benchmark_of_variants(bad_input):
         benchmark.main(["variants", "--singles", "1"])
 
 
-def test_turns_are_taken():
-    order: list[str] = []
-    runs = [
-        (lambda count, name=name: order.append(name), multiple) for name, multiple in (("a", 3), ("b", 5))
-    ]
-    assert len(benchmark.fastest_by_turns(1e-12, *runs)) == 2
-    assert order == ["a", "b"] * (benchmark.REPETITIONS + 2)
-
-
-def test_what_is_no_checkout_of_jaxmarl(checkout, tmp_path, bad_input):
-    with bad_input("is no checkout of JaxMARL: it has no baselines/QLearning/pqn_vdn_ff.py"):
-        jaxmarl_pqn.JaxMARLPQN(tmp_path / "nothing")
-    (checkout / jaxmarl_pqn.SCRIPT).write_text("import no_such_module", encoding="utf-8")
-    with bad_input("needs no_such_module: pip install -e '.[peers]'"):
-        jaxmarl_pqn.JaxMARLPQN(checkout)
-    with bad_input("--jaxmarl is for the suite pqn on its own game: leave it out"):
-        benchmark.main(["--jaxmarl", str(checkout), "--out", str(tmp_path / "out")])
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--algos", "sarsa"], "unknown algorithm 'sarsa'"),
         (["--seeds", "0"], "the number of seeds must be at least 1"),
         (["--seconds", "0"], "--seconds must be above 0"),
-        (["--env-steps", "0"], "env_steps must be at least 1"),
         (["--env", "chess"], "unknown environment 'chess'"),
     ],
 )
