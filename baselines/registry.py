@@ -47,7 +47,7 @@ from baselines.qtran import QTranAlt, QTranBase
 from baselines.rommeo_ac import ROMMEOAC
 from baselines.sac import SAC, SACDiscrete
 from baselines.soft_options import DelayedOptionsAC, SoftOptionsAC
-from baselines.tabular import TabularIndependent, TabularLearning
+from baselines.tabular import TabularIndependent, TabularLearning, TabularReplayLearning
 from baselines.td3 import TD3
 from baselines.two_player import SelfPlay
 from baselines.vdac import VDAC
@@ -193,6 +193,11 @@ ALGORITHMS: dict[str, Entry] = {
         TabularLearning(rule=TabularLogic()),
         "Logical Team Q-learning in tables.",
         "LTQL, tabular",
+    ),
+    "ltql-tabular-replay": Entry(
+        TabularReplayLearning(rule=TabularLogic()),
+        "Logical Team Q-learning in tables, from transitions that are sampled from replay.",
+        "LTQL, tabular, replay",
     ),
     "reinforce": Entry(
         PolicyGradient(method=Reinforce(), rollout_length=None),

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from baselines.independent import ErrorWeighting, Even
-from baselines.parts import EpsilonGreedy
+from baselines.parts import EpsilonGreedy, TransitionReplay
 from envs.base import Observation
 from envs.errors import BadInputError
-from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, no_memory, periods
+from jaxmarl_fac.algorithm import Learner, LearnerState, Metrics, Periods, no_memory, periods
 from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
 from jaxmarl_fac.exploration import epsilon_greedy, sample_actions
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
-from jaxmarl_fac.memory import Rollout
-from jaxmarl_fac.settings import Positive, Probability, Settings, StepSize
+from jaxmarl_fac.memory import Memory, Rollout
+from jaxmarl_fac.settings import Count, Positive, Probability, Settings, StepSize
 from jaxmarl_fac.targets import td_target
 from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
@@ -136,7 +136,7 @@ class TabularLearning(Settings):
     def bind(self, game: GameSpec, num_envs: int = 1) -> Learner:
         """See `Algorithm.bind`."""
         self.check(game)
-        memory, shape = Rollout(), (game.num_agents, game.view_size, game.num_actions)
+        shape = game.num_agents, game.view_size, game.num_actions
 
         def preferences(tables: Tables, observation: Observation) -> jax.Array:
             """Of the agents at an observation, `(n, A)`, with unavailable actions masked."""
@@ -175,8 +175,52 @@ class TabularLearning(Settings):
             tables, _ = jax.lax.scan(learn, state.params, tabular_steps(batch))
             return state.replace(params=tables), {}  # type: ignore[attr-defined]
 
-        when = periods(memory, game, num_envs)
+        memory, when = self.memory(game, num_envs)
         return Learner(memory, when, init, no_memory, act, act_greedily, update)
+
+    def memory(self, game: GameSpec, num_envs: int) -> tuple[Memory, Periods]:
+        """What the learner is fed from, and when it learns: after every step, from the transition taken."""
+        memory = Rollout()
+        return memory, periods(memory, game, num_envs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampledReplay(TransitionReplay):
+    """Uniform replay from which several transitions are sampled after every few steps.
+
+    The defaults of the two periods sample as many transitions as are taken, as learning online does.
+
+    Attributes:
+        batch_size: I, transitions sampled, with replacement, and learned from one after the other.
+        update_period: T, steps of each environment between samplings.
+    """
+
+    update_period: Count = 32  # type: ignore[misc]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TabularReplayLearning(TabularLearning):
+    """Learns from replay: after every T steps, I times from one of the transitions that are kept.
+
+    So does Logical Team Q-learning in its authors' slide, which gives neither number; their code for tables
+    learns online.
+
+    Attributes:
+        replay: what is kept of experience.
+    """
+
+    replay: SampledReplay = SampledReplay()
+
+    def memory(self, game: GameSpec, num_envs: int) -> tuple[Memory, Periods]:
+        """See `TabularLearning.memory`; learning begins when `learning_starts` steps were taken."""
+        memory = self.replay.memory()
+        return memory, periods(
+            memory,
+            game,
+            num_envs,
+            learning_starts=self.replay.learning_starts,
+            update_period=self.replay.update_period,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,18 @@ from envs.base import Observation
 from envs.matrix_games import LTQL_PAYOFF, QTRAN_PAYOFF, matrix_game
 from envs.team_mdp import TeamMDP, line_world, random_team_mdp
 from jaxmarl_fac.algorithm import LearnerState
+from jaxmarl_fac.experience import Step
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.loop import train
+from jaxmarl_fac.program import Program, step_example
 from tests.helpers import but_slow, clock_at, first_observation, flat, transitions
 from tests.reference import tabular as reference
 
-IDS = ("ltql-tabular", "hysteretic-tabular", "distributed-tabular", "iql-tabular")
+IDS = (
+    *("ltql-tabular", "ltql-tabular-replay", "hysteretic-tabular"),
+    *("distributed-tabular", "iql-tabular"),
+)
 COUNTS = np.array([2, 3, 3])
 OBSERVATIONS = 4
 RATE, GAMMA = 0.25, 0.5
@@ -83,6 +88,111 @@ def test_independent_learners_beside_plain_numpy(algorithm, ratio):
 
     learn_beside(algorithm, check)
     assert np.abs(table).max() > 0.5
+
+
+# From replay
+
+
+def draw_played(env, seed, count):
+    """Random play of `count` steps, each as the loop stores it and as the reference reads it."""
+    rng, key = np.random.default_rng(seed), jax.random.key(seed)
+    reset, step, observe = jax.jit(env.reset), jax.jit(env.step), jax.jit(env.observe)
+    state, _ = reset(key)
+    for i in range(count):
+        actions = rng.integers(0, env.action_counts)
+        after, timestep = step(state, jnp.asarray(actions))
+        seen, then = (np.asarray(observe(each).agents_view).argmax(axis=1) for each in (state, after))
+        yield (
+            Step(
+                *(state, (), jnp.asarray(actions, jnp.int32), (), timestep.reward, timestep.discount),
+                *(timestep.last(), jnp.bool_(True), after),
+            ),
+            {
+                "observed": seen,
+                "actions": actions,
+                "reward": float(timestep.reward),
+                "discount": float(timestep.discount),
+                "next": then,
+                "counts": np.asarray(env.action_counts),
+            },
+        )
+        state = reset(jax.random.fold_in(key, i))[0] if bool(timestep.last()) else after
+
+
+def same_transition(steps, i, step):
+    """Whether the sampled one of a batch is that one."""
+    return all(
+        np.allclose(np.asarray(getattr(steps, ours)[i]), step[theirs], atol=1e-6)
+        for ours, theirs in (
+            *(("observed", "observed"), ("actions", "actions"), ("reward", "reward")),
+            *(("discount", "discount"), ("next_observed", "next")),
+        )
+    )
+
+
+@pytest.mark.parametrize("second_if", but_slow(["elif", "if"], ["elif"]))
+def test_ltql_from_replay_beside_plain_numpy(second_if):
+    """After every T steps the same I samples, which are among the last ones that were played."""
+    size, samples, period = 24, 5, 4
+    algorithm = baselines.make(
+        "ltql-tabular-replay",
+        alpha=0.5,
+        second_if=second_if,
+        gamma=GAMMA,
+        step_size=RATE,
+        replay_size=size,
+        batch_size=samples,
+        update_period=period,
+        learning_starts=period,
+    )
+    env = random_team_mdp(states=OBSERVATIONS, agents=2, actions=3)
+    game = GameSpec.of(env)
+    learner = algorithm.bind(game)
+    assert learner.periods.update_every == period and learner.periods.warmup == period
+    state = jax.jit(learner.init)(jax.random.key(0))
+    store = learner.memory.bind(env, step_example(env, learner, state.params), 1, 10**6)
+    add, sample, learn = jax.jit(store.add), jax.jit(store.sample), jax.jit(learner.update)
+    buffer, played = store.init(), []
+    q_b = np.zeros((2, OBSERVATIONS, 3))
+    q_u = q_b.copy()
+    drawn = []
+    for i, (stored, step) in enumerate(draw_played(env, 1, 60 * period)):
+        buffer = add(buffer, jnp.int32(i), jax.tree.map(lambda leaf: leaf[None], stored))
+        played.append(step)
+        if (i + 1) % period:
+            continue
+        batch = sample(buffer, jnp.int32(i + 1), jax.random.key(i))
+        steps = jax.device_get(tabular_steps(batch))
+        assert steps.reward.shape == (samples, 2)
+        for k in range(samples):
+            ages = [age for age, each in enumerate(reversed(played)) if same_transition(steps, k, each)]
+            assert ages and ages[0] < size
+            drawn.append(ages[0])
+            reference.logical(q_b, q_u, played[-1 - ages[0]], RATE, GAMMA, 0.5, second_if)
+        state, _ = learn(state, batch, clock_at(), jax.random.key(0))
+        np.testing.assert_allclose(state.params.q_b, q_b, atol=1e-5)
+        np.testing.assert_allclose(state.params.q_u, q_u, atol=1e-5)
+    assert np.abs(q_b - q_u).max() > 0.1 and np.abs(q_u).max() > 0.1
+    assert max(drawn) > size / 2  # old ones too
+
+
+def test_the_loop_learns_from_replay_after_every_t_steps():
+    experiment = Experiment(
+        algorithm=baselines.make(
+            "ltql-tabular-replay", batch_size=3, update_period=5, learning_starts=7, replay_size=20
+        ),
+        environment=line_world(),
+        seeds=(0, 1),
+        env_steps=40,
+        evaluations=1,
+    )
+    program = Program(experiment)
+    lanes, changed = program.initial_lanes(), []
+    for iteration in range(40):
+        before = np.asarray(lanes.learner.params.q_b)
+        lanes, _ = program.chunk(lanes, iteration, iteration + 1)
+        changed.append(not np.array_equal(before, lanes.learner.params.q_b))
+    assert np.flatnonzero(changed).tolist() == [7, 12, 17, 22, 27, 32, 37]
 
 
 # Batches and settings
@@ -172,6 +282,8 @@ def test_tables_refuse_what_cannot_be_counted(algorithm_id, bad_input):
         ("iql-tabular", {"epsilon_steps": 0}, "epsilon_steps must be at least 1"),
         ("ltql-tabular", {"alpha": 1.5}, "alpha must be in [0, 1], not 1.5"),
         ("ltql-tabular", {"second_if": "else"}, "second_if must be elif or if, not else"),
+        ("ltql-tabular-replay", {"update_period": 0}, "update_period must be at least 1, not 0"),
+        ("ltql-tabular-replay", {"replay_size": 31}, "replay_size must be at least batch_size (32), not 31"),
         ("ltql", {"alpha": float("nan")}, "alpha must be in [0, 1], not nan"),
         ("ltql", {"second_if": "else"}, "second_if must be elif or if, not else"),
         ("ltql", {"q_bound": -1.0}, "q_bound must be 0 (off) or above, not -1.0"),
@@ -292,9 +404,10 @@ def test_ltql_finds_one_of_two_optima(second_if):
 
 
 @pytest.mark.slow
-def test_ltql_finds_the_optimum_that_others_miss():
+@pytest.mark.parametrize("algorithm_id", ["ltql-tabular", "ltql-tabular-replay"])
+def test_ltql_finds_the_optimum_that_others_miss(algorithm_id):
     """QTRAN's game: q_U is (8, -12, -12) for both agents."""
-    last = tables_of("ltql-tabular", QTRAN_PAYOFF, 300, 2000)
+    last = tables_of(algorithm_id, QTRAN_PAYOFF, 300, 2000)
     assert (last["episode_return"] == 8).all()
     np.testing.assert_allclose(last["q_u"][:, :, 0].mean(0), [[8, -12, -12]] * 2, atol=0.05)
 
@@ -388,20 +501,20 @@ def test_the_values_of_distributed_q_learning_tie():
 
 @pytest.mark.slow
 def test_ltql_wins_the_line_world_on_almost_all_seeds():
-    """Return 10 without noise on >= 95 % of seeds; IQL on half of them at most."""
+    """Return 10 without noise on >= 95 % of seeds, from replay too; IQL on half of them at most."""
     won = {}
-    for algorithm_id in ("ltql-tabular", "iql-tabular"):
+    for algorithm_id in ("ltql-tabular", "ltql-tabular-replay", "iql-tabular"):
         experiment = Experiment(
             algorithm=baselines.make(algorithm_id, "team-mdp"),
             environment=line_world(),
-            seeds=tuple(range(20)),
+            seeds=tuple(range(32)),
             env_steps=100_000,
             evaluations=1,
             evaluation_episodes=1,
             probe=probes.noise_free_return,
         )
         won[algorithm_id] = (train(experiment).history.last["noise_free_return"] == 10).mean()
-    assert won["ltql-tabular"] >= 0.95
+    assert won["ltql-tabular"] >= 0.95 and won["ltql-tabular-replay"] >= 0.95
     assert won["iql-tabular"] <= 0.5
 
 

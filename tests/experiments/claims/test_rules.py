@@ -575,7 +575,8 @@ CASES: dict[tuple[str, str], Case] = {
     ("ltql", "team_mdp"): (
         BETTER | {"share of ltql*": at(0.95), "share of iql*": at(0.5), "share of qmix*": at(0.5)},
         [
-            ({"share of ltql*": at(0.94)}, PARTLY),
+            ({"share of ltql-tabular's*": at(0.94)}, PARTLY),
+            ({"share of ltql-tabular-replay's*": at(0.94)}, PARTLY),
             ({"share of iql*": at(0.51)}, PARTLY),
             ({"share of qmix*": at(0.51)}, PARTLY),
             ({"share of ltql*": at(0.5), "share of iql*": at(0.6), "share of qmix*": at(0.6)}, NOT),
