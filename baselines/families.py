@@ -133,13 +133,32 @@ _PYMARLS_QTRAN: dict[str, Any] = {
     "double_q": True,
 }
 
-#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit. ReMIX has
-#: its own table, and its text gives CW- and OW-QMIX their alpha on SMAC (section 5.4). DOP, FOP and MAVEN
-#: replay episodes, 32 of 5,000 (their releases), where the tables speak of transitions; MAVEN's release has
-#: two uniform latents on StarCraft. PQN's rollouts are not divided where agents are recurrent, so that one
-#: environment is enough.
+#: What learns action values from replay, and explores by them alone.
+Q_LEARNING_IDS = (
+    *("iql", "vdn", "qmix", "qtran-base", "qtran-alt", "qplex", "qatten", "cw-qmix", "ow-qmix", "remix"),
+    *("hysteretic", "distributed", "ltql"),
+)
+
+#: LTQL's release in the pursuit: all agents act by Boltzmann policies in half of the games, at a temperature
+#: of max(.05, .5 (1 - e / 15,000)) after e of 100,000 epochs, and greedily in the other half. Its LTQL,
+#: hysteretic Q-learning and IQL do so; QMIX's and QTRAN's temperatures fall to .005, in 25,000 epochs.
+_LTQL_EXPLORATION: dict[str, Any] = {
+    "boltzmann_share": 0.5,
+    "temperature_start": 0.5,
+    "temperature_end": 0.05,
+    "temperature_steps": 135_000,
+    "epsilon_start": 0.0,
+    "epsilon_end": 0.0,
+}
+
+#: What a family's table says of one algorithm alone: LTQL's release shows no ids in the pursuit, and
+#: multiplies each loss by its share of useful samples. ReMIX has its own table, and its text gives CW- and
+#: OW-QMIX their alpha on SMAC (section 5.4). DOP, FOP and MAVEN replay episodes, 32 of 5,000 (their
+#: releases), where the tables speak of transitions; MAVEN's release has two uniform latents on StarCraft.
+#: PQN's rollouts are not divided where agents are recurrent, so that one environment is enough.
 ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
-    ("ltql", "pursuit"): {"agent_ids": False},
+    **{(name, "pursuit"): _LTQL_EXPLORATION for name in Q_LEARNING_IDS},
+    ("ltql", "pursuit"): _LTQL_EXPLORATION | {"agent_ids": False, "useful_share": True},
     # 128 episodes before the first update, and an update after each 200 or 100 steps: the time limits.
     ("remix", "stag-hunt"): _REMIX | {"learning_starts": 128 * 200, "update_period": 200},
     ("remix", "smax"): _REMIX | {"learning_starts": 128 * 100, "update_period": 100},

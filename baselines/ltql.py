@@ -142,8 +142,9 @@ class LTQL(_Logic, Method):
     Four sets of parameters: q_B and q_U are trained; their copies in the target network tell
     whether the others acted greedily (q_B) and give the targets (q_U). Each transition is used once for each
     agent. The loss is the mean over agents of `w (y - q_B)^2 + [useful] (y - q_U)^2`, with w of
-    `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself. Half of
-    its games act by Boltzmann policies and half greedily; here all act epsilon-greedily.
+    `logical_weights`. The authors' release acts by the copy of q_B; here agents act by q_B itself. As there,
+    half of the games of the family "pursuit" are played by Boltzmann policies and half greedily
+    (`BoltzmannEpisodes`); elsewhere agents explore epsilon-greedily.
 
     Attributes:
         useful_share: whether, as in the release, the two losses are sums over the batch and its agents, each

@@ -199,3 +199,38 @@ class EpsilonGreedy(Settings):
     def always_random(self) -> bool:
         """Whether it is known, before anything runs, that utilities play no part in acting."""
         return all(isinstance(each, float) and each == 1 for each in (self.epsilon_start, self.epsilon_end))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoltzmannEpisodes(Settings):
+    """Episodes in which all agents act by Boltzmann policies, `softmax(Q_i / temperature)`, at every step.
+
+    In the others they act as without. In the pursuit of Logical Team Q-learning's release (`experiment.py`,
+    `ltql.py`) half of the games are played so, and the others greedily.
+
+    Attributes:
+        boltzmann_share: the chance that an episode is one of them; 0 leaves them out.
+        temperature_start: temperature at the first step, in units of the utilities.
+        temperature_end: temperature after `temperature_steps` environment steps, decaying linearly.
+        temperature_steps: see `temperature_end`.
+    """
+
+    boltzmann_share: Probability = 0.0
+    temperature_start: Positive = 0.5
+    temperature_end: Positive = 0.05
+    temperature_steps: Count = 1
+
+    @property
+    def never(self) -> bool:
+        """Whether it is known, before anything runs, that there are none."""
+        return isinstance(self.boltzmann_share, float) and self.boltzmann_share == 0
+
+    def coin(self, key: jax.Array) -> jax.Array:
+        """Whether an episode that begins is one of them, `()` bool."""
+        return jax.random.bernoulli(key, self.boltzmann_share)
+
+    def temperature(self, clock: Clock) -> jax.Array:
+        """The temperature `()` of all agents."""
+        return linear_epsilon(
+            clock.env_steps, self.temperature_start, self.temperature_end, self.temperature_steps
+        )

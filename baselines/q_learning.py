@@ -10,14 +10,22 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from baselines.parts import Agents, EpsilonGreedy, FeedForwardAgents, Optimiser, Replay, TransitionReplay
+from baselines.parts import (
+    Agents,
+    BoltzmannEpisodes,
+    EpsilonGreedy,
+    FeedForwardAgents,
+    Optimiser,
+    Replay,
+    TransitionReplay,
+)
 from envs.base import Observation
 from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import (
@@ -31,7 +39,7 @@ from jaxmarl_fac.algorithm import (
     periods,
 )
 from jaxmarl_fac.experience import Clock, Decision, Trajectory, over_batch
-from jaxmarl_fac.exploration import epsilon_greedy
+from jaxmarl_fac.exploration import boltzmann, epsilon_greedy
 from jaxmarl_fac.game import GameSpec, refuse_numbers, refuse_reward_per_agent
 from jaxmarl_fac.memory import Memory
 from jaxmarl_fac.networks import AgentMemory, over_time
@@ -106,6 +114,13 @@ class Method(Settings, abc.ABC):
         return params
 
 
+class EpisodeMemory(NamedTuple):
+    """What is kept of an episode where some are played by Boltzmann policies."""
+
+    boltzmann: jax.Array  # () bool, whether this one is
+    agents: Any  # the memory of recurrent agents, or ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QLearner(Settings, abc.ABC):
     """Agents that act by individual action values, which a method learns; whatever it is fed from.
@@ -136,6 +151,11 @@ class QLearner(Settings, abc.ABC):
     def keeps_utilities(self) -> bool:
         """Whether the utilities `(n, A)` by which the agents have acted are stored with each step."""
         return False
+
+    @property
+    def boltzmann_episodes(self) -> BoltzmannEpisodes | None:
+        """Episodes that are played by Boltzmann policies; None if there are none."""
+        return None
 
     @property
     @abc.abstractmethod
@@ -178,20 +198,25 @@ class QLearner(Settings, abc.ABC):
     def acting(self, game: GameSpec) -> tuple[Begin, Act, ActGreedily]:
         """How agents begin an episode, act with exploration, and act without."""
         module: Any = self.network(game)
+        soft = self.boltzmann_episodes
 
         def begin(params: Params, observation: Observation, key: jax.Array) -> Any:
-            return module.agent.fresh(game.num_agents) if self.recurrent else ()
+            agents = module.agent.fresh(game.num_agents) if self.recurrent else ()
+            return EpisodeMemory(soft.coin(key), agents) if soft else agents
 
         def q_values_and_memory(
             params: Params, carry: Any, observation: Observation
         ) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-            """Utilities `(n, A)`, and a function from actions `(n,)` to the agents' new memory."""
+            """Utilities `(n, A)`, and a function from actions `(n,)` to what is kept of the episode."""
             network = module.bind(params)
-            if self.recurrent:
-                utilities, hidden = network.agent(observation.agents_view, carry)
-                remember: Callable[[jax.Array], Any] = lambda actions: AgentMemory(hidden, actions)  # noqa: E731
-            else:
-                utilities, remember = network.utilities(observation), lambda actions: carry
+            if not self.recurrent:
+                return network.utilities(observation), lambda actions: carry
+            utilities, hidden = network.agent(observation.agents_view, carry.agents if soft else carry)
+
+            def remember(actions: jax.Array) -> Any:
+                agents = AgentMemory(hidden, actions)
+                return carry._replace(agents=agents) if soft else agents
+
             return utilities, remember
 
         def act(
@@ -199,10 +224,13 @@ class QLearner(Settings, abc.ABC):
         ) -> Decision:
             utilities, remember = q_values_and_memory(params, carry, observation)
             masked = mask_unavailable(utilities, observation.action_mask)
-            if self.exploration.always_random:
+            if self.exploration.always_random and not soft:
                 masked = jnp.zeros_like(masked)  # not read, so that XLA drops what computes them
             epsilon = self.exploration.epsilon(clock)
             actions = epsilon_greedy(key, masked, observation.action_mask, epsilon)
+            if soft:
+                drawn = boltzmann(key, masked, soft.temperature(clock))
+                actions = jnp.where(carry.boltzmann, drawn, actions)
             return Decision(actions, remember(actions), utilities if self.keeps_utilities else ())
 
         def act_greedily(params: Params, carry: Any, observation: Observation, key: jax.Array) -> Decision:
@@ -219,6 +247,7 @@ class QLearning(QLearner):
 
     Attributes:
         replay: what is kept of experience.
+        boltzmann: episodes that are played by Boltzmann policies instead.
         target_period: updates between copies of the parameters to the target network; 0 for `target_rate`.
         target_rate: share of the way that targets go towards the parameters in each update (Polyak); 0 copies
             them every `target_period` updates instead.
@@ -229,6 +258,7 @@ class QLearning(QLearner):
     """
 
     replay: TransitionReplay = Replay()
+    boltzmann: BoltzmannEpisodes = BoltzmannEpisodes()
     target_period: Annotated[int, at_least(0, "0 (for target_rate) or above")] = 10_000
     target_rate: Probability = 0.0
 
@@ -246,6 +276,10 @@ class QLearning(QLearner):
                 f"targets are copied every target_period updates or move by target_rate in each, not {both}: "
                 "set one of the two to 0"
             )
+
+    @property
+    def boltzmann_episodes(self) -> BoltzmannEpisodes | None:
+        return None if self.boltzmann.never else self.boltzmann
 
     @property
     def single_steps(self) -> int:

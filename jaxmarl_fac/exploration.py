@@ -37,6 +37,18 @@ def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> j
     return jnp.maximum(policy.sample(seed=key), 0).astype(jnp.int32)
 
 
+def boltzmann(key: jax.Array, masked_utilities: jax.Array, temperature: float | jax.Array) -> jax.Array:
+    """Actions `(n,)` drawn from each agent's Boltzmann policy, `softmax(Q_i / temperature)`.
+
+    Args:
+        key: a PRNG key.
+        masked_utilities: `(n, A)`, unavailable actions at `values.UNAVAILABLE`, whose probability is 0.
+        temperature: `()`, above 0, in units of the utilities.
+    """
+    chex.assert_rank(masked_utilities, 2)
+    return sample_actions(key, jax.nn.softmax(masked_utilities / temperature))
+
+
 def gumbel_softmax(
     key: jax.Array, logits: jax.Array, action_mask: jax.Array, temperature: float | jax.Array
 ) -> jax.Array:

@@ -39,6 +39,7 @@ SETTINGS = {"hidden": (3,), "batch_size": 4, "epsilon_start": 0.5, "epsilon_end"
 #: Settings that belong to another one: what that must be for them to count.
 CONDITIONS = {
     "temperature": {"acting": "softmax", "model": "inferred"},
+    **{f"temperature_{name}": {"boltzmann_share": 0.5} for name in ("start", "end", "steps")},
     "poisson_mean": {"mixture": True},
     "rmsprop_decay": {"optimiser": "rmsprop"},
     "rmsprop_eps": {"optimiser": "rmsprop"},

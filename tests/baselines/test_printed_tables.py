@@ -2,9 +2,12 @@
 
 import pytest
 
-from baselines.families import FAMILY_ENV_STEPS
-from baselines.registry import make
+from baselines.families import FAMILY_ENV_STEPS, Q_LEARNING_IDS
+from baselines.maven import MAVEN
+from baselines.q_learning import QLearning
+from baselines.registry import ALGORITHMS, make
 from jaxmarl_fac.settings import leaves
+from tests.helpers import clock_at
 
 #: QTRAN (arXiv 1905.05408), tables 3 (matrix games), 4 (Gaussian squeeze) and 5 (modified predator-prey),
 #: with the widths of section C.2. Rows that a table leaves out are left out here.
@@ -168,6 +171,52 @@ def test_pymarls_qtran(algorithm_id, family):
 def test_qtrans_own_joint_networks_see_what_the_agents_see(algorithm_id, family):
     """Section 3.2: functions of the agents' features; neither paper nor release has a state."""
     assert settings_of(algorithm_id, family)["global_state"] is False
+
+
+#: LTQL's release in the pursuit (`catch_prey/LTQL/run.py` and `ltql.py`), of 100,000 epochs of 32 games.
+PURSUIT = {
+    "hidden": (50, 50),
+    "shared_layers": False,  # a network for each action
+    "agent_ids": False,
+    "batch_size": 1024,
+    "replay_size": 200_000,
+    "learning_starts": 2048,
+    "learning_rate": 1e-5,
+    "target_period": 50,
+    "gamma": 0.99,
+    "alpha": 1.0,
+    "second_if": "elif",
+    "useful_share": True,
+    "boltzmann_share": 0.5,
+    "temperature_start": 0.5,
+    "temperature_end": 0.05,
+    "epsilon_start": 0.0,
+    "epsilon_end": 0.0,
+}
+
+
+def test_ltqls_release_in_the_pursuit():
+    found = settings_of("ltql", "pursuit")
+    assert {name: found[name] for name in PURSUIT} == PURSUIT
+
+
+@pytest.mark.parametrize("algorithm_id", Q_LEARNING_IDS)
+def test_all_explore_alike_in_the_pursuit(algorithm_id):
+    """The temperature is max(.05, .5 (1 - e / 15,000)) after e epochs."""
+    found = settings_of(algorithm_id, "pursuit")
+    assert all(found[name] == PURSUIT[name] for name in PURSUIT if name.startswith(("boltz", "temp", "eps")))
+    algorithm, steps = make(algorithm_id, "pursuit"), FAMILY_ENV_STEPS["pursuit"]
+    for epoch in (0, 5000, 13_400, 13_500, 15_000, 99_999):
+        clock = clock_at(env_steps=epoch * steps // 100_000)
+        expected = max(0.05, 0.5 * (1 - epoch / 15_000))
+        assert float(algorithm.boltzmann.temperature(clock)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_who_learns_action_values_from_replay():
+    kinds = {name: type(entry.algorithm) for name, entry in ALGORITHMS.items()}
+    assert {name for name, kind in kinds.items() if issubclass(kind, QLearning)} == {*Q_LEARNING_IDS, "maven"}
+    assert kinds["maven"] is MAVEN  # it explores by its latent too
+    assert settings_of("maven", "pursuit")["boltzmann_share"] == 0
 
 
 def test_malibs_fmq_takes_one_action_in_ten_at_random():

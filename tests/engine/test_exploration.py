@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmarl_fac.exploration import epsilon_greedy, gumbel_softmax, linear_epsilon, sample_actions
+from jaxmarl_fac.exploration import (
+    boltzmann,
+    epsilon_greedy,
+    gumbel_softmax,
+    linear_epsilon,
+    sample_actions,
+)
 from jaxmarl_fac.values import UNAVAILABLE
 
 MASK = jnp.asarray([[True, True, True, True], [True, False, True, False], [False, False, True, False]])
@@ -123,6 +129,25 @@ def test_no_rounding_draws_an_action_that_is_not_there():
 
 def test_greedy_play_below_epsilon_0_is_greedy():
     assert (np.asarray(sample(jnp.full(3, -4.7e-8))) == [1, 0, 2]).all()
+
+
+def test_boltzmann_policies_by_worked_numbers():
+    """At T = 2, utilities 2 log p + 7 are drawn with the probabilities p; what is unavailable never is."""
+    policies = np.asarray([[0.5, 0.25, 0.2, 0.05], [0.75, 0, 0.25, 0], [0, 0, 1, 0]])
+    utilities = jnp.where(MASK, 2 * jnp.log(policies) + 7, UNAVAILABLE)
+    draw = jax.jit(jax.vmap(boltzmann, (0, None, None)))
+    keys = jax.random.split(jax.random.key(4), SAMPLES)
+    drawn = counts(draw(keys, utilities, 2.0))
+    for row, policy in zip(drawn, policies, strict=True):
+        possible = policy > 0
+        assert (row[~possible] == 0).all()
+        if possible.sum() > 1:
+            assert stats.chisquare(row[possible], SAMPLES * policy[possible]).pvalue > 1e-4
+    # The squares of the probabilities at half of the temperature.
+    squares = policies[0] ** 2 / np.sum(policies[0] ** 2)
+    colder = counts(draw(keys, utilities, 1.0))
+    assert stats.chisquare(colder[0], SAMPLES * squares).pvalue > 1e-4
+    assert counts(draw(keys, UTILITIES, 1e-3))[0].tolist() == [0, SAMPLES, 0, 0]
 
 
 # Straight-through samples

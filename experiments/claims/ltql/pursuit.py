@@ -50,7 +50,8 @@ RUSH_EPISODES = 4096
 
 #: In place of the release's settings, below the scale "paper", whose 5 million updates take days. Batches
 #: are of fresher steps (one update for 1,024 steps, where the release has one for 48), values start near 0,
-#: and LTQL has the baselines' network, and an alpha as small as Hysteretic-Q's ratio.
+#: all explore epsilon-greedily in every game, and LTQL has the baselines' network, a mean for its loss, and
+#: an alpha as small as Hysteretic-Q's ratio.
 PURSUIT: dict[str, Any] = {
     "hidden": (32, 32),
     "batch_size": 512,
@@ -60,7 +61,10 @@ PURSUIT: dict[str, Any] = {
     "learning_starts": 8192,
     "target_period": 20,
     "weight_std": 0.1,
+    "boltzmann_share": 0.0,
+    "epsilon_start": 1.0,
     "epsilon_end": 0.3,
+    "useful_share": False,
     "alpha": 0.1,
     "shared_layers": True,
     "q_bound": 0.0,
@@ -83,7 +87,8 @@ def pursuit_experiment(workshop: Workshop, name: str) -> Experiment:
         smoke=PURSUIT | {"learning_starts": 256, "replay_size": 1024, "epsilon_steps": steps // 10},
         quick=PURSUIT | {"epsilon_steps": steps // 10},
         long=PURSUIT | {"epsilon_steps": steps // 10},
-        paper={"epsilon_steps": steps * 15 // 100},
+        # The temperature .5 (1 - e / 15,000) of the release is .05 after 13,500 of its 100,000 epochs.
+        paper={"temperature_steps": steps * 135 // 1000},
     )
     return Experiment(
         algorithm=baselines.make(name, "pursuit", **own_settings(name, settings)),

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,13 @@ from experiments.claims.ltql.line import LINE_NAMES
 from experiments.claims.ltql.matrix import LTQL_LIMITS
 from experiments.claims.ltql.pursuit import PAPER_RETURNS, PAPER_WINS
 from experiments.reproduce_ltql import CLAIMS
+from jaxmarl_fac.report.claims import Workshop
 from jaxmarl_fac.report.script import SCALES
+from jaxmarl_fac.saved import from_json
+from jaxmarl_fac.settings import leaves
 from tests.reference import catch_prey as reference
+
+RESULTS = Path(__file__).parents[3] / "results/ltql"
 
 
 def read(folder, name):
@@ -79,6 +85,31 @@ def test_what_a_rush_earns():
     rush = pursuit.rush(catch_prey(catch_distance=near, time_limit_terminates=True))
     for ours, theirs in ((rush["win_rate"], won), (rush["return"], earned)):
         assert ours == pytest.approx(np.mean(theirs), abs=4 * np.std(theirs) / games**0.5)
+
+
+@pytest.mark.parametrize("name", pursuit.HUNTERS)
+def test_the_committed_record_of_the_pursuit_has_todays_settings(name):
+    """But for temperatures that nothing reads; below the scale "paper" nobody plays by them."""
+    record = json.loads((RESULTS / "catch_prey.json").read_text())
+    recorded = from_json(record["experiment"][f"pursuit-{name}"])
+    for scale in ("quick", "long"):
+        today = pursuit.pursuit_experiment(Workshop(scale, None, RESULTS), name)
+        found, before = leaves(today.algorithm), leaves(recorded.algorithm)
+        changed = {each for each, leaf in found.items() if leaf.value != before[each].value}
+        assert changed - {"epsilon_steps"} == {"temperature_steps"}
+        assert today.algorithm.boltzmann.never
+        assert (scale == "long") == ("epsilon_steps" in changed)  # a tenth of more steps
+
+
+def test_the_pursuit_as_published_explores_as_the_release():
+    for name in pursuit.HUNTERS:
+        experiment = pursuit.pursuit_experiment(Workshop("paper", None, RESULTS), name)
+        play = experiment.algorithm.boltzmann
+        assert (play.boltzmann_share, play.temperature_start, play.temperature_end) == (0.5, 0.5, 0.05)
+        explored = experiment.algorithm.exploration
+        assert (explored.epsilon_start, explored.epsilon_end) == (0, 0)
+        assert play.temperature_steps * 100_000 == 13_500 * experiment.env_steps
+        assert getattr(experiment.algorithm.method, "useful_share", True)
 
 
 @pytest.mark.slow
