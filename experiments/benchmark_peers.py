@@ -3,8 +3,8 @@
 python experiments/benchmark.py peers --peer-python PYTHON --peer-checkout DIR [--games NAME ...]
     [--seeds N ...] [--env-steps N] [--seconds S] [--rounds N] [--patience S] [--resume] [--out DIR]
 
-PYTHON is that of an environment with JaxMARL, this suite (pip install -e '.[peers]' -c constraints.txt) and
-flashbax, in which both train; DIR a checkout of JaxMARL, whose scripts and published settings are read. Two
+PYTHON is that of an environment with this suite and JaxMARL (pip install -e '.[peers]' -c constraints.txt), in
+which both train; DIR a checkout of JaxMARL, whose scripts and published settings are read. Two
 processes are asked by turns to train for some seconds. Timed is only learning, from compiled functions that
 have run before: of theirs, which are whole trainings, the difference of a longer and a shorter one. The
 minimum over the rounds counts, since interference only ever slows a run down. An update is a rollout of all
@@ -58,13 +58,13 @@ class Options:
     """What to measure.
 
     Attributes:
-        peer_python: the interpreter of an environment with JaxMARL, this suite and flashbax.
+        peer_python: the interpreter of an environment with this suite and its extra `peers`.
         peer_checkout: folder of a checkout of JaxMARL.
         games: vdn-mpe, qmix-mpe, pqn-mpe, qmix-smax: VDN, recurrent QMIX and PQN on simple_spread, and
             recurrent QMIX on SMAX's 3m.
         seeds: numbers of seeds that train together.
         env_steps: environment steps of each seed where returns are compared, for all games; 0 for no returns.
-            If not given 500,000 of VDN, 200,000 of QMIX and PQN on simple_spread, 0 on SMAX.
+            If not given 500,000 of VDN, 200,000 of QMIX and 100,000 of PQN on simple_spread, 0 on SMAX.
         seconds: target length of one timed run.
         rounds: timed runs of each side, by turns.
         patience: the most seconds that a process may take for one answer: to compile, for a timed run, or for
@@ -80,13 +80,13 @@ class Options:
     env_steps: int | None = None
     seconds: float = 3.0
     rounds: int = 3
-    patience: float = 180.0
+    patience: float = 150.0
     resume: bool = False
     out: Path = Path("runs/benchmark-peers")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure both, and write the table and the plot after each part; returns the exit status."""
+    """Measure both, and write the table after each part; returns the exit status."""
     options = cli.parse(Options, argv, description=__doc__)
     settings = check(options)
     prepare_folder(options.out)
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
                     }
                 write(record, options.out)
             progress.update()
-    write(record, options.out)
+    plot(record, options.out / "benchmark.png")
     print(markdown(record))
     print(f"written to {options.out}")
     return cli.DONE
@@ -192,7 +192,7 @@ def check_workers(options: Options) -> None:
                     needs = PAIRS[game].script_in(options.peer_checkout) if side == "theirs" else SIDES[side]
                     raise BadInputError(
                         f"--peer-python {options.peer_python} cannot run {needs}: {error}; it needs "
-                        "pip install -e '.[peers]' -c constraints.txt and flashbax"
+                        "pip install -e '.[peers]' -c constraints.txt"
                     ) from error
 
 
@@ -244,7 +244,8 @@ def rates(side: dict[str, Any], seeds: int) -> dict[str, Any]:
     times = side["times"]
     taken = min(each["whole"] for each in times) - min(each["before"] for each in times)
     if taken <= 0:
-        return {"no_answer": "a longer training took no longer than a shorter one: raise --seconds"}
+        why = "a longer training took no longer than a shorter one (raise --seconds)"
+        return {"no_answer": why, "seconds": sum(each["whole"] for each in times)}
     updates = seeds * times[0]["updates"] / taken
     return {"updates_per_s": updates, "env_steps_per_s": updates * side["env_steps_per_update"]}
 
@@ -296,10 +297,9 @@ def read_record(out: Path) -> dict[str, Any]:
 
 
 def write(record: dict[str, Any], out: Path) -> None:
-    """Write the record, the table and the plot."""
+    """Write the record and the table."""
     write_text(out / "benchmark.json", json.dumps(record, indent=1))
     write_text(out / "benchmark.md", markdown(record))
-    plot(record, out / "benchmark.png")
 
 
 def ordered(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -361,8 +361,7 @@ def _machine(cell: dict[str, Any]) -> str:
 def _speed(side: dict[str, Any]) -> list[str]:
     """Environment steps/s, updates/s and compile seconds."""
     if "no_answer" in side:
-        after = f" (after {side['seconds']:.0f} s)" if "seconds" in side else ""
-        return [f"{side['no_answer']}{after}", "", ""]
+        return [_no_answer(side), "", ""]
     return [
         f"{side['env_steps_per_s']:,.0f}",
         f"{side['updates_per_s']:,.1f}",
@@ -374,7 +373,12 @@ def _return(found: dict[str, Any], side: str) -> str:
     """The return of a side, with its interval."""
     if "interval" in found.get(side, {}):
         return "{value:.2f} [{low:.2f}, {high:.2f}]".format(**found[side]["interval"])
-    return found.get(side, {}).get("no_answer", "")
+    return _no_answer(found[side]) if side in found else ""
+
+
+def _no_answer(side: dict[str, Any]) -> str:
+    """Why there is none, and after how many seconds that was known."""
+    return f"{side['no_answer']} after {side['seconds']:.0f} s"
 
 
 def _settings(cell: dict[str, Any]) -> list[str]:
@@ -387,7 +391,7 @@ def _settings(cell: dict[str, Any]) -> list[str]:
         for name, label in known.items()
         if theirs[name] != ours[name]
     ]
-    lines = [f"{cell['game']}:"]
+    lines = [f"{cell['game']}:", ""]
     if same:
         lines.append(f"- the same, counted in both: {', '.join(same)}")
     return [*lines, *(f"- different: {text}" for text in [*other, *cell["differences"]])]

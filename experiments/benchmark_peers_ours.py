@@ -27,8 +27,8 @@ from jaxmarl_fac.settings import leaves
 
 #: Environment steps of a training that is only timed: more than it takes.
 ENDLESS = 2**30
-#: Updates in the first timed run, by which the others' length is chosen.
-TRIAL_UPDATES = 4
+#: Timed runs by which the others' length is chosen, the first of one update.
+TRIALS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ class Learner:
         schedule = program.schedule
         self._iterations_per_update = ours["iterations_per_update"]
         self._training.run(schedule.warmup)
-        self._updates = TRIAL_UPDATES
-        for _ in range(2):  # the first one fills caches
+        self._updates = 1
+        for _ in range(TRIALS):
             self._updates = max(1, round(seconds * self._updates / self.time()["whole"]))
         settings = {name: leaf.value for name, leaf in leaves(experiment.algorithm).items()}
         passes = settings.get("epochs", 1) * settings.get("minibatches", 1)

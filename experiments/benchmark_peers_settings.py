@@ -50,7 +50,17 @@ class Pair:
 
 MIXER_START = "the mixer's weights start as Flax's Dense layers do, theirs orthogonal and scaled by {scale:g}"
 PAIRS = {
-    "vdn-mpe": Pair("vdn_ff.py", "vdn_ff_mpe.yaml", "vdn", "mpe:simple_spread", 500_000),
+    "vdn-mpe": Pair(
+        "vdn_ff.py",
+        "vdn_ff_mpe.yaml",
+        "vdn",
+        "mpe:simple_spread",
+        500_000,
+        differences=(
+            "targets are of the observation after a step, theirs of the one NUM_STEPS steps later (they add "
+            "each rollout to flashbax's flat buffer as if its steps were environments side by side)",
+        ),
+    ),
     "qmix-mpe": Pair(
         "qmix_rnn.py",
         "ql_rnn_mpe.yaml",
@@ -67,7 +77,7 @@ PAIRS = {
         "pqn_vdn_ff_mpe.yaml",
         "pqn-vdn",
         "mpe:simple_spread",
-        200_000,
+        100_000,
         differences=("their network has a batch norm whose output is not used",),
     ),
     "qmix-smax": Pair(

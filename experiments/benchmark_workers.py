@@ -92,7 +92,7 @@ class Worker:
         seconds = time.monotonic() - start
         if line is None:
             self.end()
-            raise NoAnswerError(f"no answer within {patience:g} s", seconds)
+            raise NoAnswerError("no answer", seconds)
         answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             self.end()
@@ -141,6 +141,8 @@ def serve(actions: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
     """
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        with contextlib.suppress(OSError):  # where memory runs out, this process is to be the one that ends
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
         for line in sys.stdin:
             request = json.loads(line)

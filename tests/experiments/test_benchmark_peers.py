@@ -147,7 +147,7 @@ def test_a_worker_answers_and_what_it_prints_is_no_answer():
 def test_patience_ends_with_the_worker():
     with Worker(sys.executable, STUB) as worker:
         pid, child = worker.ask(10, "pid")["pid"], worker.ask(10, "child")["pid"]
-        with pytest.raises(NoAnswerError, match=r"^no answer within 0\.2 s$") as failure:
+        with pytest.raises(NoAnswerError, match=r"^no answer$") as failure:
             worker.ask(0.2, "sleep", seconds=60)
         assert 0.2 <= failure.value.seconds < 10
         assert gone(pid) and gone(child)
@@ -162,19 +162,24 @@ def test_why_a_worker_gives_no_answer(action, why):
         worker.ask(10, action)
 
 
-def test_a_worker_ends_when_the_benchmark_is_killed():
-    """Even amid a computation, with a parent that had no time to end it."""
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_worker_ends_with_the_benchmark(by):
+    """Even amid a computation, of a parent that had no time to end it; Ctrl-C reaches the parent alone."""
     code = (
-        "from experiments.benchmark_workers import Worker; "
-        f"w = Worker({sys.executable!r}, {STUB!r}); "
-        "print(w.ask(10, 'pid')['pid'], flush=True); w.ask(60, 'sleep', seconds=60)"
+        "from experiments.benchmark_workers import Worker\n"
+        f"with Worker({sys.executable!r}, {STUB!r}) as worker:\n"
+        "    print(worker.ask(10, 'pid')['pid'], flush=True)\n"
+        "    worker.ask(60, 'sleep', seconds=60)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
+    parent.send_signal(by)
     parent.communicate()
     assert gone(pid)
 
@@ -203,7 +208,7 @@ def test_every_setting_is_mapped(checkout, game, mapped):
 
 def test_what_differs_is_named(checkout):
     named = {game: differences(pair, read_settings(pair, checkout)) for game, pair in PAIRS.items()}
-    assert named["vdn-mpe"] == []
+    assert any("NUM_STEPS steps later" in text for text in named["vdn-mpe"])
     assert "rewards are as the game gives them, theirs times 10" in named["qmix-smax"]
     assert any("scaled by 0.001" in text for text in named["qmix-mpe"])
     assert read_settings(PAIRS["qmix-smax"], checkout)["MAP_NAME"] == "3m"
@@ -287,6 +292,14 @@ def test_our_side_counts_the_same(checkout):
     assert np.shape(found) == (3, 2)
 
 
+def test_what_would_not_fit_is_not_run(checkout, monkeypatch):
+    monkeypatch.setattr(benchmark_peers_theirs, "free_bytes", lambda: 10)
+    learner = benchmark_peers_theirs.Learner()
+    learner.load(str(PAIRS["vdn-mpe"].script_in(checkout)))
+    with pytest.raises(MemoryError, match=r"^it needs 0\.0 GB of memory, and 0\.0 are free$"):
+        learner.compile(CONFIGS["vdn-mpe"], seeds=2, warmup=3, seconds=0.05)
+
+
 # By turns
 
 
@@ -301,7 +314,7 @@ class FakeWorker:
     def ask(self, patience, action, **request):
         self.asked.append((self.side, action))
         if action in self.fails:
-            raise NoAnswerError(f"no answer within {patience:g} s", 12.0)
+            raise NoAnswerError("no answer", patience)
         if action == "time":
             return self.times.pop(0)
         if action == "returns":
@@ -360,7 +373,7 @@ def test_a_side_without_an_answer(both, checkout, tmp_path):
     both.fails = {"theirs": ("compile",)}
     flags = ["--games", "vdn-mpe", "--seeds", "8", "--env-steps", "0", "--patience", "60"]
     record, table = run(checkout, tmp_path / "out", *flags)
-    assert "| vdn-mpe | 8 | JaxMARL | no answer within 60 s (after 12 s) |" in table
+    assert "| vdn-mpe | 8 | JaxMARL | no answer after 60 s |" in table
     assert record["cells"]["vdn-mpe 8"]["ours"]["updates_per_s"] == 80
     assert [side for side, action in both.asked if action == "time"] == ["ours"] * 3
 
