@@ -3,14 +3,14 @@
 python experiments/benchmark.py peers --peer-python PYTHON --peer-checkout DIR [--games NAME ...]
     [--seeds N ...] [--env-steps N] [--seconds S] [--rounds N] [--patience S] [--resume] [--out DIR]
 
-PYTHON is that of an environment with this suite and JaxMARL (pip install -e '.[peers]' -c constraints.txt), in
-which both train; DIR a checkout of JaxMARL, whose scripts and published settings are read. Two
-processes are asked by turns to train for some seconds. Timed is only learning, from compiled functions that
-have run before: of theirs, which are whole trainings, the difference of a longer and a shorter one. The
-minimum over the rounds counts, since interference only ever slows a run down. An update is a rollout of all
-environments of a seed with its gradient steps; rates are of all seeds together. Returns are means of 128
-greedy episodes over the last half of 20 evaluations in a training of --env-steps, of which JaxMARL trains one
-seed after the other.
+PYTHON is that of an environment with this suite and JaxMARL (pip install -e '.[peers]' -c constraints.txt),
+in which both train; DIR a checkout of JaxMARL, whose scripts and published settings are read. Two processes
+are asked by turns to train for some seconds. Timed is only learning, from compiled functions that have run
+before: of theirs, which are whole trainings, the difference of a longer and a shorter one. The minimum over
+the rounds counts, since interference only ever slows a run down. An update is a rollout of all environments
+of a seed with its gradient steps; rates are of all seeds together. Returns are means of 128 greedy episodes
+over the last half of 20 evaluations in a training of --env-steps, of which JaxMARL trains one seed after
+the other.
 
 Where a process does not answer within --patience seconds, or fails, the table says so, and after how long.
 What --out has of other games and numbers of seeds is kept, so that parts can be measured one by one.
