@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 
 from baselines.q_learning import AgentsNetwork, LambdaMethod, QLearner, StepMethod
 from envs.base import Observation
+from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.mixers import MixerInputs, QattenMixer, QMixer, QPlexMixer, VDNMixer
-from jaxmarl_fac.settings import AnyWidths, Count, Settings
+from jaxmarl_fac.settings import AnyWidths, Count, NotNegative, Settings, at_least
 from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
 # Networks
@@ -90,6 +91,10 @@ class Mixing(Settings, abc.ABC):
     def mixer(self) -> nn.Module:
         """The module `MixerInputs -> ()`."""
 
+    def penalty(self, mixer: Any, inputs: MixerInputs) -> jax.Array | float:
+        """What `Factored` adds to the loss of a step, `()`, of the mixer bound to the learning parameters."""
+        return 0.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VDN(Mixing):
@@ -146,27 +151,52 @@ class QPLEX(Mixing):
         kernels: summands of lambda_i: 10 for the paper's matrix games, 4 for StarCraft.
         kernel_hidden: hidden layers of their networks.
         weighted_head: transform the utilities by `w_i(s) Q_i + b_i(s)` first.
+        attention_heads: above 0, w_i is made by so many heads of Qatten's attention, and `b_i = b(s) / n`, as
+            in the release's variant for StarCraft, which has 4 (`qplex_qatten_sc2`).
+        attention_embed: length of their keys and queries.
+        attention_penalty: the loss has this many times their squared logits added, summed over heads, mean
+            over agents (the release's `attend_reg_coef`).
         stop_gradient: hold the advantages constant beside lambda_i; utilities then learn as VDN's do. The
             release always does: it has a switch of this name, which none of its code reads.
         minus_one: False makes the advantages weigh `1 + lambda_i` (the release's `is_minus_one`).
+
+    Raises:
+        BadInputError: for attention heads without `weighted_head`, which they are for.
     """
 
     kernels: Count = 10
     kernel_hidden: AnyWidths = (64, 64)
     weighted_head: bool = True
+    attention_heads: Annotated[int, at_least(0, "0 (no attention) or above")] = 0
+    attention_embed: Count = 32
+    attention_penalty: NotNegative = 1e-3
     stop_gradient: bool = True
     minus_one: bool = True
 
     costly: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention_heads and not self.weighted_head:
+            raise BadInputError(
+                "attention_heads make w_i, which is left out without weighted_head: set one of them"
+            )
 
     def mixer(self) -> QPlexMixer:
         return QPlexMixer(
             self.kernels,
             self.kernel_hidden,
             weighted_head=self.weighted_head,
+            attention_heads=self.attention_heads,
+            attention_embed=self.attention_embed,
             stop_gradient=self.stop_gradient,
             minus_one=self.minus_one,
         )
+
+    def penalty(self, mixer: QPlexMixer, inputs: MixerInputs) -> jax.Array | float:
+        if not self.attention_heads:
+            return 0.0
+        return self.attention_penalty * mixer.squared_logits(inputs)
 
 
 # The loss
@@ -191,7 +221,10 @@ class Mixed(LambdaMethod):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Factored(Mixed, StepMethod):
-    """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form."""
+    """`(Q_tot(s, u) - y)^2` with `y = r + gamma Q_tot^-(s', u')` and u' greedy, or its TD(lambda) form.
+
+    The mixer's penalty, if it has one, is added.
+    """
 
     def network(self, game: GameSpec, learning: QLearner) -> FactoredNetwork:
         """The agent network and the mixer."""
@@ -212,4 +245,5 @@ class Factored(Mixed, StepMethod):
         self, online: Any, features: jax.Array, observation: Observation, actions: jax.Array, y: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         q_tot = online.mix(features, actions, observation)
-        return jnp.square(q_tot - y), {"mean_q_tot": q_tot}
+        penalty = self.mixing.penalty(online.mixer, mixer_inputs(features, actions, observation))
+        return jnp.square(q_tot - y) + penalty, {"mean_q_tot": q_tot}

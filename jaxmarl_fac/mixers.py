@@ -117,11 +117,16 @@ class QPlexMixer(nn.Module):
     `dueling_mix` of the transformed utilities `w_i(s) Q_i + b_i(s)` with the importance
     `lambda_i = sum_k |key_k(s)| sigmoid(agents_k(s))_i sigmoid(actions_k(s, u))_i`.
 
+    With attention heads, as in the release's variant for StarCraft (`qplex_qatten_sc2`), w_i is Qatten's,
+    `sum_h w_h(s) alpha_hi` (see `QattenMixer`; the release's queries end without a bias), and b_i = b(s) / n.
+
     Args:
         kernels: K; 10 for the paper's matrix games, 4 for StarCraft.
         hidden: hidden layers of the three networks of every kernel; (64, 64) for the matrix games.
-        head_hidden: hidden layers of w_i and b_i.
+        head_hidden: hidden layers of w_i and b_i, or of the attention's queries and head weights.
         weighted_head: False leaves the utilities as they are (w_i = 1, b_i = 0).
+        attention_heads: H; 0 for w_i and b_i by networks of their own.
+        attention_embed: E, the length of keys and queries, and the width of b's hidden layer.
         stop_gradient: see `dueling_mix`.
         minus_one: see `dueling_mix`.
     """
@@ -130,21 +135,52 @@ class QPlexMixer(nn.Module):
     hidden: Sequence[int] = (64, 64)
     head_hidden: Sequence[int] = (64,)
     weighted_head: bool = True
+    attention_heads: int = 0
+    attention_embed: int = 32
     stop_gradient: bool = True
     minus_one: bool = True
+
+    def setup(self) -> None:
+        """The attention, which the loss sees too."""
+        if self.weighted_head and self.attention_heads:
+            self.attention = Attention(self.attention_heads, self.attention_embed, self.head_hidden)
 
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
         n, state = inputs.utilities.shape[0], inputs.global_state
         chosen, best = inputs.utilities, inputs.best_utilities
         if self.weighted_head:
-            weight = jnp.abs(MLP(self.head_hidden, n, name="head_weight")(state)) + MIN_WEIGHT
-            bias = MLP(self.head_hidden, n, name="head_bias")(state)
+            if self.attention_heads:
+                weight = self.attention(inputs)[0] + MIN_WEIGHT
+                bias = MLP((self.attention_embed,), 1, name="head_bias")(state)[0] / n
+            else:
+                weight = jnp.abs(MLP(self.head_hidden, n, name="head_weight")(state)) + MIN_WEIGHT
+                bias = MLP(self.head_hidden, n, name="head_bias")(state)
             chosen, best = weight * chosen + bias, weight * best + bias
         importance = _importance(inputs, self.kernels, self.hidden)
         return dueling_mix(
             chosen, best, importance, stop_gradient=self.stop_gradient, minus_one=self.minus_one
         )
+
+    def squared_logits(self, inputs: MixerInputs) -> jax.Array:
+        """`sum_h mean_i (query_h . key_hi)^2`, `()`, which the release's variant keeps small."""
+        return jnp.sum(jnp.mean(jnp.square(self.attention(inputs)[1]), axis=-1))
+
+
+class Attention(nn.Module):
+    """Qatten's weights of the agents, `sum_h w_h(s) alpha_hi` as `(n,)`, and its logits `(H, n)`, unscaled.
+
+    The arguments are `QattenMixer`'s, with a query layer for each head.
+    """
+
+    heads: int
+    embed: int
+    query_hidden: Sequence[int]
+
+    @nn.compact
+    def __call__(self, inputs: MixerInputs) -> tuple[jax.Array, jax.Array]:
+        attention, weights, logits = _attention(inputs, self.heads, self.embed, self.query_hidden, True)
+        return weights @ attention, logits
 
 
 def _copies(count: int) -> Any:
@@ -190,26 +226,26 @@ class QattenMixer(nn.Module):
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
         per_head = self.query_per_head
-        attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden, per_head)
+        attention, weights, _ = _attention(inputs, self.heads, self.embed, (self.query_hidden,), per_head)
         value = MLP((self.value_hidden,), 1, name="value")(inputs.global_state)[0]
         return weights @ (attention @ inputs.utilities) + value
 
 
 def _attention(
-    inputs: MixerInputs, heads: int, embed: int, query_hidden: int, query_per_head: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """Qatten's alpha `(H, n)` and w `(H,)`: submodules of the mixer that calls it."""
+    inputs: MixerInputs, heads: int, embed: int, query_hidden: Sequence[int], query_per_head: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Qatten's alpha `(H, n)`, w `(H,)` and `query_h . key_hi` `(H, n)`: submodules of the calling mixer."""
     n, state = inputs.utilities.shape[0], inputs.global_state
     view = jnp.concatenate([inputs.agents_view, jnp.eye(n)], axis=-1)
     width = heads * embed
     keys = Dense(width, use_bias=False, name="key")(view).reshape(n, heads, embed)
     if query_per_head:
-        query = _copies(heads)((query_hidden,), embed, name="queries")(state)  # (H, E)
+        query = _copies(heads)(query_hidden, embed, name="queries")(state)  # (H, E)
     else:
-        query = MLP((query_hidden,), width, name="query")(state).reshape(heads, embed)
-    logits = jnp.einsum("he,nhe->hn", query, keys) / jnp.sqrt(embed)
-    weights = jnp.abs(MLP((query_hidden,), heads, name="head_weight")(state))
-    return nn.softmax(logits, axis=-1), weights
+        query = MLP(query_hidden, width, name="query")(state).reshape(heads, embed)
+    logits = jnp.einsum("he,nhe->hn", query, keys)
+    weights = jnp.abs(MLP(query_hidden, heads, name="head_weight")(state))
+    return nn.softmax(logits / jnp.sqrt(embed), axis=-1), weights, logits
 
 
 class FOPMixer(nn.Module):
@@ -235,7 +271,7 @@ class FOPMixer(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
-        attention, weights = _attention(inputs, self.heads, self.embed, self.query_hidden)
+        attention, weights, _ = _attention(inputs, self.heads, self.embed, (self.query_hidden,))
         eta = weights @ attention + MIN_WEIGHT  # (n,)
         bias = MLP((self.query_hidden,), inputs.utilities.shape[0], name="bias")(inputs.global_state)
         importance = _importance(inputs, self.kernels, self.hidden)

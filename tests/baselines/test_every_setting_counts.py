@@ -55,6 +55,8 @@ CONDITIONS = {
     "mi_reward": {"recurrent_discriminator": False},
     "kl_target": {"trust_region": "penalty"},
     "kl_coefficient": {"trust_region": "penalty"},
+    "attention_embed": {"attention_heads": 2},
+    "attention_penalty": {"attention_heads": 2},
     "target_rate": {"target_period": 0, "target_rate": 0.5},
 }
 #: Settings that must stay as they are: the class is shared with learners that read them.

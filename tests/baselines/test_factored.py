@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import baselines
+from baselines.factored import mixer_inputs
 from baselines.registry import own_settings
 from jaxmarl_fac.experience import Trajectory, over_batch
 from jaxmarl_fac.game import GameSpec
@@ -202,6 +203,35 @@ def test_weights_pull_on_nothing():
     )
 
 
+# QPLEX
+
+
+def test_the_attention_penalty_of_qplex_is_added_to_the_loss():
+    """So many times the squared logits, of the joint action that was played."""
+    small = {"kernels": 2, "kernel_hidden": (4,), "attention_heads": 2, "attention_embed": 3}
+    without, with_penalty = (
+        baselines.make("qplex", hidden=(5, 4), gamma=GAMMA, **small, attention_penalty=weight)
+        for weight in (0.0, 0.5)
+    )
+    params, target = random_params(without, STAGED, 1), random_params(without, STAGED, 2)
+    step = staged_steps()[0]
+    (plain, _, plain_gradient), (more, _, gradient) = (
+        jax.jit(functools.partial(loss_and_gradient, algorithm))(params, target, step)
+        for algorithm in (without, with_penalty)
+    )
+    network = without.network(GameSpec.of(STAGED)).bind(params)
+    seen = observation_at(step, 0)
+    actions = step.actions[0, 0]
+    squared = jax.jit(
+        lambda: network.mixer.squared_logits(mixer_inputs(network.utilities(seen), actions, seen))
+    )()
+    assert squared > 0.1
+    assert float(more - plain) == pytest.approx(0.5 * float(squared), rel=1e-4)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), gradient, plain_gradient)
+    assert moved["mixer"]["attention"]["key"]["kernel"] > 0.01
+    assert max(jax.tree.leaves(moved["agent"])) < 1e-4
+
+
 # Individual-global-max, of whole learners: with masked actions, through the agents' own networks
 
 
@@ -320,6 +350,13 @@ def test_targets_of_an_episode(terminates):
         ("vdn", {"td_lambda": 1.5}, "td_lambda must be in [0, 1], not 1.5"),
         ("vdn", {"td_lambda": 0.5}, "td_lambda above 0 looks further than one transition: consume episodes"),
         ("vdn", {"consumes": "latest"}, "consumes must be transitions or episodes, not latest"),
+        (
+            "qplex",
+            {"attention_heads": 4, "weighted_head": False},
+            "attention_heads make w_i, which is left out without weighted_head: set one of them",
+        ),
+        ("qplex", {"attention_heads": -1}, "attention_heads must be 0 (no attention) or above, not -1"),
+        ("qplex", {"attention_penalty": -1.0}, "attention_penalty must be 0 or above, not -1.0"),
         ("qplex", {"kernels": 0}, "kernels must be at least 1, not 0"),
         ("qplex", {"kernel_hidden": (0,)}, "kernel_hidden must be widths, each at least 1, not (0,)"),
         ("qatten", {"heads": 0}, "heads must be at least 1, not 0"),

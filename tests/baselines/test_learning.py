@@ -161,6 +161,16 @@ def test_the_printed_loss_of_alt_goes_wrong():
 
 
 @pytest.mark.slow
+def test_qplex_with_attention_is_exact_where_vdn_cannot_be():
+    """Of [[0, 1], [1, 8]], which is no sum, every entry."""
+    small = {"kernels": 2, "kernel_hidden": (8,), "attention_heads": 4, "attention_embed": 8}
+    payoff = np.asarray([[0.0, 1], [1, 8]])
+    _, _, last = learn("qplex", matrix_game(payoff), seeds=8, env_steps=1500, **small)
+    assert (last["episode_return"] == 8).all()
+    np.testing.assert_allclose(last["q_tot"], np.broadcast_to(payoff, (8, 2, 2)), atol=0.1)
+
+
+@pytest.mark.slow
 def test_qmix_is_monotone_after_training_too():
     _, _, last = learn("qmix", matrix_game(PAYOFF), seeds=32, env_steps=2000, batch_size=64)
     for utilities, q_tot in zip(last["utilities"], last["q_tot"], strict=True):

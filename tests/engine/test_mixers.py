@@ -1,6 +1,5 @@
 import functools
 import itertools
-import operator
 
 import chex
 import jax
@@ -40,6 +39,28 @@ def seen(utilities, state, best=None, actions=None, views=None):
         jnp.zeros((n, VIEW)) if views is None else jnp.asarray(views, jnp.float32),
         jnp.asarray(state, jnp.float32),
     )
+
+
+def two_layers(net, x, k=None):
+    """Two layers with ReLU between them, in NumPy; of several networks side by side the k-th."""
+
+    def linear(layer, x):
+        kernel, bias = (layer[name] if k is None else layer[name][k] for name in ("kernel", "bias"))
+        return x @ kernel + bias
+
+    return linear(net["Dense_1"], np.maximum(linear(net["Dense_0"], x), 0))
+
+
+def attention_of(params, state, views, heads, embed):
+    """Weights `(n,)` and unscaled logits `(H, n)` of Qatten's attention, in NumPy, head by head."""
+    seen_by_keys = np.concatenate([views, np.eye(len(views))], axis=-1)
+    keys = (seen_by_keys @ params["key"]["kernel"]).reshape(len(views), heads, embed)
+    head_weights, weights, logits = np.abs(two_layers(params["head_weight"], state)), 0.0, []
+    for head in range(heads):
+        logits.append(keys[:, head] @ two_layers(params["queries"], state, head))
+        attention = np.exp(logits[-1] / np.sqrt(embed))
+        weights = weights + head_weights[head] * attention / attention.sum()
+    return weights, np.stack(logits)
 
 
 class MonotoneMixTest(chex.TestCase):
@@ -111,14 +132,8 @@ def test_qmixer_is_the_monotone_mix_of_what_its_hypernetworks_make(activation):
     p = params["params"]
     q, s = rng.normal(size=3), rng.normal(size=STATE)
 
-    def linear(layer, x):
-        return x @ layer["kernel"] + layer["bias"]
-
-    def two_layers(net, x):
-        return linear(net["Dense_1"], np.maximum(linear(net["Dense_0"], x), 0))
-
     w1 = np.abs(two_layers(p["w1"], s)).reshape(3, 8)
-    z = q @ w1 + linear(p["b1"], s)
+    z = q @ w1 + s @ p["b1"]["kernel"] + p["b1"]["bias"]
     assert (z < 0).any()  # where the two differ
     hidden = np.where(z > 0, z, np.exp(z) - 1 if activation == "elu" else 0)
     expected = hidden @ np.abs(two_layers(p["w2"], s)) + two_layers(p["value"], s)[0]
@@ -145,27 +160,15 @@ def test_query_parameters_of_qatten(per_head, count):
 
 
 def test_each_head_of_qatten_has_its_own_query_layer():
-    """With one head's layer changed, only its attention changes: by plain NumPy, head by head."""
+    """By plain NumPy, head by head."""
     rng = np.random.default_rng(1)
     module = QattenMixer(heads=2, embed=3, query_hidden=4, query_per_head=True)
     params = jax.tree.map(lambda leaf: leaf[0], random_params(module, 3, 1, rng))
     p, q, s = params["params"], rng.normal(size=3), rng.normal(size=STATE)
-    inputs = seen(q, s)
-
-    def mlp(net, x):
-        hidden = np.maximum(x @ net["Dense_0"]["kernel"] + net["Dense_0"]["bias"], 0)
-        return hidden @ net["Dense_1"]["kernel"] + net["Dense_1"]["bias"]
-
-    view = np.concatenate([inputs.agents_view, np.eye(3)], axis=-1)
-    keys = (view @ p["key"]["kernel"]).reshape(3, 2, 3)
-    weights, expected = np.abs(mlp(p["head_weight"], s)), mlp(p["value"], s)[0]
-    queries = [jax.tree.map(operator.itemgetter(head), p["queries"]) for head in range(2)]
-    for head in range(2):
-        query = mlp(queries[head], s)
-        logits = keys[:, head] @ query / np.sqrt(3)
-        attention = np.exp(logits - logits.max())
-        expected += weights[head] * (attention / attention.sum()) @ q
-    assert float(module.apply(params, inputs)) == pytest.approx(expected, rel=1e-4)
+    views = rng.normal(size=(3, VIEW))
+    weights, _ = attention_of(p, s, views, heads=2, embed=3)
+    expected = weights @ q + two_layers(p["value"], s)[0]
+    assert float(module.apply(params, seen(q, s, views=views))) == pytest.approx(expected, rel=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
@@ -180,6 +183,7 @@ def test_vdn_is_the_sum(utilities):
 
 
 QPLEX = QPlexMixer(kernels=3, hidden=(4,), head_hidden=(4,))
+QPLEX_ATTENTION = QPlexMixer(kernels=3, hidden=(4,), head_hidden=(4,), attention_heads=2, attention_embed=3)
 #: Every mixer that claims it, with the switches that change its values.
 IGM = {
     "vdn": VDNMixer(),
@@ -188,6 +192,7 @@ IGM = {
     "qatten": QattenMixer(2, 4, 8, 8),
     "qplex": QPLEX,
     "qplex, no head": QPlexMixer(kernels=2, hidden=(), weighted_head=False),
+    "qplex, attention": QPLEX_ATTENTION,
     "qplex, plus one": QPlexMixer(kernels=3, hidden=(4,), head_hidden=(4,), minus_one=False),
 }
 CENTRAL = CentralMixer((8, 8), 8)
@@ -334,26 +339,28 @@ def test_dueling_mixes_can_be_any_payoff_with_one_best_joint_action(entries):
     assert found == {0, 20, 4}  # of QTRAN's game, the last
 
 
-def test_qplex_is_the_dueling_mix_of_what_its_networks_make():
+@pytest.mark.parametrize("mixer", [QPLEX, QPLEX_ATTENTION], ids=["plain", "attention"])
+def test_qplex_is_the_dueling_mix_of_what_its_networks_make(mixer):
     """Against plain NumPy."""
     rng = np.random.default_rng(0)
     n, count = 2, 3
-    params = jax.tree.map(lambda leaf: leaf[0], random_params(QPLEX, n, 1, rng, count))
+    params = jax.tree.map(lambda leaf: leaf[0], random_params(mixer, n, 1, rng, count))
     p = params["params"]
     q, v, s = rng.normal(size=n), rng.normal(size=n) + 3, rng.normal(size=STATE)
-    hot = np.eye(count)[[2, 0]]
-
-    def two_layers(net, x, k=None):
-        def linear(layer, x):
-            kernel, bias = (layer[name] if k is None else layer[name][k] for name in ("kernel", "bias"))
-            return x @ kernel + bias
-
-        return linear(net["Dense_1"], np.maximum(linear(net["Dense_0"], x), 0))
+    hot, views = np.eye(count)[[2, 0]], rng.normal(size=(n, VIEW))
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
-    weight, bias = np.abs(two_layers(p["head_weight"], s)), two_layers(p["head_bias"], s)
+    if mixer is QPLEX:
+        weight, bias = np.abs(two_layers(p["head_weight"], s)), two_layers(p["head_bias"], s)
+    else:
+        weight, logits = attention_of(p["attention"], s, views, heads=2, embed=3)
+        bias = two_layers(p["head_bias"], s)[0] / n
+        squared = mixer.apply(params, seen(q, s, v, hot, views), method="squared_logits")
+        assert float(squared) == pytest.approx(
+            np.square(logits[0]).mean() + np.square(logits[1]).mean(), rel=1e-5
+        )
     q_head, v_head = weight * q + bias, weight * v + bias
     importance = sum(
         np.abs(two_layers(p["keys"], s, k))
@@ -362,11 +369,11 @@ def test_qplex_is_the_dueling_mix_of_what_its_networks_make():
         for k in range(3)
     )
     expected = v_head.sum() + (importance * (q_head - v_head)).sum()
-    got = QPLEX.apply(params, seen(q, s, v, hot))
+    got = mixer.apply(params, seen(q, s, v, hot, views))
     assert float(got) == pytest.approx(expected, rel=1e-5)
     # The best utilities and the joint action both count.
-    assert float(QPLEX.apply(params, seen(q, s, v + 1, hot))) != pytest.approx(expected, rel=1e-3)
-    assert float(QPLEX.apply(params, seen(q, s, v, hot[::-1]))) != pytest.approx(expected, rel=1e-3)
+    assert float(mixer.apply(params, seen(q, s, v + 1, hot, views))) != pytest.approx(expected, rel=1e-3)
+    assert float(mixer.apply(params, seen(q, s, v, hot[::-1], views))) != pytest.approx(expected, rel=1e-3)
 
 
 # Qatten
