@@ -149,13 +149,13 @@ class QPLEX(Mixing):
 
     Attributes:
         kernels: summands of lambda_i: 10 for the paper's matrix games, 4 for StarCraft.
-        kernel_hidden: hidden layers of their networks.
+        kernel_hidden: hidden layers of their networks: (64, 64) for the matrix games, (64,) in PyMARL2.
         weighted_head: transform the utilities by `w_i(s) Q_i + b_i(s)` first.
-        attention_heads: above 0, w_i is made by so many heads of Qatten's attention, and `b_i = b(s) / n`, as
-            in the release's variant for StarCraft, which has 4 (`qplex_qatten_sc2`).
-        attention_embed: length of their keys and queries.
-        attention_penalty: the loss has this many times their squared logits added, summed over heads, mean
-            over agents (the release's `attend_reg_coef`).
+        attention_heads: number of heads of Qatten's attention, which makes w_i, with `b_i = b(s) / n`; 4 in
+            the release's variant for StarCraft (`qplex_qatten_sc2`). 0 makes them by networks of their own.
+        attention_embed: length of the attention's keys and queries.
+        attention_penalty: weight in the loss of the squared logits, summed over heads, mean over agents (the
+            release's `attend_reg_coef`).
         stop_gradient: hold the advantages constant beside lambda_i; utilities then learn as VDN's do. The
             release always does: it has a switch of this name, which none of its code reads.
         minus_one: False makes the advantages weigh `1 + lambda_i` (the release's `is_minus_one`).

@@ -163,8 +163,9 @@ ALGORITHM_SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("remix", "stag-hunt"): _REMIX | {"learning_starts": 128 * 200, "update_period": 200},
     ("remix", "smax"): _REMIX | {"learning_starts": 128 * 100, "update_period": 100},
     **{(name, "smax"): {"alpha": 0.5} for name in ("cw-qmix", "ow-qmix")},
-    # PyMARL2's, Qatten's only release, and its QTRAN, on the games that it plays.
+    # PyMARL2's Qatten, which has no other release, QPLEX and QTRAN on the games that it plays.
     **{("qatten", family): {"query_per_head": True} for family in ("stag-hunt", "smax")},
+    **{("qplex", family): {"kernels": 4, "kernel_hidden": (64,)} for family in ("stag-hunt", "smax")},
     **{
         (name, family): _PYMARLS_QTRAN
         for name in ("qtran-base", "qtran-alt")

@@ -152,7 +152,7 @@ class QTranBase(StepMethod):
     The loss is `L_td + opt_weight L_opt + nopt_weight L_nopt`: the joint value is learned by itself; the
     sum of the utilities has to equal it at their greedy joint action, and to lie above it elsewhere.
     The paper's version is the default; the fields marked "release" switch to what the authors' code does.
-    Both see what the agents see alone; PyMARL's port of QTRAN-base sees the global state too.
+    Its joint networks see the agents' features alone; in PyMARL's port they see the global state too.
 
     Attributes:
         opt_weight: lambda_opt.

@@ -58,7 +58,7 @@ PREDATOR_VIEWS: dict[str, tuple[dict[str, bool], str]] = {
 
 
 def _predator_prey(predators: int) -> dict[str, Entry]:
-    """QTRAN's games of so many predators: supplement C.1."""
+    """QTRAN's games with two or four predators: supplement C.1."""
     side, prey = {2: (5, 1), 4: (7, 2)}[predators]
     size: dict[str, Any] = {"predators": predators, "prey": prey, "height": side, "width": side}
     about = f"QTRAN's predator-prey, {side}x{side}, {predators} predators, {prey} prey, P = "

@@ -147,6 +147,22 @@ def test_qattens_release(family):
     assert (found["heads"], found["head_embed"], found["query_per_head"]) == (4, 32, True)
 
 
+@pytest.mark.parametrize(
+    ("family", "kernels", "kernel_hidden"),
+    [
+        ("matrix", 10, (64, 64)),  # the release's, on matrix games: networks of three layers
+        ("stag-hunt", 4, (64,)),  # PyMARL2's, with which ReMIX compares: of two
+        ("smax", 4, (64,)),
+    ],
+)
+def test_qplexs_networks(family, kernels, kernel_hidden):
+    found = settings_of("qplex", family)
+    assert (found["kernels"], found["kernel_hidden"]) == (kernels, kernel_hidden)
+    # The release has one gradient and one weight, and its attention on StarCraft alone, as a variant.
+    assert (found["stop_gradient"], found["minus_one"], found["weighted_head"]) == (True, True, True)
+    assert (found["attention_heads"], found["attention_embed"], found["attention_penalty"]) == (0, 32, 1e-3)
+
+
 #: PyMARL's QTRAN (`qtran.yaml`), which Weighted QMIX's and ReMIX's experiments take.
 PYMARLS_QTRAN = {
     "opt_weight": 1.0,  # opt_loss
