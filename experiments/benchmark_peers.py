@@ -364,7 +364,7 @@ def _speed(side: dict[str, Any]) -> list[str]:
         return [_no_answer(side), "", ""]
     return [
         f"{side['env_steps_per_s']:,.0f}",
-        f"{side['updates_per_s']:,.1f}",
+        f"{side['updates_per_s']:,.1f}" if side["updates_per_s"] >= 10 else f"{side['updates_per_s']:.3g}",
         f"{side['compile_seconds']:.1f}",
     ]
 
@@ -385,9 +385,9 @@ def _settings(cell: dict[str, Any]) -> list[str]:
     """What was counted of both learners of a game, and in what they differ: lines of a list."""
     theirs, ours = cell["theirs"], cell["ours"]
     known = {name: label for name, label in COUNTED.items() if name in theirs and name in ours}
-    same = [f"{label} {ours[name]:,g}" for name, label in known.items() if theirs[name] == ours[name]]
+    same = [f"{label} {ours[name]:,}" for name, label in known.items() if theirs[name] == ours[name]]
     other = [
-        f"{label} {ours[name]:,g}, theirs {theirs[name]:,g}"
+        f"{label} {ours[name]:,}, theirs {theirs[name]:,}"
         for name, label in known.items()
         if theirs[name] != ours[name]
     ]

@@ -74,8 +74,8 @@ class Learner:
         return {
             "compile_seconds": compile_seconds,
             "num_envs": settings["NUM_ENVS"],
-            "env_steps_per_update": steps / updates,
-            "gradient_steps_per_update": gradient_steps / updates,
+            "env_steps_per_update": _per(steps, updates),
+            "gradient_steps_per_update": _per(gradient_steps, updates),
             "batch_size": _batch_size(settings),
             "replay_size": int(float(settings.get("BUFFER_SIZE", 0))),
             "parameters": counts[0]["parameters"],
@@ -166,6 +166,12 @@ def free_bytes() -> int | None:
 def _keys(seeds: int) -> jax.Array:
     """A key for each seed, as in JaxMARL's scripts: `(seeds, 2)`."""
     return jax.random.split(jax.random.PRNGKey(0), seeds)
+
+
+def _per(count: int, updates: int) -> float:
+    """A count for each update: a whole number, as it should be, is an integer."""
+    whole, rest = divmod(count, updates)
+    return count / updates if rest else whole
 
 
 def _batch_size(settings: dict[str, Any]) -> int:

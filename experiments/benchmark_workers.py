@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-#: Of this suite, from which workers are imported.
+#: Of this suite, from which workers are imported if it is a checkout.
 ROOT = Path(__file__).parents[1]
 
 
@@ -48,11 +48,9 @@ class Worker:
     def __init__(self, python: str | Path, module: str):
         self._unread = b""
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115, closed by `end`
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "JAX_ENABLE_COMPILATION_CACHE": "false",  # compile times are measured
-        }
+        environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # compile times are measured
+        if (ROOT / "pyproject.toml").is_file():  # not installed, where other packages lie beside it
+            environment["PYTHONPATH"] = str(ROOT)
         try:
             self._process = subprocess.Popen(
                 [python, "-m", module],

@@ -321,7 +321,7 @@ class FakeWorker:
         if action == "returns":
             # The first half is not looked at.
             return {"returns": [[100.0] * 8, [100.0] * 8, [-1.0] * 8, [-3.0] * 8]}
-        counted = {"env_steps_per_update": 512, "num_envs": 32, "parameters": self.parameters}
+        counted = {"env_steps_per_update": 512, "num_envs": 32, "parameters": self.parameters * 10_000}
         return {
             "load": {"cores": [0, 1], "devices": "1 x cpu", "versions": {"jax": "1.2"}},
             "compile": {"compile_seconds": 5.0, **counted},
@@ -365,7 +365,7 @@ def test_both_take_turns_and_the_minimum_counts(both, checkout, tmp_path):
     assert cell["ours"]["env_steps_per_s"] == 20 * 512
     assert "| vdn-mpe | 2 | this suite | 10,240 | 20.0 | 5.0 |  | 2.00 |" in table
     assert "- the same, counted in both: environments 32, environment steps per update 512" in table
-    assert "- different: parameters 100, theirs 110" in table
+    assert "- different: parameters 1,000,000, theirs 1,100,000" in table
     assert (out / "benchmark.png").stat().st_size > 0
 
 
