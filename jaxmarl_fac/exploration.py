@@ -25,8 +25,9 @@ def linear_epsilon(
 def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> jax.Array:
     """Actions `(...)` int32 drawn from a policy over A of them, always in 0 to A - 1.
 
-    For a policy with NaN (of a learner that has diverged, which the loop reports) or with a probability that
-    rounding has put below 0, distrax draws -1 without a word. Here the one plays 0, the other never happens.
+    They are those of `jax.random.categorical`, which is this with the slower `jnp.argmax`. A policy with NaN
+    (of a learner that has diverged, which the loop reports) plays 0, and a probability that rounding has put
+    below 0 is 0; distrax would draw -1 for either without a word.
 
     Args:
         key: a PRNG key.
@@ -34,7 +35,8 @@ def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> j
     """
     if not isinstance(policy, distrax.Categorical):
         policy = distrax.Categorical(probs=jnp.maximum(policy, 0))
-    return jnp.maximum(policy.sample(seed=key), 0).astype(jnp.int32)
+    logits = policy.logits
+    return greedy_actions(logits + jax.random.gumbel(key, logits.shape, logits.dtype))
 
 
 def boltzmann(key: jax.Array, masked_utilities: jax.Array, temperature: float | jax.Array) -> jax.Array:

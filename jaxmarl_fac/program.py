@@ -2,14 +2,15 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
+import jaxmarl_fac.threefry  # noqa: F401  (random numbers in one kernel)
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
 from envs.memory import check_fits
@@ -28,6 +29,7 @@ from jaxmarl_fac.parallel import (
     free_on_devices,
     lane_mesh,
     lane_sharding,
+    on_cpu,
     over_lanes,
     padded_count,
     per_device,
@@ -63,6 +65,17 @@ class LaneConstants:
     environment: TeamEnvironment
     #: Scalars by name, of the settings that vary between lanes.
     settings: dict[str, jax.Array]
+
+
+class Moves(NamedTuple):
+    """What one step of each environment `(E,)` has brought."""
+
+    decisions: Decision  # actions (E, n)
+    after: Any  # states
+    reward: jax.Array
+    discount: jax.Array
+    last: jax.Array  # bool, the step ended an episode
+    over: jax.Array  # bool, an episode starts anew after it
 
 
 class Program:
@@ -186,16 +199,24 @@ class Program:
 
     def iteration_costs(self) -> dict[str, float]:
         """XLA's cost analysis of an iteration with an update of one block of lanes on one device."""
-        sharding = lane_sharding(Mesh(self.mesh.devices[:1], self.mesh.axis_names))
-
-        def one_block(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((self.block, *leaf.shape[1:]), leaf.dtype, sharding=sharding)
-
-        step = jax.vmap(self._precisely(functools.partial(self._iteration, learn=True)), (0, 0, None))
-        lanes = jax.tree.map(one_block, (jax.eval_shape(self._init, self._padded), self._padded))
-        lowered = jax.jit(step, donate_argnums=0).lower(*lanes, jax.ShapeDtypeStruct((), jnp.int32))
+        lowered = jax.jit(self._learning_step(), donate_argnums=0).lower(*self._block_shapes())
         costs: Any = lowered.compile().cost_analysis()
         return {name: float(cost) for name, cost in costs.items()}
+
+    def _learning_step(self) -> Callable[..., Lane]:
+        """An iteration of a block with an update, to be traced."""
+        return self._precisely(functools.partial(self._iteration, learn=True))
+
+    def _block_shapes(self) -> tuple[Any, Any, Any]:
+        """Shapes of one block of lanes, its constants and the iteration, on the first device."""
+        device = NamedSharding(Mesh(self.mesh.devices[:1], self.mesh.axis_names), REPLICATED)
+
+        def one_block(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+            shape = leaf.shape[1:] if self.block == 1 else (self.block, *leaf.shape[1:])
+            return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=device)
+
+        lanes, constants = jax.tree.map(one_block, (jax.eval_shape(self._init, self._padded), self._padded))
+        return lanes, constants, jax.ShapeDtypeStruct((), jnp.int32)
 
     def chunk(self, lanes: Lane, start: int, stop: int) -> tuple[Lane, np.ndarray]:
         """Run iterations `start` to `stop`; returns the lanes, and whether each is finite, `(lanes,)`."""
@@ -267,12 +288,7 @@ class Program:
             BadInputError: if one of these cannot vary within a program.
         """
         if self.experiment.variants:
-            lane, constants = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
-                (self.abstract_lanes(), self._padded),
-            )
-            step = functools.partial(self._iteration, learn=True)
-            jax.eval_shape(self._precisely(step), lane, constants, jax.ShapeDtypeStruct((), jnp.int32))
+            jax.eval_shape(self._learning_step(), *self._block_shapes())
 
     def _lane_constants(
         self, environment: TeamEnvironment, seeds: jax.Array, settings: dict[str, jax.Array]
@@ -356,50 +372,95 @@ class Program:
             progress=jnp.minimum(iteration / experiment.iterations, 1),  # rounding may exceed 1
         )
 
-    def _iteration(self, lane: Lane, constants: LaneConstants, iteration: jax.Array, learn: bool) -> Lane:
-        """Act in every environment, store the steps and, if `learn`, update."""
-        lane, sample_key = self._act(lane, constants, iteration)
+    def _iteration(self, lanes: Lane, constants: LaneConstants, iteration: jax.Array, learn: bool) -> Lane:
+        """Act in every environment of a block of lanes, store the steps and, if `learn`, update."""
+        moves = self._each_lane(self._move)(lanes, constants, iteration)
+        begun = self._restarted(lanes, constants, iteration, moves)
+        lanes, keys = self._each_lane(self._record)(lanes, constants, iteration, moves, begun)
         if not learn:
-            return lane
-        state, sums = self._learn(lane, constants, iteration, sample_key)
-        return lane.replace(learner=state, sums=sums)  # type: ignore[attr-defined,no-any-return]
+            return lanes
+        if self.updating == self.block:
+            learners, sums = self._each_lane(self._learn)(lanes, constants, iteration, keys)
+        else:
 
-    def _act(self, lane: Lane, constants: LaneConstants, iteration: jax.Array) -> tuple[Lane, jax.Array]:
-        """Act in every environment and store the steps; also the key that draws this iteration's batches."""
-        experiment, env = self.experiment, constants.environment
-        learner, store = self._bind_lane(constants)
+            def learn_one(place: jax.Array) -> Any:
+                lane, of_lane, key = jax.tree.map(lambda leaf: leaf[place], (lanes, constants, keys))
+                return self._learn(lane, of_lane, iteration, key)
+
+            learners, sums = jax.lax.map(learn_one, jnp.arange(self.block), batch_size=self.updating)
+        return lanes.replace(learner=learners, sums=sums)  # type: ignore[attr-defined,no-any-return]
+
+    def _each_lane(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of one lane, its constants, the iteration and what else is a lane's, of a block."""
+
+        def of_block(lanes: Lane, constants: LaneConstants, iteration: jax.Array, *more: Any) -> Any:
+            if self.block == 1:
+                return function(lanes, constants, iteration, *more)
+            axes = (0, 0, None, *[0] * len(more))
+            return jax.vmap(function, axes)(lanes, constants, iteration, *more)
+
+        return of_block
+
+    def _keys(self, constants: LaneConstants, iteration: jax.Array) -> jax.Array:
+        """The keys `(3,)` for acting, for resets and for batches."""
+        return jax.random.split(jax.random.fold_in(constants.key, iteration), 3)
+
+    def _move(self, lane: Lane, constants: LaneConstants, iteration: jax.Array) -> Moves:
+        """Act in every environment."""
+        env, (learner, _) = constants.environment, self._bind_lane(constants)
         params, clock = lane.learner.params, self._clock(iteration, 0)
-        act_key, reset_key, sample_key = jax.random.split(jax.random.fold_in(constants.key, iteration), 3)
 
         def act(state: Any, carry: Any, key: jax.Array) -> Decision:
             return learner.act(params, carry, env.observe(state), clock, key)
 
-        keys = _split(act_key, experiment.num_envs)
+        keys = _split(self._keys(constants, iteration)[0], self.experiment.num_envs)
         decisions = jax.vmap(act)(lane.env_states, lane.carries, keys)  # actions (E, n)
         after, timesteps = jax.vmap(env.step)(lane.env_states, decisions.actions)
-        reset_keys = _split(reset_key, experiment.num_envs)
-        fresh, _ = jax.vmap(env.reset)(reset_keys)
         last = timesteps.last()
-        over, waiting = last, lane.waiting
-        if waiting is not None:  # after an episode's end, the reset takes a step of its own
-            over, last = waiting, last & ~waiting
-            after = _where(over, fresh, after)
+        over = last
+        if lane.waiting is not None:  # after an episode's end, the reset takes a step of its own
+            over, last = lane.waiting, last & ~lane.waiting
+        return Moves(decisions, after, timesteps.reward, timesteps.discount, last, over)
+
+    def _restarted(self, lanes: Lane, constants: LaneConstants, iteration: jax.Array, moves: Moves) -> Any:
+        """States and agents' memories of a block of lanes: new ones where an episode is over."""
+
+        def restart(lane: Lane, constants: LaneConstants, iteration: jax.Array, moves: Moves) -> Any:
+            env, (learner, _) = constants.environment, self._bind_lane(constants)
+            keys = _split(self._keys(constants, iteration)[1], self.experiment.num_envs)
+            fresh, _ = jax.vmap(env.reset)(keys)
+            begun = _begin(learner, env, lane.learner.params, fresh, keys)
+            return _where(moves.over, (fresh, begun), (moves.after, moves.decisions.carry))
+
+        restarted = functools.partial(self._each_lane(restart), lanes, constants, iteration)
+        if not on_cpu(self.mesh) or self.experiment.environment.time_limit == 1:
+            return restarted(moves)
+        # Most steps end no episode. An accelerator would wait longer for the answer than drawing takes.
+        unchanged = lambda moves: (moves.after, moves.decisions.carry)  # noqa: E731
+        return jax.lax.cond(jnp.any(moves.over), restarted, unchanged, moves)
+
+    def _record(
+        self, lane: Lane, constants: LaneConstants, iteration: jax.Array, moves: Moves, begun: Any
+    ) -> tuple[Lane, jax.Array]:
+        """Store the steps and go on from states and memories `begun`; also the key that draws batches."""
+        _, store = self._bind_lane(constants)
+        env_states, carries = begun
+        waiting = lane.waiting
         steps = Step(
             lane.env_states,
             lane.carries,
-            decisions.actions,
-            decisions.extras,
-            timesteps.reward,
-            timesteps.discount,
-            last,
-            jnp.ones_like(last) if waiting is None else ~waiting,
-            after,
+            moves.decisions.actions,
+            moves.decisions.extras,
+            moves.reward,
+            moves.discount,
+            moves.last,
+            jnp.ones_like(moves.last) if waiting is None else ~waiting,
+            moves.after if waiting is None else env_states,
         )
         buffer = store.add(lane.buffer, iteration, steps)
-        begun = _begin(learner, env, params, fresh, reset_keys)
-        env_states, carries = _where(over, (fresh, begun), (after, decisions.carry))
-        waiting = None if waiting is None else last
-        return Lane(lane.learner, buffer, env_states, carries, lane.sums, waiting), sample_key
+        waiting = None if waiting is None else moves.last
+        lane = Lane(lane.learner, buffer, env_states, carries, lane.sums, waiting)
+        return lane, self._keys(constants, iteration)[2]
 
     def _learn(
         self, lane: Lane, constants: LaneConstants, iteration: jax.Array, sample_key: jax.Array
@@ -464,27 +525,12 @@ class Program:
         lane = self._run_block(lane, of_lane, start, stop)
         return jax.tree.map(lambda leaf: leaf[None], lane)  # type: ignore[no-any-return]
 
-    def _iteration_by_groups(self, lanes: Lane, constants: LaneConstants, iteration: jax.Array) -> Lane:
-        """An iteration with an update: all lanes act at once, and `updating` of them at a time update."""
-        lanes, keys = jax.vmap(self._act, (0, 0, None))(lanes, constants, iteration)
-
-        def learn(place: jax.Array) -> Any:
-            lane, of_lane, key = jax.tree.map(lambda leaf: leaf[place], (lanes, constants, keys))
-            return self._learn(lane, of_lane, iteration, key)
-
-        learners, sums = jax.lax.map(learn, jnp.arange(self.block), batch_size=self.updating)
-        return lanes.replace(learner=learners, sums=sums)  # type: ignore[attr-defined,no-any-return]
-
     def _run_block(self, lanes: Lane, constants: LaneConstants, start: jax.Array, stop: jax.Array) -> Lane:
         """Iterations `start` to `stop`; the schedule is applied outside the vmap, the same for all lanes."""
         schedule = self.schedule
 
         def iterate(learn: bool) -> Callable[[jax.Array, Lane], Lane]:
-            step = functools.partial(self._iteration, learn=learn)
-            of_block: Callable[..., Lane] = step if self.block == 1 else jax.vmap(step, (0, 0, None))
-            if learn and self.updating < self.block:
-                of_block = self._iteration_by_groups
-            return lambda iteration, lanes: of_block(lanes, constants, iteration)
+            return lambda iteration, lanes: self._iteration(lanes, constants, iteration, learn)
 
         # Compares differences: the next multiple of a long period may overflow int32.
 
