@@ -1,9 +1,8 @@
 """Deep probabilistic Balancing-Q (thesis, section 3.5): the opponent's sign is a setting."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,16 @@ from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.networks import MLP, ZeroInitMLP
 from jaxmarl_fac.soft.operators import log_mean_exp
 from jaxmarl_fac.targets import td_target
 from jaxmarl_fac.values import UNAVAILABLE
+
+if TYPE_CHECKING:
+    import distrax
+else:
+    distrax = lazily("distrax")
 
 
 class BalancingNetworks(nn.Module):
@@ -36,11 +41,11 @@ class BalancingNetworks(nn.Module):
         """Touches every parameter; for initialisation."""
         return self.actor(view), self.model(view), self.q(view), self.v(view)
 
-    def actor(self, view: AgentView) -> distrax.Categorical:
+    def actor(self, view: AgentView) -> "distrax.Categorical":
         """π(.|s)."""
         return distrax.Categorical(logits=jnp.where(view.masks[0], self.policy(view.features), UNAVAILABLE))
 
-    def model(self, view: AgentView) -> distrax.Categorical:
+    def model(self, view: AgentView) -> "distrax.Categorical":
         """ρ(.|s,a) for every a: `(A,)` distributions."""
         logits = self.opponent(view.features).reshape(self.num_actions, self.num_actions)
         return distrax.Categorical(logits=jnp.where(view.masks[1], logits, UNAVAILABLE))
@@ -123,7 +128,7 @@ class BalancingAC(ActorCriticMethod):
         return loss, {"critic_loss": q_loss, "value_loss": v_loss, "mean_v": value}
 
 
-def uniform(mask: jax.Array) -> distrax.Categorical:
+def uniform(mask: jax.Array) -> "distrax.Categorical":
     """The uniform distribution over the available actions of a mask `(A,)`."""
     return distrax.Categorical(logits=jnp.where(mask, 0.0, UNAVAILABLE))
 

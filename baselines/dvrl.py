@@ -12,9 +12,8 @@ gives (5.5) and the actor-critic's loss are learned together, through the same p
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from jaxmarl_fac.algorithm import Learner, Params
 from jaxmarl_fac.experience import Clock, Decision, Trajectory
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.memory.packing import tree_bytes
 from jaxmarl_fac.networks import LOG_SCALES, MLP, NO_ACTION, agent_inputs, concat
 from jaxmarl_fac.policy_gradients import log_policy
@@ -35,6 +35,11 @@ from jaxmarl_fac.products import Dense
 from jaxmarl_fac.settings import Count, NotNegative, Probability, Settings, Widths
 from jaxmarl_fac.soft.particles import Moved, Particles, advance, start
 from jaxmarl_fac.values import greedy_actions, mask_unavailable
+
+if TYPE_CHECKING:
+    import distrax
+else:
+    distrax = lazily("distrax")
 
 # Networks
 
@@ -140,7 +145,7 @@ class ParticleAgent(nn.Module):
         return concat(logits, log_evidence, value)
 
 
-def normal(parameters: jax.Array) -> distrax.MultivariateNormalDiag:
+def normal(parameters: jax.Array) -> "distrax.MultivariateNormalDiag":
     """The normal distribution of Z independent numbers with a mean and a log-scale each, `(2 Z,)`."""
     mean, log_scale = jnp.split(parameters, 2)
     return distrax.MultivariateNormalDiag(mean, jnp.exp(jnp.clip(log_scale, *LOG_SCALES)))

@@ -1,9 +1,8 @@
 """Independent soft actor-critics, with continuous and with discrete actions."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,17 @@ from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
+from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.networks import SquashedNormal, TwinMLP, ZeroInitMLP, concat
 from jaxmarl_fac.settings import Positive
 from jaxmarl_fac.soft.sampling import soft_value
 from jaxmarl_fac.targets import td_target
 from jaxmarl_fac.values import UNAVAILABLE
+
+if TYPE_CHECKING:
+    import distrax
+else:
+    distrax = lazily("distrax")
 
 
 class SACNetworks(nn.Module):
@@ -54,7 +59,7 @@ class SACDiscreteNetworks(nn.Module):
         """Touches every parameter; for initialisation."""
         return self.actor(view), self.values(view)
 
-    def actor(self, view: AgentView) -> distrax.Categorical:
+    def actor(self, view: AgentView) -> "distrax.Categorical":
         """π(.|s); unavailable actions have probability 0."""
         return distrax.Categorical(logits=jnp.where(view.masks[0], self.policy(view.features), UNAVAILABLE))
 

@@ -1,14 +1,20 @@
 """Samplers: networks that turn noise into actions, trained by Stein variational gradients."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.networks import MLP, concat
 from jaxmarl_fac.soft.sampling import median_bandwidth, svgd_direction
+
+if TYPE_CHECKING:
+    import distrax
+else:
+    distrax = lazily("distrax")
 
 
 class Sampler(nn.Module):

@@ -9,7 +9,6 @@ import numpy as np
 from flax import struct
 from jumanji.types import TimeStep
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
@@ -353,6 +352,7 @@ def best_usage(mu: ArrayLike, sigma: ArrayLike, s: ArrayLike, actions: int) -> f
 
 def _peaks(mu: np.ndarray, sigma: np.ndarray) -> list[float]:
     """The local maxima of G, to about 1e-12."""
+    from scipy.optimize import brentq  # takes .1 s, and most runs never ask
 
     def slope(x: Any) -> Any:
         x = np.asarray(x)[..., None]

@@ -1,12 +1,16 @@
 """How agents explore."""
 
+from typing import TYPE_CHECKING
+
 import chex
-import distrax
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxmarl_fac.values import greedy_actions, mask_unavailable
+
+if TYPE_CHECKING:
+    import distrax
 
 
 def linear_epsilon(
@@ -22,7 +26,7 @@ def linear_epsilon(
     return jnp.where(env_steps >= steps, end, epsilon)
 
 
-def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> jax.Array:
+def sample_actions(key: jax.Array, policy: "distrax.Categorical | jax.Array") -> jax.Array:
     """Actions `(...)` int32 drawn from a policy over A of them, always in 0 to A - 1.
 
     They are those of `jax.random.categorical`, which is this with the slower `jnp.argmax`. A policy with NaN
@@ -33,9 +37,11 @@ def sample_actions(key: jax.Array, policy: distrax.Categorical | jax.Array) -> j
         key: a PRNG key.
         policy: probabilities `(..., A)`, or a distribution over actions.
     """
-    if not isinstance(policy, distrax.Categorical):
-        policy = distrax.Categorical(probs=jnp.maximum(policy, 0))
-    logits = policy.logits
+    if isinstance(policy, jax.Array):
+        probabilities = jnp.maximum(policy, 0)
+        logits = jnp.log(probabilities / probabilities.sum(axis=-1, keepdims=True))
+    else:
+        logits = policy.logits
     return greedy_actions(logits + jax.random.gumbel(key, logits.shape, logits.dtype))
 
 

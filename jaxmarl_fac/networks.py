@@ -2,15 +2,20 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxmarl_fac.experience import Trajectory
+from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.products import Dense
+
+if TYPE_CHECKING:
+    import distrax
+else:
+    distrax = lazily("distrax")
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -232,7 +237,7 @@ class SquashedNormal(nn.Module):
         """The parts, named as in the parameters."""
         self.parameters = ZeroInitMLP(self.hidden, 2)
 
-    def __call__(self, inputs: jax.Array) -> distrax.Transformed:
+    def __call__(self, inputs: jax.Array) -> "distrax.Transformed":
         """The distribution of one number."""
         mean, log_scale = self.parameters(inputs)
         scale = jnp.exp(jnp.clip(log_scale, *LOG_SCALES))
