@@ -280,6 +280,20 @@ def test_blocks_of_lanes_change_nothing(whole, monkeypatch):
     assert_same_result(train(BASE), whole, tolerance=TOLERANCE)
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_resets_are_the_same_whether_drawn_in_every_step_or_where_an_episode_ends(seeds, monkeypatch):
+    """On CPU they are drawn where any environment needs one: here 3 that are out of step with one another."""
+    short = changed(seeds=seeds, num_envs=3, env_steps=150, environment=envs.make("team-mdp-line"))
+
+    def branches() -> int:
+        return Program(short).lowered()["chunk"].as_text().count("stablehlo.case")
+
+    asks, sometimes = branches(), train(short)
+    monkeypatch.setattr("jaxmarl_fac.program.on_cpu", lambda mesh: False)
+    assert branches() < asks
+    assert_same_result(train(short), sometimes)
+
+
 @pytest.mark.parametrize("precision", but_slow(["highest", "default", "tensorfloat32"], ["highest"]))
 def test_every_matrix_product_of_a_run_has_the_experiments_precision(precision):
     asked = {"highest": "HIGHEST", "default": "DEFAULT", "tensorfloat32": "HIGH"}[precision]

@@ -51,6 +51,17 @@ def test_ties_go_to_the_lowest_index():
     assert greedy_actions(utilities).tolist() == [0, 1, 0]
 
 
+def test_nan_plays_an_action_that_exists():
+    utilities = jnp.asarray([[1.0, jnp.nan, 3], [jnp.nan, jnp.nan, jnp.nan], [-jnp.inf, -jnp.inf, -jnp.inf]])
+    assert greedy_actions(utilities).tolist() == [0, 0, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.float32, (4, 5), elements=st.sampled_from([-np.inf, -1e9, -1.0, 0.0, 0.5, 2.0, np.inf])))
+def test_greedy_actions_are_those_of_argmax(utilities):
+    assert greedy_actions(jnp.asarray(utilities)).tolist() == utilities.argmax(axis=1).tolist()
+
+
 def test_masked_mean():
     values = jnp.asarray([[1.0, 2, jnp.float32(1e9)], [4, 5, 6]])
     mask = jnp.asarray([[1.0, 1, 0], [1, 0, 0]])
