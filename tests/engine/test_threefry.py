@@ -23,9 +23,9 @@ KNOWN = [
 def test_known_answers(key, counter, expected):
     words = jax.jit(threefry)(*(jnp.uint32(word) for word in (*key, *counter)))
     assert tuple(map(int, words)) == expected
-    assert jax.jit(threefry_2x32)(jnp.asarray(key, jnp.uint32), jnp.asarray(counter, jnp.uint32)).tolist() == [
-        *expected
-    ]
+    assert jax.jit(threefry_2x32)(
+        jnp.asarray(key, jnp.uint32), jnp.asarray(counter, jnp.uint32)
+    ).tolist() == [*expected]
 
 
 #: Draws of all kinds, of odd and even numbers, by keys in batches.
