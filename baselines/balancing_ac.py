@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from baselines.actor_critic import ActorCriticMethod, AgentTransition, AgentView, Networks
+from envs.lazy import lazily
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.experience import Clock
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
-from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.networks import MLP, ZeroInitMLP
 from jaxmarl_fac.soft.operators import log_mean_exp
 from jaxmarl_fac.targets import td_target

@@ -22,12 +22,12 @@ from jax.scipy.special import logsumexp
 from baselines.policies import Play, log_policies
 from baselines.policy_gradient import IndependentValues, PolicyGradient, PolicyNetwork
 from envs.base import Observation
+from envs.lazy import lazily
 from envs.memory import check_fits
 from jaxmarl_fac.algorithm import Learner, Params
 from jaxmarl_fac.experience import Clock, Decision, Trajectory
 from jaxmarl_fac.exploration import sample_actions
 from jaxmarl_fac.game import GameSpec
-from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.memory.packing import tree_bytes
 from jaxmarl_fac.networks import LOG_SCALES, MLP, NO_ACTION, agent_inputs, concat
 from jaxmarl_fac.policy_gradients import log_policy

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_fac.lazy import lazily
+from envs.lazy import lazily
 from jaxmarl_fac.networks import MLP, concat
 from jaxmarl_fac.soft.sampling import median_bandwidth, svgd_direction
 

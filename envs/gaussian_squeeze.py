@@ -1,7 +1,7 @@
 """Gaussian squeeze: a team shares a resource, and is rewarded for using the right amount of it."""
 
 import functools
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,16 @@ from numpy.typing import ArrayLike
 
 from envs.base import Observation, TeamEnvironment
 from envs.errors import BadInputError
+from envs.lazy import lazily
 from envs.memory import check_fits
 from envs.ranges import Seed, at_least, checks_parameters
 from envs.squeeze_viewer import SqueezeViewer
 from envs.tables import numeric_array
+
+if TYPE_CHECKING:
+    from scipy import optimize
+else:
+    optimize = lazily("scipy.optimize")
 
 #: The paper's largest unit-level resource: s_i is in [0, .2].
 MAX_S = 0.2
@@ -352,7 +358,6 @@ def best_usage(mu: ArrayLike, sigma: ArrayLike, s: ArrayLike, actions: int) -> f
 
 def _peaks(mu: np.ndarray, sigma: np.ndarray) -> list[float]:
     """The local maxima of G, to about 1e-12."""
-    from scipy.optimize import brentq  # takes .1 s, and most runs never ask
 
     def slope(x: Any) -> Any:
         x = np.asarray(x)[..., None]
@@ -362,4 +367,4 @@ def _peaks(mu: np.ndarray, sigma: np.ndarray) -> list[float]:
     grid = np.linspace(0, top, 2 + int(min(50 * top / sigma.min(), 1e6)))
     slopes = slope(grid)
     turns = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-    return [float(brentq(slope, grid[turn], grid[turn + 1])) for turn in turns]
+    return [float(optimize.brentq(slope, grid[turn], grid[turn + 1])) for turn in turns]

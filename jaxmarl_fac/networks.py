@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from envs.lazy import lazily
 from jaxmarl_fac.experience import Trajectory
-from jaxmarl_fac.lazy import lazily
 from jaxmarl_fac.products import Dense
 
 if TYPE_CHECKING:

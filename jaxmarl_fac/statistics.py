@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.errors import BadInputError
-from jaxmarl_fac.lazy import lazily
+from envs.lazy import lazily
 
 if TYPE_CHECKING:
     from scipy import stats

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from jaxmarl_fac.lazy import lazily
+from envs.lazy import lazily
 
 
 def test_a_module_that_is_not_there():
