@@ -35,6 +35,7 @@ WINGS = {
 SEEN_BY_ENGINE = {
     "envs.base": {"Observation", "TeamEnvironment"},
     "envs.errors": {"BadInputError"},
+    "envs.lazy": {"lazily"},
     "envs.memory": {"check_fits"},
     "envs.outside": {"find_outside"},
     "envs.ranges": {

@@ -23,7 +23,7 @@ import sys
 import baselines, envs
 from jaxmarl_fac.experiment import Experiment
 from jaxmarl_fac.loop import train
-slow = ("tensorflow_probability", "scipy.stats._stats_py", "scipy.optimize")
+slow = ("tensorflow_probability", "scipy.stats._stats_py", "scipy.optimize._optimize")
 game = envs.make("matrix-qtran")
 learner = baselines.make("iql-tabular")
 train(Experiment(algorithm=learner, environment=game, seeds=(0,), env_steps=20, evaluations=1))
