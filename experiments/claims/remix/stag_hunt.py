@@ -42,11 +42,13 @@ from jaxmarl_fac.report.curves import (
 )
 from jaxmarl_fac.report.figures import panels
 from jaxmarl_fac.report.verdicts import Every, Part, Rule, labelled
+from jaxmarl_fac.settings import leaves
 from jaxmarl_fac.statistics import Interval, bootstrap_interval, probability_of_improvement
 
+QTRAN = "qtran-base"
 #: Of figure 1, by id: the paper's seven, and four relatives.
 ALGORITHMS = (
-    *("vdn", QMIX, "qatten", "qplex", "qtran-base"),
+    *("vdn", QMIX, "qatten", "qplex", QTRAN),
     *("vdac-mix", "dop", "fop"),
     *WEIGHTED,
     REMIX,
@@ -111,19 +113,28 @@ def hunt(workshop: Workshop, name: str, punishment: float, seeds: Sequence[int],
     return measured, experiment
 
 
-def changed_for(experiment: Experiment, name: str) -> str:
-    """In what a stag hunt differs from the paper's, in words; empty if in nothing."""
+def changed_for(experiment: Experiment, name: str, *more: tuple[str, Any, Any]) -> str:
+    """In what a stag hunt differs from the paper's, in words; empty if in nothing.
+
+    `more` are further pairs to compare: a name, ours and the paper's.
+    """
     paper = hunt_experiment(name, "paper", experiment.seeds, (0.0,))
     game, papers_game = (cast(StagHunt, each.environment) for each in (experiment, paper))
-    changed = settings_diff(
-        experiment, paper, ("mask_occupied", game.mask_occupied, papers_game.mask_occupied)
-    )
+    masks = game.mask_occupied, papers_game.mask_occupied
+    changed = settings_diff(experiment, paper, ("mask_occupied", *masks), *more)
     if (game.height, game.width) == (10, 10):
         return changed
     return (
         f"Played on {game.height} x {game.width} cells with {game.num_agents} agents, {game.num_prey} prey "
         f"and {game.time_limit} steps (paper: 10 x 10, 8, 8 and 200). {changed}"
     )
+
+
+def state_of_qtran(scale: Scale) -> tuple[str, bool, bool]:
+    """Whether QTRAN's joint networks see the global state at a scale, and in the paper."""
+    both = (hunt_experiment(QTRAN, each, (0,), (0.0,)).algorithm for each in (scale, "paper"))
+    ours, papers = (leaves(algorithm)["global_state"].value for algorithm in both)
+    return f"global_state of {QTRAN}", ours, papers
 
 
 def optimum(game: StagHunt) -> float:
@@ -188,10 +199,11 @@ def fig1(workshop: Workshop, punishment: float) -> Outcome:
     judged = _measured(curves) | labelled("mean return over training", speed)
     judged["last return of the better Weighted QMIX"] = last[weighted]
     judged[QMIX_SHARE] = Interval(*(end / best for end in dataclasses.astuple(last[QMIX])))
+    changed = changed_for(experiment, name, state_of_qtran(workshop.scale))
     why = (
         f"Last returns (the optimum is {best:g}): {format_intervals(last)}. Mean returns over training: "
         f"{format_intervals(speed)}. A seed of ReMIX learns faster than one of {faster} with probability "
-        f"{ahead.value:.2f} [{ahead.low:.2f}, {ahead.high:.2f}]. {changed_for(experiment, name)}"
+        f"{ahead.value:.2f} [{ahead.low:.2f}, {ahead.high:.2f}]. {changed}"
     )
     paper = {"best": REMIX, "fastest": REMIX, "good": [REMIX, "wqmix"] if punishment <= HARD else None}
     return Outcome(figure, paper, ours, judged, why.strip())

@@ -19,6 +19,7 @@ from experiments.claims.remix.stag_hunt import (
     hunt_experiment,
     levels,
     optimum,
+    state_of_qtran,
 )
 from experiments.reproduce_remix import CLAIMS
 from jaxmarl_fac.report.claims import Outcome, Workshop
@@ -119,6 +120,16 @@ def test_the_papers_scale_is_its_table_2(name):
     for one in (paper, quick):  # replay holds all of training
         steps = flat(one.algorithm).replay_size * one.environment.time_limit
         assert steps >= one.env_steps
+
+
+def test_figure_1_says_what_qtran_does_not_see():
+    """Its caption is about ReMIX otherwise, which has no such setting."""
+    quick, paper = (hunt_experiment("remix", scale, (0,), (-2.0,)) for scale in ("quick", "paper"))
+    assert "global_state" not in changed_for(quick, "remix")
+    assert "global_state of qtran-base False (paper: True)" in changed_for(
+        quick, "remix", state_of_qtran("quick")
+    )
+    assert changed_for(paper, "remix", state_of_qtran("paper")) == ""
 
 
 def test_the_optimum_is_a_catch_for_every_two_agents():
