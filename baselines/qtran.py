@@ -118,11 +118,11 @@ class QTranNetwork(AgentsNetwork):
     def _joint(self, features: Features, hot: jax.Array) -> jax.Array:
         """`q_jt` of one-hot joint actions `(..., n, A)`."""
         n = hot.shape[-2]
-        taken = jnp.einsum("...na,nah->...nh", hot, features.q_features)
         if not self.counterfactual:
-            total = jnp.sum(taken, axis=-2)
+            total = jnp.einsum("...na,nah->...h", hot, features.q_features)
             total = total / n if self.aggregate == "mean" else total
             return self.joint(self._with_state(features, total))[..., 0]
+        taken = jnp.einsum("...na,nah->...nh", hot, features.q_features)
         others = jnp.sum(taken, axis=-2, keepdims=True) - taken  # (..., n, H)
         others = others / (n - 1) if self.aggregate == "mean" else others
         own = self.joint_v(self._with_state(features, features.v_features))  # (n, ...)
