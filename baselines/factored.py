@@ -14,7 +14,7 @@ from envs.errors import BadInputError
 from jaxmarl_fac.algorithm import Metrics
 from jaxmarl_fac.game import GameSpec
 from jaxmarl_fac.mixers import MixerInputs, QattenMixer, QMixer, QPlexMixer, VDNMixer
-from jaxmarl_fac.settings import AnyWidths, Count, NotNegative, Settings, at_least
+from jaxmarl_fac.settings import AnyWidths, Count, NotNegative, OffOrAbove, Settings, at_least
 from jaxmarl_fac.values import chosen, greedy_actions, mask_unavailable
 
 # Networks
@@ -114,14 +114,18 @@ class QMIX(Mixing):
             (64,) is PyMARL2's.
         mixer_activation: of the mixer's hidden layer: ELU, as QMIX's paper has it, or ReLU, which QTRAN's
             paper says that all its networks have (section C.2).
+        mixer_init_scale: the mixer's weights start orthogonal times this; 0 leaves them flax's own start.
+            JaxMARL has .001, with which Q_tot starts at 0 and its learning rate on MPE, 5e-3, is no too large
+            one.
     """
 
     mixer_embed: Count = 32
     hypernet_hidden: AnyWidths = ()
     mixer_activation: Literal["elu", "relu"] = "elu"
+    mixer_init_scale: OffOrAbove = 0.0
 
     def mixer(self) -> QMixer:
-        return QMixer(self.mixer_embed, self.hypernet_hidden, self.mixer_activation)
+        return QMixer(self.mixer_embed, self.hypernet_hidden, self.mixer_activation, self.mixer_init_scale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,6 @@ class Pair:
         return checkout / FOLDER / "config" / "alg" / self.config
 
 
-MIXER_START = "the mixer's weights start as Flax's Dense layers do, theirs orthogonal and scaled by {scale:g}"
 PAIRS = {
     "vdn-mpe": Pair(
         "vdn_ff.py",
@@ -211,6 +210,7 @@ def our_settings(pair: Pair, settings: Mapping[str, Any], env_steps: int) -> dic
             "consumes": "episodes",
             "mixer_embed": settings["MIXER_EMBEDDING_DIM"],
             "hypernet_hidden": [settings["MIXER_HYPERNET_HIDDEN_DIM"]],
+            "mixer_init_scale": settings["MIXER_INIT_SCALE"],
             "double_q": True,
         }
     # `walls_cause_death` is JaxMARL's default, and no parameter here.
@@ -237,8 +237,6 @@ def warmup(pair: Pair, settings: Mapping[str, Any]) -> int:
 def differences(pair: Pair, settings: Mapping[str, Any]) -> list[str]:
     """In what ours differs from theirs besides what is counted, as sentences without a subject."""
     found = list(pair.differences)
-    if "MIXER_INIT_SCALE" in settings:
-        found.append(MIXER_START.format(scale=settings["MIXER_INIT_SCALE"]))
     if settings.get("REW_SCALE", 1) != 1:
         found.append(f"rewards are as the game gives them, theirs times {settings['REW_SCALE']:g}")
     return found

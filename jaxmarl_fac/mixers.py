@@ -1,5 +1,6 @@
 """Mixers: from the agents' utilities to one joint value. All take one sample; callers vmap."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmarl_fac.networks import MLP
+from jaxmarl_fac.networks import MLP, weights_init
 from jaxmarl_fac.products import Dense
 
 #: Keeps weights that have to be positive off 0, where their absolute values could come to lie.
@@ -67,19 +68,22 @@ class QMixer(nn.Module):
         hypernet_widths: hidden layers of the two weight-making hypernetworks; () is one linear layer,
             as in the first paper; (64,) is PyMARL2's.
         activation: of the hidden layer, by its name in `ACTIVATIONS`.
+        init_scale: of all weights at the start; see `weights_init`.
     """
 
     embed: int = 32
     hypernet_widths: Sequence[int] = ()
     activation: str = "elu"
+    init_scale: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: MixerInputs) -> jax.Array:
         n, state = inputs.utilities.shape[0], inputs.global_state
-        w1 = MLP(self.hypernet_widths, n * self.embed, name="w1")(state).reshape(n, self.embed)
-        w2 = MLP(self.hypernet_widths, self.embed, name="w2")(state)
-        b1 = Dense(self.embed, name="b1")(state)
-        value = MLP((self.embed,), 1, name="value")(state)[0]
+        mlp = functools.partial(MLP, init_scale=self.init_scale)
+        w1 = mlp(self.hypernet_widths, n * self.embed, name="w1")(state).reshape(n, self.embed)
+        w2 = mlp(self.hypernet_widths, self.embed, name="w2")(state)
+        b1 = Dense(self.embed, kernel_init=weights_init(self.init_scale), name="b1")(state)
+        value = mlp((self.embed,), 1, name="value")(state)[0]
         return monotone_mix(inputs.utilities, w1, b1, w2, value, ACTIVATIONS[self.activation])
 
 

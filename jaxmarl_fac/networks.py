@@ -53,24 +53,30 @@ def over_time(method: Callable[..., Any], network: NetworkT, *steps: Any, freeze
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
 
+def weights_init(scale: float) -> nn.initializers.Initializer:
+    """How weights start: orthogonal times `scale`, or, where that is 0, normal as flax's `Dense` has them."""
+    return nn.initializers.orthogonal(scale) if scale else nn.initializers.lecun_normal()
+
+
 class MLP(nn.Module):
     """Hidden layers of the given widths with ReLU, then a linear layer of `outputs` units if asked.
 
     `(..., I)` to `(..., outputs)`, or `(..., widths[-1])` where `outputs` is None. `layer_norm` puts a layer
-    norm (Ba et al., 2016) before each ReLU.
+    norm (Ba et al., 2016) before each ReLU. Weights start as `weights_init` of `init_scale` says.
     """
 
     widths: Sequence[int]
     outputs: int | None = None
     layer_norm: bool = False
+    init_scale: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        hidden = inputs
+        hidden, start = inputs, weights_init(self.init_scale)
         for width in self.widths:
-            hidden = Dense(width)(hidden)
+            hidden = Dense(width, kernel_init=start)(hidden)
             hidden = nn.relu(nn.LayerNorm()(hidden) if self.layer_norm else hidden)
-        return hidden if self.outputs is None else Dense(self.outputs)(hidden)
+        return hidden if self.outputs is None else Dense(self.outputs, kernel_init=start)(hidden)
 
 
 #: Two MLPs of the same inputs side by side, `(I,)` to `(2, outputs)`: critics whose minimum is used.

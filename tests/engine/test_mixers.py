@@ -150,6 +150,21 @@ def test_the_first_papers_hypernetworks_are_one_layer_and_pymarls_are_two():
         assert params["w1"][f"Dense_{layers - 1}"]["kernel"].shape[-1] == 2 * 32
 
 
+def test_all_weights_of_qmix_start_orthogonal_times_a_scale_if_asked():
+    inputs = seen(jnp.zeros(2), jnp.zeros(STATE))
+    plain, scaled = (
+        QMixer(4, (3,), init_scale=scale).init(jax.random.key(0), inputs)["params"] for scale in (0.0, 0.001)
+    )
+    chex.assert_trees_all_equal_shapes(plain, scaled)
+    kernels = [leaf for leaf in jax.tree.leaves(scaled) if leaf.ndim == 2]
+    assert len(kernels) == 7
+    for kernel in kernels:
+        rows, columns = kernel.shape
+        product = kernel @ kernel.T if rows <= columns else kernel.T @ kernel
+        np.testing.assert_allclose(product, 1e-6 * np.eye(min(rows, columns)), atol=1e-12)
+    chex.assert_trees_all_equal(plain, QMixer(4, (3,)).init(jax.random.key(0), inputs)["params"])
+
+
 @pytest.mark.parametrize(("per_head", "count"), [(False, 9_024), (True, 11_136)])
 def test_query_parameters_of_qatten(per_head, count):
     """Four queries of 32 from a state of 10, by one hidden layer of 64 or by four, as PyMARL2 has them."""
