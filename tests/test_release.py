@@ -18,7 +18,7 @@ from jaxmarl_fac import __main__ as commands
 ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 #: Scripts that other scripts run.
-INTERNAL = {"check_runs", "results_page"}
+INTERNAL = {"check_runs", "results_page", "benchmark_peers_ours", "benchmark_peers_theirs"}
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
