@@ -115,8 +115,7 @@ class QMIX(Mixing):
         mixer_activation: of the mixer's hidden layer: ELU, as QMIX's paper has it, or ReLU, which QTRAN's
             paper says that all its networks have (section C.2).
         mixer_init_scale: the mixer's weights start orthogonal times this; 0 leaves them flax's own start.
-            JaxMARL has .001, with which Q_tot starts at 0 and its learning rate on MPE, 5e-3, is no too large
-            one.
+            JaxMARL has .001: Q_tot starts near 0, without which its learning rate on MPE, 5e-3, is too large.
     """
 
     mixer_embed: Count = 32

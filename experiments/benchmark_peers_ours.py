@@ -132,12 +132,4 @@ def experiment_of(ours: dict[str, Any], seeds: int, env_steps: int) -> Experimen
 
 
 if __name__ == "__main__":
-    learner = Learner()
-    serve(
-        {
-            "load": learner.load,
-            "compile": learner.compile,
-            "time": learner.time,
-            "returns": learner.returns,
-        }
-    )
+    serve(Learner())

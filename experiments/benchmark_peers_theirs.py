@@ -188,12 +188,4 @@ def _version(package: str) -> str | None:
 
 
 if __name__ == "__main__":
-    learner = Learner()
-    serve(
-        {
-            "load": learner.load,
-            "compile": learner.compile,
-            "time": learner.time,
-            "returns": learner.returns,
-        }
-    )
+    serve(Learner())

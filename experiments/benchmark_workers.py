@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +131,8 @@ class Worker:
         return lines[-1] if lines else f"it ended with status {status}"
 
 
-def serve(actions: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
-    """Answer requests until there are no more; an exception is answered with its first line.
+def serve(worker: object) -> None:
+    """Answer requests by methods of `worker` until there are no more; an exception is its first line.
 
     What else is printed goes to stderr.
     """
@@ -145,7 +144,7 @@ def serve(actions: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
         for line in sys.stdin:
             request = json.loads(line)
             try:
-                answer = actions[request.pop("action")](**request)
+                answer = getattr(worker, request.pop("action"))(**request)
             except Exception as error:
                 traceback.print_exc()
                 words = str(error).strip().splitlines() or [type(error).__name__]
